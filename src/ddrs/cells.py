@@ -1,0 +1,104 @@
+"""The cells of a table row, one JSON each: the number, its interval, what gave it, and the paper's number beside it."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from ddrs.certification.records import Log, read_log
+from ddrs.envelope import envelope
+from ddrs.errors import DdrsError
+from ddrs.files import write_text
+from ddrs.provenance import digest, file_digest
+from ddrs.published import SOURCE, published
+
+SELECTION = "best over sigma and K on the same test images, as in the paper: optimistic"
+INTERVAL = "95 % bootstrap over images, the choice of sigma and K redone in each replicate; optimistic, and without the variance of training"
+FACTS = ("dataset", "split", "n0", "n", "alpha", "noise", "seed")
+
+
+def write_cells(paths: Sequence[Path], table: str, label: str, radii: Sequence[float], out_dir: Path, seed: int) -> None:
+    """Write `RADIUS.json` (two decimals) for every radius and `acr.json` into a folder.
+
+    The logs are those of one row: every sigma, and every K for DS. Values are certified accuracies in percent, and the ACR.
+    Errors: DdrsError if the logs are of different images, rows or protocols.
+    """
+    logs = [read_log(path) for path in paths]
+    best = envelope(logs, radii, seed=seed)
+    for log in logs:
+        if log.constant("method") != label:
+            raise DdrsError(f"{log.name}: is of row {log.constant('method')}, not {label}")
+    facts = {name: logs[0].constant(name) for name in FACTS}
+    for log in logs[1:]:
+        for name, value in facts.items():
+            if log.constant(name) != value:
+                raise DdrsError(f"{log.name}: has {name} {log.constant(name)}, but {logs[0].name} has {value}")
+    shared = {
+        "table": table,
+        "label": label,
+        **facts,
+        "images": len(logs[0].table),
+        "selection": SELECTION,
+        "interval_is": INTERVAL,
+        "memory": _memory_counts(logs),
+        "digests": {Path(log.name).name: file_digest(Path(log.name)) for log in logs},
+    }
+    columns = {f"{radius:.2f}": i for i, radius in enumerate(radii)}
+    for column, i in columns.items():
+        value, interval = 100 * best.accuracy[i], 100 * best.accuracy_interval[i]
+        _write(out_dir, column, "certified accuracy, %", value, interval, logs[best.chosen[i]], shared, {})
+    _write(
+        out_dir,
+        "acr",
+        "average certified radius",
+        best.acr,
+        best.acr_interval,
+        logs[best.acr_chosen],
+        shared,
+        {"acr_oracle (not a classifier)": best.acr_oracle},
+    )
+
+
+def _write(out_dir: Path, column: str, unit: str, value: float, interval: Sequence[float], log: Log, shared: dict, more: dict) -> None:
+    k = log.constant("K")
+    paper = published(shared["table"], shared["dataset"], shared["label"], column)
+    cell = {
+        **shared,
+        "column": column,
+        "unit": unit,
+        "value": round(float(value), 6),
+        "interval": [round(float(bound), 6) for bound in interval],
+        "sigma0": log.constant("sigma0"),
+        "K": None if k is None or k != k else int(str(k)),  # NaN: the log is of a fixed sigma
+        **{name: round(float(one), 6) for name, one in more.items()},
+        "paper": paper,
+        "paper_source": SOURCE if paper is not None else None,
+        "verdict": "no print" if paper is None else _verdict(float(paper), interval),
+    }
+    cell["digest"] = digest(cell)
+    write_text(out_dir / f"{column}.json", json.dumps(cell, indent=2, sort_keys=True) + "\n")
+
+
+def _verdict(paper: float, interval: Sequence[float]) -> str:
+    return "within" if interval[0] <= paper <= interval[1] else "above" if interval[0] > paper else "below"
+
+
+def _memory_counts(logs: Sequence[Log]) -> dict[str, int] | None:
+    """What the memory passes of a row's logs did, summed; None for rows without memory."""
+    if any("memory" not in log.table for log in logs):
+        return None
+    changes = [change for log in logs for change in log.table["memory"]]
+    return {name: changes.count(name) for name in ("kept", "adopted", "shrunk", "repeated")}
+
+
+def read_cell(path: Path) -> dict:
+    """A cell, or a DdrsError that names the file."""
+    try:
+        cell = json.loads(Path(path).read_text(encoding="utf-8"))
+        own = cell.pop("digest")
+    except FileNotFoundError:
+        raise DdrsError(f"cell {path}: no such file") from None
+    except (ValueError, KeyError, AttributeError):
+        raise DdrsError(f"cell {path}: not a cell file") from None
+    if own != digest(cell):
+        raise DdrsError(f"cell {path}: was changed after it was written (its digest does not match)")
+    return {**cell, "digest": own}

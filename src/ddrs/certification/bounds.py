@@ -1,0 +1,60 @@
+"""Confidence bounds on a binomial proportion, exact and in float64."""
+
+import math
+
+import numpy as np
+from scipy.special import betainc, betaincinv
+
+from ddrs.errors import DdrsError
+
+
+def lower_confidence_bound(k: np.ndarray | int, n: np.ndarray | int, alpha: float) -> np.ndarray | float:
+    """One-sided Clopper-Pearson lower bound on p, given k successes among n independent trials.
+
+    Guarantee: P(bound > p) <= alpha, for every p and n, if n and alpha were chosen before the trials were seen.
+
+    k, n: integers or arrays that broadcast, 0 <= k <= n, n >= 1. Returns float64, a float for scalars. The bound is the alpha
+    quantile of Beta(k, n - k + 1), 0 at k = 0 and alpha^(1/n) at k = n, never rounded above the exact value as far as
+    float64's incomplete beta function tells. Errors: DdrsError if k, n or alpha is out of range.
+    Source: Clopper and Pearson (1934); Cohen et al. (2019), LowerConfBound.
+    """
+    check_alpha(alpha)
+    k_, n_ = np.broadcast_arrays(np.asarray(k), np.asarray(n))
+    if not (np.issubdtype(k_.dtype, np.integer) and np.issubdtype(n_.dtype, np.integer)):
+        raise DdrsError("lower_confidence_bound: k and n must be integers")
+    if np.any(n_ < 1) or np.any(k_ < 0) or np.any(k_ > n_):
+        raise DdrsError("lower_confidence_bound: needs n >= 1 and 0 <= k <= n")
+    kf, nf = k_.astype(np.float64), n_.astype(np.float64)
+    inner = (k_ > 0) & (k_ < n_)
+    a, b = np.where(inner, kf, 1.0), np.where(inner, nf - kf + 1.0, 1.0)
+    p = betaincinv(a, b, alpha)
+    for _ in range(64):  # the inverse may land a few ulp high: step down until the tail probability is at most alpha
+        high = betainc(a, b, p) > alpha
+        if not high.any():
+            break
+        p = np.where(high, np.nextafter(p, 0.0), p)
+    p = np.where(k_ == n_, np.nextafter(np.exp(math.log(alpha) / nf), 0.0), p)
+    p = np.where(k_ == 0, 0.0, p)
+    return float(p) if p.ndim == 0 else p
+
+
+def check_alpha(alpha: float) -> None:
+    """DdrsError unless 0 < alpha < 1."""
+    if not (isinstance(alpha, int | float | np.floating) and 0.0 < alpha < 1.0):
+        raise DdrsError(f"alpha {alpha!r}: must be a number between 0 and 1")
+
+
+def smallest_n(alpha: float) -> int:
+    """The smallest n with which n votes out of n certify a positive radius: alpha^(1/n) > 1/2."""
+    check_alpha(alpha)
+    n = max(1, math.floor(math.log(alpha) / math.log(0.5)))
+    while lower_confidence_bound(n, n, alpha) <= 0.5:
+        n += 1
+    return n
+
+
+def check_n(n: int, alpha: float) -> None:
+    """DdrsError unless n can certify anything at level alpha."""
+    least = smallest_n(alpha)
+    if n < least:
+        raise DdrsError(f"n = {n}: too small to certify anything at alpha = {alpha:g}; at least {least} is needed")

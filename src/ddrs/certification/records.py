@@ -1,0 +1,133 @@
+"""The certification log: the field's TSV, one line per example, self-describing and safe to resume.
+
+Columns: the first five are those of locuslab/smoothing (`idx label predict radius correct`); in place of its `time` stand the
+example's sigma, the counts and settings from which the bound can be recomputed, and what made the line. Reading accepts the plain
+six-column logs of other projects too. No torch is needed here.
+"""
+
+import io
+from dataclasses import dataclass
+from decimal import ROUND_FLOOR, Decimal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ddrs.errors import DdrsError
+from ddrs.files import require, write_text
+
+ABSTAIN = -1  # the prediction of an example on which the certifier abstains
+PLAIN = ("idx", "label", "predict", "radius", "correct")
+FIELD = (*PLAIN, "time")  # the six columns of locuslab/smoothing
+COLUMNS = (*PLAIN, "sigma", "n0", "n", "n_top", "p_lower", "alpha", "noise", "dataset", "split", "method", "sigma0", "K", "seed", "digest")
+CONSTANT = ("n0", "n", "alpha", "noise", "dataset", "split", "method", "sigma0", "K", "seed", "digest")
+
+
+def round_down(value: float, digits: int) -> str:
+    """A decimal with `digits` places that is never above `value`: a radius that was not certified is never printed."""
+    return str(Decimal(float(value)).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_FLOOR))
+
+
+def format_sigma(sigma: float) -> str:
+    """Nine significant digits: reading them back gives the same float32."""
+    return f"{np.float32(sigma):.9g}"
+
+
+def format_line(fields: dict[str, object], columns: tuple[str, ...] = COLUMNS) -> str:
+    """One line of a log, without its line end."""
+    text = dict(fields)
+    text["radius"] = round_down(float(fields["radius"]), 6)  # type: ignore[arg-type]
+    if "p_lower" in columns:
+        text["p_lower"] = round_down(float(fields["p_lower"]), 12)  # type: ignore[arg-type]
+        text["sigma"] = format_sigma(float(fields["sigma"]))  # type: ignore[arg-type]
+    return "\t".join(str(text[name]) for name in columns)
+
+
+@dataclass(frozen=True)
+class Log:
+    """A certification log. `table` has at least the columns of PLAIN, one row per example, in the file's order."""
+
+    name: str
+    table: pd.DataFrame
+
+    @property
+    def radius(self) -> np.ndarray:
+        return self.table["radius"].to_numpy(np.float64)
+
+    @property
+    def correct(self) -> np.ndarray:
+        return self.table["correct"].to_numpy(bool)
+
+    def constant(self, column: str) -> object:
+        """The value that a column has on every line, or None if the log lacks the column."""
+        if column not in self.table:
+            return None
+        value = self.table[column].iloc[0]
+        return value.item() if isinstance(value, np.generic) else value
+
+
+def read_log(path: Path) -> Log:
+    """Read one of our logs or a plain six-column one. DdrsError names the file and the first line that is malformed."""
+    path = require(path, "certification log")
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    header = lines[0].split("\t") if lines else []
+    for name in PLAIN:
+        if name not in header:
+            raise DdrsError(f"{path}: line 1 lacks the column {name!r}; a log has tab-separated columns {' '.join(PLAIN)} ...")
+    for number, line in enumerate(lines[1:], start=2):
+        fields = dict(zip(header, line.split("\t"), strict=False))
+        problem = _problem(line, header, fields)
+        if problem:
+            raise DdrsError(f"{path}: line {number} is malformed: {problem}")
+    if len(lines) < 2:
+        raise DdrsError(f"{path}: holds no examples")
+    table = pd.read_csv(io.StringIO("\n".join(lines)), sep="\t", dtype={"method": str, "split": str, "K": str})
+    repeated = table["idx"][table["idx"].duplicated()]
+    if len(repeated):
+        raise DdrsError(f"{path}: idx {repeated.iloc[0]} occurs twice")
+    for name in CONSTANT:
+        if name in table and table[name].nunique() > 1:
+            raise DdrsError(f"{path}: column {name!r} has {table[name].nunique()} different values; a log has one")
+    return Log(str(path), table)
+
+
+def _problem(line: str, header: list[str], fields: dict[str, str]) -> str | None:
+    if line.count("\t") != len(header) - 1:
+        return f"{line.count(chr(9)) + 1} fields where the header has {len(header)}"
+    for name in ("idx", "label", "predict"):
+        if not fields[name].lstrip("-").isdecimal():
+            return f"{name} = {fields[name]!r} is not an integer"
+    if fields["correct"] not in ("0", "1"):
+        return f"correct = {fields['correct']!r} is neither 0 nor 1"
+    for name in ("radius", "sigma", "p_lower"):
+        if name in fields:
+            try:
+                value = float(fields[name])
+            except ValueError:
+                return f"{name} = {fields[name]!r} is not a number"
+            if not np.isfinite(value) or value < 0:
+                return f"{name} = {fields[name]!r} is not a finite number >= 0"
+    if fields["correct"] == "1" and fields["predict"] != fields["label"]:
+        return f"correct = 1, but predict = {fields['predict']} and label = {fields['label']}"
+    return None
+
+
+def read_complete_lines(path: Path) -> list[str]:
+    """The lines of a partial log that were written whole, header excluded; a torn last line is cut off the file."""
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) != len(data):
+        with open(path, "r+b") as file:
+            file.truncate(len(whole))
+    return whole.decode("utf-8").splitlines()[1:]
+
+
+def export_field_format(log: Path, times: Path | None, out: Path) -> None:
+    """Write the six-column log of locuslab/smoothing; `time` comes from the timing file of the run, or is 0."""
+    table = read_log(log).table
+    seconds = pd.read_csv(times, sep="\t").drop_duplicates("idx", keep="last").set_index("idx")["seconds"] if times else {}
+    rows = ["\t".join(FIELD)]
+    for row in table.itertuples(index=False):
+        fields = {**{name: getattr(row, name) for name in PLAIN}, "time": seconds.get(row.idx, 0)}
+        rows.append(format_line(fields, FIELD))
+    write_text(out, "\n".join(rows) + "\n")

@@ -1,0 +1,239 @@
+"""The command line: one verb per step, files in and files out. A rule of the Snakefile is one of these verbs.
+
+torch, pandas and matplotlib are imported inside the verbs that need them, so that `ddrs --help` and a dry run load none of them.
+"""
+
+import errno
+import os
+import sys
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ddrs.config import SampleSettings, SearchSettings, StepSettings, TrainSettings
+from ddrs.errors import DdrsError
+from ddrs.options import Runtime, with_settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=(__doc__ or "").split("\n")[0])
+
+Data = Annotated[Path, typer.Option("--data", help="dataset manifest, from `ddrs fetch` (read)")]
+Model = Annotated[Path, typer.Option("--model", help="checkpoint, from `ddrs train` or `ddrs finetune` (read)")]
+Out = Annotated[Path, typer.Option("--out", help="file to write")]
+OutDir = Annotated[Path, typer.Option("--out-dir", help="folder to write into")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="seed of everything random")]
+SplitName = Annotated[str, typer.Option("--split", help="train, validation or test")]
+Images = Annotated[int | None, typer.Option("--images", min=1, help="how many images of the split, evenly spaced; default: all")]
+NoiseName = Annotated[str, typer.Option("--noise", help="gaussian or uniform")]
+Logs = Annotated[list[Path], typer.Argument(help="certification logs (read)")]
+Radii = Annotated[str, typer.Option("--radii", help="radii, separated by commas")]
+
+
+def main() -> None:
+    """Run a verb; what a user did wrong, or a full disk, ends in one line and exit code 2."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads: several one-thread jobs share the cores
+    try:
+        app(standalone_mode=True)
+    except DdrsError as error:
+        sys.exit(_failed(str(error)))
+    except OSError as error:
+        what = "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or str(error))
+        sys.exit(_failed(f"{error.filename or 'while writing'}: {what}"))
+
+
+def _failed(message: str) -> int:
+    print(f"ddrs: error: {message}", file=sys.stderr)
+    return 2
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="dataset: mnist5k, mnist, fashion_mnist or cifar10")],
+    out: Annotated[Path, typer.Option("--out", help="manifest to write; the arrays are written beside it")],
+    source: Annotated[Path | None, typer.Option("--source", help="folder with the dataset's own files, used instead of the network (read)")] = None,
+    validation: Annotated[int, typer.Option("--validation", min=0, help="training images to hold out, where there is no validation split")] = 5000,
+) -> None:
+    """Get a dataset, check it, drop duplicates across splits, write uint8 arrays and a manifest."""
+    from ddrs.data import fetch
+
+    for split, facts in fetch(name, out, source, validation)["splits"].items():
+        _say(f"{name} {split}: {facts['count']} images, {facts['dropped_duplicates']} dropped as duplicates of another split's")
+
+
+@app.command()
+@with_settings
+def train(
+    data: Data,
+    out: Out,
+    method: Annotated[str, typer.Option("--method", help="training loss: cohen or smoothadv")],
+    architecture: Annotated[str, typer.Option("--architecture", help="network: small_cnn or resnet18")],
+    sigma: Annotated[float, typer.Option("--sigma", help="noise scale, in units of the [0,1] pixel scale")],
+    settings: TrainSettings,
+    runtime: Runtime,
+    branch_out: Annotated[Path | None, typer.Option("--branch-out", help="state to write at --branch-epoch, where a DS2 run starts")] = None,
+    noise: NoiseName = "gaussian",
+    seed: Seed = 0,
+) -> None:
+    """Train a model with one fixed sigma (FS). Writes a safetensors checkpoint; a killed run resumes at its last finished epoch."""
+    from ddrs import steps
+
+    steps.train(data, out, branch_out, method, architecture, sigma, settings, noise, seed, runtime, _say)
+
+
+@app.command()
+@with_settings
+def finetune(
+    data: Data,
+    model: Model,
+    out: Out,
+    settings: TrainSettings,
+    step: StepSettings,
+    runtime: Runtime,
+    branch: Annotated[Path | None, typer.Option("--branch", help="state to continue from, instead of the finished model (read)")] = None,
+    noise: NoiseName = "gaussian",
+    seed: Seed = 0,
+) -> None:
+    """Train a fixed-sigma model on with a sigma per example (DS2, Algorithm 2). Writes a checkpoint; resumes like `train`."""
+    from ddrs import steps
+
+    steps.finetune(data, model, branch, out, settings, step, noise, seed, runtime, _say)
+
+
+@app.command()
+@with_settings
+def sigma(
+    model: Model,
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", help="parquet to write: idx, K, sigma_star for every K up to --k-max")],
+    settings: SearchSettings,
+    runtime: Runtime,
+    split: SplitName = "test",
+    images: Images = None,
+    noise: NoiseName = "gaussian",
+    seed: Seed = 0,
+) -> None:
+    """Search the sigma of each image by Algorithm 1, from the model's training sigma; writes the whole trajectory."""
+    from ddrs import steps
+
+    steps.search(model, data, out, settings, split, images, noise, seed, runtime, _say)
+
+
+@app.command()
+@with_settings
+def certify(
+    model: Model,
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", help="certification log to write (tab-separated)")],
+    settings: SampleSettings,
+    runtime: Runtime,
+    sigma: Annotated[float | None, typer.Option("--sigma", help="one sigma for all images (FS)")] = None,
+    sigmas: Annotated[Path | None, typer.Option("--sigmas", help="sigma per image, from `ddrs sigma` (read; DS)")] = None,
+    k: Annotated[int | None, typer.Option("--k", help="which step of the --sigmas trajectory")] = None,
+    split: SplitName = "test",
+    images: Images = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="samples per forward pass")] = None,
+    times: Annotated[Path | None, typer.Option("--times", help="file to write with seconds per image")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Certify a split's images by Monte Carlo (Cohen et al. 2019). The log is resumed after a kill, without redoing finished images."""
+    from ddrs import steps
+
+    steps.certify(model, data, out, settings, sigma, sigmas, k, split, images, batch_size, times, seed, runtime, _say)
+
+
+@app.command()
+def remember(
+    logs: Logs,
+    data: Data,
+    out_dir: OutDir,
+) -> None:
+    """Pass logs through the memory (Algorithm 3), each on its own, in ascending idx. Writes logs of the same names into --out-dir."""
+    from ddrs.memory import remember
+
+    for log in logs:
+        counts = remember(log, data, out_dir / log.name)
+        _say(f"{log.name}: {sum(counts.values())} entries: " + ", ".join(f"{count} {change}" for change, count in counts.items()))
+
+
+@app.command()
+def envelope(
+    logs: Logs,
+    radii: Radii,
+    format: Annotated[str, typer.Option("--format", help="csv, md or tex")] = "csv",
+) -> None:
+    """Print certified accuracy per radius and ACR, a line per log and one for their envelope; reads anyone's six-column logs too."""
+    from ddrs.envelope import envelope_report
+
+    _say(envelope_report(logs, parse_radii(radii), format))
+
+
+@app.command()
+def cell(
+    logs: Logs,
+    table: Annotated[str, typer.Option("--table", help="table1, table2, ...")],
+    label: Annotated[str, typer.Option("--label", help="row: method or method-row, as smoothadv-ds2")],
+    radii: Radii,
+    out_dir: OutDir,
+    seed: Seed = 0,
+) -> None:
+    """Write every cell of one table row as JSON: value, interval, the sigma and K that gave it, the paper's number."""
+    from ddrs.cells import write_cells
+
+    write_cells(logs, table, label, parse_radii(radii), out_dir, seed)
+
+
+@app.command()
+def table(
+    cells: Annotated[list[Path], typer.Argument(help="cell files, from `ddrs cell`, in the order of the rows (read)")],
+    csv: Annotated[Path, typer.Option("--csv", help="table to write")],
+    md: Annotated[Path, typer.Option("--md", help="the same as Markdown, with its caption")],
+    tex: Annotated[Path, typer.Option("--tex", help="the same as LaTeX (booktabs)")],
+) -> None:
+    """Assemble a table from its cells."""
+    from ddrs.tables import write_table
+
+    write_table(cells, csv, md, tex)
+
+
+@app.command()
+def figure(
+    logs: Logs,
+    pdf: Annotated[Path, typer.Option("--pdf", help="figure to write")],
+    png: Annotated[Path, typer.Option("--png", help="the same as PNG")],
+) -> None:
+    """Draw certified accuracy against radius: a panel per training sigma and one for the envelope, a row per dataset (Figures 3, 4)."""
+    from ddrs.figures import certified_accuracy_figure
+
+    certified_accuracy_figure(logs, pdf, png)
+
+
+@app.command()
+def export(
+    log: Annotated[Path, typer.Argument(help="certification log (read)")],
+    out: Out,
+    times: Annotated[Path | None, typer.Option("--times", help="timing file of the same run (read)")] = None,
+) -> None:
+    """Write a log in the field's six-column form (idx label predict radius correct time), for other people's scripts."""
+    from ddrs.certification.records import export_field_format
+
+    export_field_format(log, times, out)
+
+
+def parse_radii(text: str) -> list[float]:
+    """Radii of a comma-separated list: finite, >= 0, increasing."""
+    try:
+        radii = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise DdrsError(f"--radii {text!r}: must be numbers separated by commas") from None
+    if not all(0 <= radius < float("inf") for radius in radii) or any(a >= b for a, b in zip(radii, radii[1:], strict=False)):
+        raise DdrsError(f"--radii {text!r}: must be finite, >= 0 and increasing")
+    return radii
+
+
+if __name__ == "__main__":
+    main()

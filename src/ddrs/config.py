@@ -1,0 +1,306 @@
+"""The experiment's settings as one pydantic model: it checks config.yaml, makes its JSON schema and is the verbs' flags.
+
+Importing this loads no torch.
+"""
+
+import difflib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ddrs.architectures import ARCHITECTURES
+from ddrs.data import DATASETS
+from ddrs.errors import DdrsError
+from ddrs.registry import load as load_registered
+from ddrs.training import METHODS
+
+TABLES = {"table1": "cohen", "table2": "smoothadv"}  # the method that each table of the paper is about
+
+
+class Section(BaseModel):
+    """A part of the config: keys that it does not know are errors, and so is every value out of range."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_unknown_keys(cls, values: Any) -> Any:
+        if isinstance(values, Mapping):
+            for key in values:
+                if key not in cls.model_fields:
+                    raise ValueError(f"unknown key {key!r}{nearest(str(key), cls.model_fields)}; allowed are {', '.join(cls.model_fields)}")
+        return values
+
+    @classmethod
+    def checked(cls, **values: Any) -> Self:
+        """The settings, or a DdrsError of one line instead of pydantic's report."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise DdrsError(one_line(error)) from None
+
+
+def nearest(name: str, known: Any) -> str:
+    """' (did you mean ...?)' if a known name is close, else nothing."""
+    close = difflib.get_close_matches(name, [str(one) for one in known], n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def one_line(error: ValidationError) -> str:
+    """pydantic's findings as one line: each with its place in the config."""
+    findings = []
+    for finding in error.errors():
+        place = ".".join(str(part) for part in finding["loc"])
+        message = finding["msg"].removeprefix("Value error, ")
+        given = finding.get("input")
+        shown = f" (got {given!r})" if isinstance(given, int | float | str | bool | None) and "unknown" not in message else ""
+        findings.append(f"{place}: {message}{shown}" if place else f"{message}{shown}")
+    return "; ".join(findings)
+
+
+def _two_decimals(value: float) -> float:
+    if round(value, 2) != value:
+        raise ValueError("must have at most two decimals, as it stands in paths")
+    return value
+
+
+Sigma = Annotated[float, Field(gt=0), AfterValidator(_two_decimals)]
+Radius = Annotated[float, Field(ge=0), AfterValidator(_two_decimals)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def known_name(kind: str, known: Mapping[str, object]) -> AfterValidator:
+    """A validator that accepts the names of a registry."""
+
+    def check(name: str) -> str:
+        if name not in known:
+            raise ValueError(f"unknown {kind} {name!r}{nearest(name, known)}; known are {', '.join(known)}")
+        return name
+
+    return AfterValidator(check)
+
+
+Dataset = Annotated[str, known_name("dataset", DATASETS)]
+Method = Annotated[str, known_name("method", METHODS)]
+
+
+class DatasetSettings(Section):
+    """What is trained and certified on a dataset, and on which grid."""
+
+    architecture: Annotated[str, known_name("architecture", ARCHITECTURES)] = Field(description="network, by name")
+    sigmas: list[Sigma] = Field(min_length=1, description="training sigmas, each also the start of the sigma search")
+    radii: list[Radius] = Field(min_length=1, description="radius columns of the tables, increasing")
+    images: dict[Literal["validation", "test"], Count] = Field(description="how many images of a split are certified, evenly spaced")
+    validation: int = Field(5000, ge=0, description="training images held out, where the dataset has no validation split of its own")
+    source: str | None = Field(None, description="folder with the dataset's own files, used instead of the network")
+
+    @model_validator(mode="after")
+    def _increasing(self) -> Self:
+        for name, values in (("sigmas", self.sigmas), ("radii", self.radii)):
+            if any(a >= b for a, b in zip(values, values[1:], strict=False)):
+                raise ValueError(f"{name} must be increasing, got {values}")
+        return self
+
+
+class TrainSettings(Section):
+    """One training run."""
+
+    epochs: Count = Field(description="passes over the training images")
+    batch_size: Count = Field(128, description="images per step")
+    optimizer: Literal["sgd", "adam"] = Field("sgd", description="sgd (with momentum) or adam")
+    learning_rate: float = Field(0.01, gt=0, description="initial learning rate")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd")
+    weight_decay: float = Field(0.0005, ge=0, description="weight decay")
+    schedule: Literal["constant", "step", "multistep", "cosine"] = Field("step", description="learning rate over the epochs")
+    milestones: list[Count] = Field([30], description="step: one period in epochs; multistep: the epochs of the drops")
+    gamma: float = Field(0.1, gt=0, le=1, description="factor of each drop")
+    augment: Literal["none", "flip", "crop-flip"] = Field("none", description="crop is random, padded by 4")
+    branch_epoch: int | None = Field(None, ge=1, description="epoch after which the branch state is saved; default: the last")
+    loss: dict[str, float | int | dict[str, float]] = Field({}, description="settings of the method's loss; a mapping gives a value per sigma")
+
+    @model_validator(mode="after")
+    def _branch_within(self) -> Self:
+        if self.branch_epoch is not None and self.branch_epoch > self.epochs:
+            raise ValueError(f"branch_epoch = {self.branch_epoch} is beyond epochs = {self.epochs}")
+        return self
+
+    def at_sigma(self, sigma: str) -> Self:
+        """The same settings with the loss's mappings replaced by their value at one sigma (two decimals)."""
+        return self.model_copy(update={"loss": {name: _pick(name, value, sigma) for name, value in self.loss.items()}})
+
+    def loss_settings(self, method: str) -> BaseModel:
+        """The loss's own settings, checked by the method's model."""
+        settings = load_registered("method", METHODS, method).Settings
+        for name in self.loss:
+            if name not in settings.model_fields:
+                raise DdrsError(
+                    f"loss: unknown setting {name!r} of {method}{nearest(name, settings.model_fields)}; allowed are {', '.join(settings.model_fields) or 'none'}"
+                )
+        try:
+            return settings(**self.loss)
+        except ValidationError as error:
+            raise DdrsError(f"loss of {method}: {one_line(error)}") from None
+
+
+def _pick(name: str, value: float | dict[str, float], sigma: str) -> float:
+    if not isinstance(value, dict):
+        return value
+    if sigma not in value:
+        raise DdrsError(f"loss: {name} has no value for sigma {sigma}; it has {', '.join(value)}")
+    return value[sigma]
+
+
+class StepSettings(Section):
+    """One step of the sigma search."""
+
+    step_size: float = Field(1e-4, gt=0, description="alpha of Algorithm 1")
+    samples: Count = Field(1, description="noise samples per step (the paper's n)")
+    sigma_min: float = Field(1e-3, gt=0, description="sigma is kept at or above this")
+    sigma_max: float = Field(2.0, gt=0, description="sigma is kept at or below this")
+
+    @model_validator(mode="after")
+    def _interval(self) -> Self:
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(f"sigma_min = {self.sigma_min} must be below sigma_max = {self.sigma_max}")
+        return self
+
+
+class FinetuneSettings(Section):
+    """How DS2 training (Algorithm 2) starts, and its length if it does not end a branched run."""
+
+    start: Literal["trained", "branch"] = Field(description="trained: from the finished model; branch: from the training run's branch_epoch on")
+    train: TrainSettings | None = Field(None, description="the run that follows a trained model")
+    step: StepSettings = Field(StepSettings(), description="the one ascent step before each batch")
+
+    @model_validator(mode="after")
+    def _train_given(self) -> Self:
+        if (self.start == "trained") != (self.train is not None):
+            raise ValueError("train is needed with start: trained, and not allowed with start: branch, which ends the training run")
+        return self
+
+
+class SearchSettings(StepSettings):
+    """The sigma search (Algorithm 1)."""
+
+    k_max: Count = Field(description="steps of the stored trajectory; certification takes any K up to it")
+    objective_class: Literal["current", "fixed"] = Field(
+        "current", description="current: the class is picked again in each step (Algorithm 1); fixed: the class at sigma_0 (Equation 3)"
+    )
+    batch_size: Count = Field(100, description="images searched at once")
+
+
+class SampleSettings(Section):
+    """The Monte Carlo budget of a certificate."""
+
+    n0: Count = Field(100, description="samples that pick the class")
+    n: Count = Field(100_000, description="fresh samples that estimate its probability")
+    alpha: float = Field(0.001, gt=0, lt=1, description="failure probability per image")
+    noise: Literal["gaussian", "uniform"] = Field("gaussian", description="gaussian certifies l2 balls, uniform l1 balls")
+
+    @model_validator(mode="after")
+    def _n_can_certify(self) -> Self:
+        # alpha^(1/n) > 1/2, or not even n votes out of n certify anything
+        if math.log(self.alpha) / self.n <= math.log(0.5):
+            least = math.floor(math.log(self.alpha) / math.log(0.5)) + 1
+            raise ValueError(f"n = {self.n} is too small to certify anything at alpha = {self.alpha:g}; at least {least} is needed")
+        return self
+
+
+class CertifySettings(SampleSettings):
+    """Certification of a dataset's images."""
+
+    k: list[Count] = Field(min_length=1, description="the K (search steps) that are certified, increasing; at most search.k_max")
+
+
+class Config(Section):
+    """config.yaml."""
+
+    seed: int = Field(0, ge=0, description="seed of everything random")
+    device: str = Field("cpu", pattern=r"^(cpu|cuda)$", description="cpu, or cuda: one GPU per job")
+    tables: dict[Literal["table1", "table2"], list[Dataset]] = Field(
+        description="datasets that each table shows; Figures 3 and 4 follow Tables 1 and 2"
+    )
+    datasets: dict[Dataset, DatasetSettings]
+    train: dict[Dataset, dict[Method, TrainSettings]] = Field(description="fixed-sigma training, by dataset and method")
+    finetune: dict[Dataset, dict[Method, FinetuneSettings]] = Field(description="DS2 training, by dataset and method")
+    search: dict[Dataset, SearchSettings]
+    certify: dict[Dataset, CertifySettings]
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        for table, names in self.tables.items():
+            for name in names:
+                for part in ("datasets", "train", "finetune", "search", "certify"):
+                    if name not in getattr(self, part):
+                        raise ValueError(f"tables.{table}: dataset {name!r} has no {part}.{name}")
+                for part in ("train", "finetune"):
+                    if TABLES[table] not in getattr(self, part)[name]:
+                        raise ValueError(f"tables.{table}: method {TABLES[table]!r} has no {part}.{name}.{TABLES[table]}")
+        for name, search in self.search.items():
+            for sigma in self.datasets[name].sigmas if name in self.datasets else []:
+                if not search.sigma_min <= sigma <= search.sigma_max:
+                    raise ValueError(f"datasets.{name}.sigmas: {sigma} is outside search.{name}'s [{search.sigma_min}, {search.sigma_max}]")
+        for name, certify in self.certify.items():
+            if name in self.search and max(certify.k) > self.search[name].k_max:
+                raise ValueError(f"certify.{name}.k: {max(certify.k)} is beyond search.{name}.k_max = {self.search[name].k_max}")
+            if any(a >= b for a, b in zip(certify.k, certify.k[1:], strict=False)):
+                raise ValueError(f"certify.{name}.k must be increasing, got {certify.k}")
+        for part in ("train", "finetune"):
+            for name, methods in getattr(self, part).items():
+                for method, entry in methods.items():
+                    settings = entry if isinstance(entry, TrainSettings) else entry.train
+                    for sigma in self.sigma_texts(name) if settings else []:
+                        try:
+                            settings.at_sigma(sigma).loss_settings(method)
+                        except DdrsError as error:
+                            raise ValueError(f"{part}.{name}.{method}.{error}") from None
+        return self
+
+    def sigma_texts(self, dataset: str) -> list[str]:
+        """A dataset's sigmas as they stand in paths."""
+        return [f"{sigma:.2f}" for sigma in self.datasets[dataset].sigmas] if dataset in self.datasets else []
+
+    def finetune_settings(self, dataset: str, method: str) -> TrainSettings:
+        """The run that DS2 training is: its own, or the rest of the branched one."""
+        own = self.finetune[dataset][method].train
+        return own if own is not None else self.train[dataset][method]
+
+
+def load(raw: Mapping) -> Config:
+    """Check a parsed config. DdrsError: one line that names each key and says what is allowed."""
+    try:
+        return Config(**raw)
+    except ValidationError as error:
+        raise DdrsError(f"config: {one_line(error)}") from None
+    except TypeError as error:
+        raise DdrsError(f"config: {error}") from None
+
+
+def flags(settings: Section) -> str:
+    """Settings as the flags of a verb; reading them back gives equal settings."""
+    words = []
+    for name, value in settings:
+        flag = "--" + name.replace("_", "-")
+        if value is None:
+            continue
+        if isinstance(value, dict):
+            words += [f"{flag} {key}={one}" for key, one in value.items()]
+        elif isinstance(value, list):
+            words += [f"{flag} {one}" for one in value]
+        else:
+            words.append(f"{flag} {value}")
+    return " ".join(words)
+
+
+def json_schema() -> str:
+    """The JSON schema of config.yaml; workflow/schemas/config.schema.json holds it for editors."""
+    return json.dumps(Config.model_json_schema(), indent=2) + "\n"
+
+
+def write_json_schema(path: Path) -> None:
+    """Write the JSON schema."""
+    Path(path).write_text(json_schema(), encoding="utf-8")

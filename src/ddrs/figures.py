@@ -1,0 +1,67 @@
+"""Figures: certified accuracy against radius (Figures 3 and 4 of the paper)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from ddrs.certification.records import Log, read_log
+from ddrs.envelope import check_comparable
+from ddrs.errors import DdrsError
+from ddrs.files import atomic
+
+matplotlib.use("Agg")
+matplotlib.rcParams["svg.hashsalt"] = "ddrs"
+import matplotlib.pyplot as plt  # noqa: E402
+
+# the paper's order of curves; colours that stay apart in print and for colour-blind readers (Okabe and Ito)
+STYLES = {"fs": ("#000000", "--"), "ds": ("#0072B2", "-"), "ds2": ("#D55E00", "-")}
+
+
+def certified_accuracy_figure(paths: Sequence[Path], pdf: Path, png: Path) -> None:
+    """A panel per training sigma and one for the envelope, a row of panels per dataset, a curve per row of the table.
+
+    A panel's DS curve is the best over K at each radius, the envelope the best over sigma and K: both chosen on the same images.
+    """
+    logs = [read_log(path) for path in paths]
+    for log in logs:
+        if log.constant("method") is None:
+            raise DdrsError(f"{log.name}: has no column 'method'; figures need logs written by ddrs certify")
+    datasets = list(dict.fromkeys(str(log.constant("dataset")) for log in logs))
+    panels = {name: sorted({float(str(log.constant("sigma0"))) for log in logs if log.constant("dataset") == name}) for name in datasets}
+    width = max(len(sigmas) for sigmas in panels.values()) + 1
+    figure, axes = plt.subplots(
+        len(datasets), width, figsize=(3.0 * width, 2.7 * len(datasets) + 0.4), sharey="row", squeeze=False, layout="constrained"
+    )
+    handles: dict[str, object] = {}
+    for line, name in zip(axes, datasets, strict=True):
+        own = [log for log in logs if log.constant("dataset") == name]
+        check_comparable(own)
+        end = max(float((log.radius * log.correct).max()) for log in own) * 1.05 + 1e-6
+        for axis, sigma in zip(line, [*panels[name], None], strict=False):
+            for label in dict.fromkeys(str(log.constant("method")) for log in own):
+                curve = [log for log in own if log.constant("method") == label and (sigma is None or float(str(log.constant("sigma0"))) == sigma)]
+                if curve:
+                    handles[label] = _draw(axis, curve, label, end)
+            axis.set_title("envelope" if sigma is None else f"$\\sigma = {sigma:.2f}$", fontsize=10)
+            axis.set_xlim(0, end)
+            axis.set_ylim(0, 100)
+            axis.grid(alpha=0.3, linewidth=0.5)
+            axis.set_xlabel("$\\ell_1$ radius" if own[0].constant("noise") == "uniform" else "$\\ell_2$ radius")
+        for axis in line[len(panels[name]) + 1 :]:
+            axis.set_visible(False)
+        line[0].set_ylabel(f"{name}\ncertified accuracy (%)")
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles), frameon=False)
+    for path, facts in ((pdf, {"CreationDate": None}), (png, {"Software": None})):
+        with atomic(path) as temporary:
+            figure.savefig(temporary, format=path.suffix[1:], dpi=160, metadata=facts)
+    plt.close(figure)
+
+
+def _draw(axis: plt.Axes, logs: Sequence[Log], label: str, end: float) -> object:
+    grid = np.linspace(0, end, 1001)
+    share = np.max([[np.mean(log.correct & (log.radius >= radius)) for radius in grid] for log in logs], axis=0)
+    colour, dashes = STYLES[label.rsplit("-", 1)[1] if "-" in label else "fs"]
+    (line,) = axis.plot(grid, 100 * share, color=colour, linestyle=dashes, linewidth=1.5)
+    return line

@@ -1,0 +1,48 @@
+"""Files that are either whole or absent: every output is written beside its place and renamed onto it."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ddrs.errors import DdrsError
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; rename it onto `path` if the block ends well, else remove it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path`, atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path`, atomically."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def publish(partial: Path, path: Path) -> None:
+    """Move a finished partial file onto its output, atomically even across file systems."""
+    with atomic(path) as temporary:
+        shutil.copyfile(partial, temporary)
+    Path(partial).unlink()
+
+
+def require(path: Path, what: str) -> Path:
+    """The path itself, or a DdrsError that names what is missing."""
+    if not Path(path).is_file():
+        raise DdrsError(f"{what} {path}: no such file")
+    return Path(path)

@@ -1,0 +1,96 @@
+"""Building models, and checkpoints as safetensors that say what they hold."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from ddrs.architectures import ARCHITECTURES
+from ddrs.errors import DdrsError
+from ddrs.files import require, write_bytes
+
+
+def build_model(architecture: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """A newly initialised model that maps images (batch, *shape) in [0,1] to scores (batch, classes)."""
+    if architecture not in ARCHITECTURES:
+        raise DdrsError(f"architecture {architecture!r}: unknown; known are {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[architecture](tuple(shape), classes)
+
+
+def save_model(path: Path, model: nn.Module, facts: dict) -> None:
+    """Write a checkpoint. `facts` needs architecture, shape and classes, and says what made the model; the bytes repeat."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    # safetensors orders several metadata keys at random: one key that holds them all keeps the bytes equal between runs
+    write_bytes(path, save(tensors, metadata={"ddrs": json.dumps(facts, sort_keys=True)}))
+
+
+def read_facts(path: Path) -> dict:
+    """What `save_model` recorded, without reading the weights."""
+    return _open(path, lambda file: _facts(path, file.metadata()))
+
+
+def load_model(path: Path | str, *, architecture: str | None = None, classes: int | None = None) -> nn.Module:
+    """The model of a checkpoint, in eval mode on the CPU.
+
+    Errors: DdrsError if the file is missing, truncated or not ours, or holds another architecture or number of classes than asked.
+    """
+    path = Path(path)
+    facts = read_facts(path)
+    for name, wanted in (("architecture", architecture), ("classes", classes)):
+        if wanted is not None and facts[name] != wanted:
+            raise DdrsError(f"{path}: holds {name} {facts[name]}, not {wanted}")
+    model = build_model(facts["architecture"], tuple(facts["shape"]), facts["classes"])
+    tensors = _open(path, lambda file: {name: file.get_tensor(name) for name in file.keys()})
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise DdrsError(f"{path}: weights do not fit {facts['architecture']}: {str(error).splitlines()[-1].strip()}") from None
+    return model.eval()
+
+
+def _open(path: Path, read: Callable):
+    require(path, "checkpoint")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return read(file)
+    except (SafetensorError, OSError) as error:
+        raise DdrsError(f"{path}: not a readable safetensors checkpoint ({error})") from None
+
+
+def _facts(path: Path, recorded: dict[str, str] | None) -> dict:
+    if not recorded or "ddrs" not in recorded:
+        raise DdrsError(f"{path}: a safetensors file without ddrs metadata; its architecture is unknown")
+    return json.loads(recorded["ddrs"])
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model's parameters lie (the CPU if it has none)."""
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
+def resolve_device(name: str) -> torch.device:
+    """The torch device of that name; DdrsError if this machine has none."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise DdrsError(f"device {name!r}: unknown; use cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise DdrsError(f"device {name!r}: this machine has no usable CUDA device")
+    return device
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put every module in eval mode, and afterwards back into the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -1,0 +1,150 @@
+"""Smoothing noise: the two distributions, and streams that are a function of their key alone.
+
+Every draw that enters a certificate is PRF(seed, purpose, split, example id, block): no two purposes share a stream, and batch
+size, sharding, resume and the order of the examples change no sample.
+"""
+
+import hashlib
+from typing import Literal, Protocol, get_args
+
+import numpy as np
+import torch
+from scipy.special import ndtri
+
+from ddrs.errors import DdrsError
+
+Purpose = Literal["train", "search", "select-class", "pilot", "estimate", "falsify-search", "falsify-confirm"]
+BLOCK = 100  # samples per block; part of the law that maps a key to samples, so changing it changes every result
+
+
+class Noise(Protocol):
+    """A smoothing distribution with scale sigma (lambda for uniform noise), in units of the [0,1] pixel scale."""
+
+    name: str
+    norm: Literal["l1", "l2"]
+
+    def fill(self, out: torch.Tensor, generator: np.random.Generator | torch.Generator) -> None:
+        """Fill `out` (float32, contiguous) with noise of scale 1."""
+        ...
+
+    def radius(self, p_lower: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+        """Certified radius of a lower bound on the top class's probability; meaningful for p_lower > 1/2."""
+        ...
+
+    def objective(self, top: torch.Tensor, runner_up: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """The radius that the sigma search ascends, from the two largest mean softmax outputs."""
+        ...
+
+
+class Gaussian:
+    """N(0, sigma^2 I), certifying l2 balls (Cohen et al. 2019)."""
+
+    name = "gaussian"
+    norm: Literal["l1", "l2"] = "l2"
+
+    def fill(self, out: torch.Tensor, generator: np.random.Generator | torch.Generator) -> None:
+        if isinstance(generator, torch.Generator):
+            out.normal_(generator=generator)
+        else:
+            generator.standard_normal(out=out.numpy(), dtype=np.float32)
+
+    def radius(self, p_lower: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+        """R = sigma * Phi^-1(p_lower), in float64 (Cohen et al. 2019, Theorem 1 with p_B = 1 - p_A)."""
+        return np.asarray(sigma, np.float64) * ndtri(np.asarray(p_lower, np.float64))
+
+    def objective(self, top: torch.Tensor, runner_up: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """Equation 1 of the paper."""
+        return sigma / 2 * (torch.special.ndtri(top) - torch.special.ndtri(runner_up))
+
+
+class Uniform:
+    """U[-lambda, lambda]^d, certifying l1 balls (Yang et al. 2020); `sigma` is lambda."""
+
+    name = "uniform"
+    norm: Literal["l1", "l2"] = "l1"
+
+    def fill(self, out: torch.Tensor, generator: np.random.Generator | torch.Generator) -> None:
+        if isinstance(generator, torch.Generator):
+            out.uniform_(-1.0, 1.0, generator=generator)
+        else:
+            generator.random(out=out.numpy(), dtype=np.float32)
+            out.mul_(2.0).sub_(1.0)
+
+    def radius(self, p_lower: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+        """R = 2 lambda (p_lower - 1/2), in float64 (Yang et al. 2020)."""
+        return 2 * np.asarray(sigma, np.float64) * (np.asarray(p_lower, np.float64) - 0.5)
+
+    def objective(self, top: torch.Tensor, runner_up: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """Equation 4 of the paper."""
+        return sigma * (top - runner_up)
+
+
+NOISES: dict[str, Noise] = {"gaussian": Gaussian(), "uniform": Uniform()}
+
+
+def get_noise(name: str) -> Noise:
+    """The noise of that name, or a DdrsError that lists the names."""
+    if name not in NOISES:
+        raise DdrsError(f"noise {name!r}: unknown; known are {', '.join(NOISES)}")
+    return NOISES[name]
+
+
+def stream_key(seed: int, purpose: Purpose, *parts: object) -> int:
+    """128 bits from a seed, a purpose and further parts (split, example id, block)."""
+    if purpose not in get_args(Purpose):
+        raise DdrsError(f"noise purpose {purpose!r}: unknown; known are {', '.join(get_args(Purpose))}")
+    text = "\x1f".join(str(part) for part in (int(seed), purpose, *parts))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "little")
+
+
+def torch_generator(seed: int, purpose: Purpose, *parts: object, device: torch.device | str = "cpu") -> torch.Generator:
+    """A torch generator for training. (On the CPU torch keeps 32 bits of a seed: too few for certificates, which use streams.)"""
+    return torch.Generator(device=device).manual_seed(stream_key(seed, purpose, *parts) & (2**64 - 1))
+
+
+class NoiseStream:
+    """The samples 0, 1, 2, ... of one (seed, purpose, split, example id), read in order, in pieces of any size.
+
+    Block b holds samples b*BLOCK to (b+1)*BLOCK - 1 and is a function of the key and b alone. On the CPU a block comes from NumPy's
+    counter-based Philox generator with a 128-bit key, elsewhere from the device's own generator with a 64-bit seed.
+    """
+
+    def __init__(self, noise: Noise, shape: tuple[int, ...], seed: int, purpose: Purpose, split: str, example_id: object):
+        self.noise, self.shape = noise, tuple(shape)
+        self.key = (seed, purpose, split, example_id)
+        self.position = 0
+        self._generator: np.random.Generator | None = None
+        self._block: torch.Tensor | None = None
+
+    def fill(self, out: torch.Tensor) -> None:
+        """Fill `out`, float32 of shape (m, *shape), with the next m samples of scale 1."""
+        done = 0
+        while done < len(out):
+            block, offset = divmod(self.position, BLOCK)
+            take = min(len(out) - done, BLOCK - offset)
+            self._fill_within(out[done : done + take], block, offset)
+            done += take
+            self.position += take
+
+    def draw(self, count: int, device: torch.device | str = "cpu") -> torch.Tensor:
+        """The next `count` samples, as a new float32 tensor of shape (count, *shape)."""
+        out = torch.empty(count, *self.shape, device=device)
+        self.fill(out)
+        return out
+
+    def _fill_within(self, out: torch.Tensor, block: int, offset: int) -> None:
+        key = stream_key(*self.key, block)
+        if out.device.type == "cpu":
+            # NumPy's generators give the same numbers however the calls are cut, so the block needs no buffer.
+            if offset == 0 or self._generator is None:
+                self._generator = np.random.Generator(np.random.Philox(key=key))
+            self.noise.fill(out, self._generator)
+            return
+        # torch's generators repeat only for calls of the same shape: always draw the whole block.
+        if len(out) == BLOCK:
+            self.noise.fill(out, torch.Generator(device=out.device).manual_seed(key & (2**64 - 1)))
+            return
+        if offset == 0 or self._block is None:
+            self._block = torch.empty(BLOCK, *self.shape, device=out.device)
+            self.noise.fill(self._block, torch.Generator(device=out.device).manual_seed(key & (2**64 - 1)))
+        out.copy_(self._block[offset : offset + len(out)])

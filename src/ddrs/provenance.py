@@ -1,0 +1,88 @@
+"""What made a result: digests that repeat (kept in the results), and facts that do not (kept in a sidecar under logs/)."""
+
+import ast
+import hashlib
+import json
+import platform
+import subprocess
+import time
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+from ddrs.files import write_text
+
+PACKAGE = Path(__file__).parent
+
+
+def digest(value: object) -> str:
+    """The first 16 hex digits of the SHA-256 of a JSON value, the same for equal values in every process."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@cache
+def code_digest(*names: str) -> str:
+    """A digest of the syntax trees of modules or folders of the package, named as `certification` or `memory.py`.
+
+    Snakemake does not see the modules that a command imports; a rule that carries this digest in its params reruns when they
+    change, but not for a changed comment, docstring or layout. Files are read, nothing is imported.
+    """
+    files: set[Path] = set()
+    for name in names:
+        path = PACKAGE / name
+        if not path.exists():
+            raise FileNotFoundError(f"code_digest: no such module or folder: {path}")
+        files.update(path.rglob("*.py") if path.is_dir() else [path])
+    trees = {str(path.relative_to(PACKAGE)): ast.dump(_without_docstrings(path)) for path in sorted(files)}
+    return digest(trees)
+
+
+def _without_docstrings(path: Path) -> ast.Module:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+    return tree
+
+
+def write_sidecar(path: Path | None, settings: dict, inputs: dict[str, str], started: float, device: str = "cpu") -> None:
+    """Write git commit, package versions, device and wall time of one step as JSON; nothing if `path` is None."""
+    if path is None:
+        return
+    facts = {
+        "settings": settings,
+        "inputs": inputs,
+        "git": _git_state(),
+        "packages": {name: _version(name) for name in ("ddrs", "torch", "numpy", "scipy", "pandas", "pyarrow")},
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "device": device,
+        "seconds": round(time.time() - started, 3),
+    }
+    write_text(path, json.dumps(facts, indent=2, sort_keys=True) + "\n")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_state() -> str | None:
+    """The commit of the package's checkout, with "+dirty" if tracked files differ from it; None outside a checkout."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(PACKAGE), *words], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,52 @@
+"""Search strategies for a sigma per input. A strategy is a module with `search`, and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+STRATEGIES = {"ascent": "ddrs.sigma.ascent"}
+
+
+def optimize_sigma(
+    model: torch.nn.Module,
+    x: torch.Tensor,
+    sigma0: float,
+    lr: float = 1e-4,
+    iterations: int = 900,
+    n: int = 1,
+    *,
+    seed: int = 0,
+    noise: str = "gaussian",
+    objective_class: str = "current",
+    sigma_max: float = 2.0,
+    split: str = "",
+    example_ids: Sequence[object] | None = None,
+) -> torch.Tensor:
+    """The sigma of each image after `iterations` steps of gradient ascent on its radius (Algorithm 1).
+
+    model: maps (batch, ...) to (batch, classes) scores; run in eval mode and left as it was. x: one image (C, H, W) or vector, or
+    a batch of them. sigma0: where every image starts, in units of the [0,1] pixel scale. n: noise samples per step. Returns float32
+    (B,), or a scalar tensor for one image, within [1e-3, sigma_max]. A saturated step moves sigma by about 2.05 lr. The noise is keyed by
+    example_ids (default: a digest of each image) under the purpose "search", so `certify` never sees it.
+    Guarantee: none by itself; certify with the sigma that comes out. Source: the paper, Algorithm 1.
+    """
+    from ddrs.certification.engine import example_digest
+    from ddrs.config import SearchSettings
+    from ddrs.errors import DdrsError
+    from ddrs.noise import NoiseStream, get_noise
+    from ddrs.sigma.ascent import search
+
+    single = x.ndim in (1, 3)
+    images = x.unsqueeze(0) if single else x
+    ids = [example_digest(image) for image in images] if example_ids is None else list(example_ids)
+    if len(ids) != len(images):
+        raise DdrsError(f"example_ids: {len(ids)} ids for {len(images)} images")
+    settings = SearchSettings.checked(step_size=lr, k_max=iterations, samples=n, objective_class=objective_class, sigma_max=sigma_max)
+    law = get_noise(noise)
+    streams = [NoiseStream(law, tuple(images.shape[1:]), seed, "search", split, one) for one in ids]
+    sigma = search(model, images, sigma0, streams, law, settings).sigma[-1]
+    return sigma[0] if single else sigma

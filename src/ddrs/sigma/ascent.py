@@ -1,0 +1,97 @@
+"""Algorithm 1 of the paper: stochastic gradient ascent on the radius, over sigma, for each image on its own."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from ddrs.certification.engine import checked_scores
+from ddrs.config import SearchSettings, StepSettings
+from ddrs.errors import DdrsError
+from ddrs.models import device_of, evaluating
+from ddrs.noise import BLOCK, Noise, NoiseStream
+
+CLAMP = (0.02, 0.98)  # of the two probabilities, as in the paper's listing
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """sigma: float32 (K+1, B), the start and the value after every step. at_min, at_max: how many images ever touched a bound."""
+
+    sigma: torch.Tensor
+    at_min: int
+    at_max: int
+
+
+def objective(
+    model: torch.nn.Module, x: torch.Tensor, sigma: torch.Tensor, eps: torch.Tensor, noise: Noise, classes: torch.Tensor | None
+) -> torch.Tensor:
+    """The radius that Algorithm 1 ascends, (B,), differentiable in sigma.
+
+    x: (B, ...); sigma: (B,); eps: (B, n, ...), noise of scale 1. psi is the mean *softmax* over the n samples; its two largest entries,
+    or that of `classes` (B,) and the largest other, are clamped to [0.02, 0.98].
+    """
+    noisy = x[:, None] + sigma.view(-1, *[1] * (eps.ndim - 1)) * eps
+    scores = checked_scores(model(noisy.flatten(0, 1)), eps.shape[0] * eps.shape[1])
+    psi = scores.softmax(1).unflatten(0, eps.shape[:2]).mean(1)
+    if classes is None:
+        top, runner_up = psi.topk(2, dim=1).values.unbind(1)
+    else:
+        top = psi.gather(1, classes[:, None])[:, 0]
+        runner_up = psi.scatter(1, classes[:, None], -1.0).amax(1)
+    return noise.objective(top.clamp(*CLAMP), runner_up.clamp(*CLAMP), sigma)
+
+
+def step(
+    model: torch.nn.Module,
+    x: torch.Tensor,
+    sigma: torch.Tensor,
+    eps: torch.Tensor,
+    noise: Noise,
+    settings: StepSettings,
+    classes: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """One ascent step from `sigma` (B,), with noise at the *current* sigma, projected to [sigma_min, sigma_max]. The model is in eval mode."""
+    sigma = sigma.detach().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(objective(model, x, sigma, eps, noise, classes).sum(), sigma)
+    return (sigma.detach() + settings.step_size * gradient).clamp_(settings.sigma_min, settings.sigma_max)
+
+
+def search(
+    model: torch.nn.Module,
+    images: torch.Tensor,
+    sigma0: float,
+    streams: list[NoiseStream],
+    noise: Noise,
+    settings: SearchSettings,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Trajectory:
+    """The whole trajectory of k_max steps from sigma0, for a batch of images (B, ...), each with its own sigma and noise stream."""
+    if not settings.sigma_min <= sigma0 <= settings.sigma_max:
+        raise DdrsError(f"sigma0 = {sigma0}: must be within [{settings.sigma_min}, {settings.sigma_max}]")
+    device, n = device_of(model), settings.samples
+    images = images.to(device)
+    sigma = torch.full((len(images),), sigma0, device=device)
+    trajectory = [sigma.cpu()]
+    buffered = max(1, BLOCK // n)  # steps whose noise is drawn at once
+    with evaluating(model):
+        classes = mean_class(model, images, sigma, streams) if settings.objective_class == "fixed" else None
+        for k in range(settings.k_max):
+            if k % buffered == 0:
+                eps = torch.stack([stream.draw(buffered * n, device) for stream in streams]).unflatten(1, (buffered, n))
+            sigma = step(model, images, sigma, eps[:, k % buffered], noise, settings, classes)
+            trajectory.append(sigma.cpu())
+            progress(k + 1)
+    path = torch.stack(trajectory)
+    return Trajectory(path, int((path[1:] <= settings.sigma_min).any(0).sum()), int((path[1:] >= settings.sigma_max).any(0).sum()))
+
+
+@torch.no_grad()
+def mean_class(model: torch.nn.Module, images: torch.Tensor, sigma: torch.Tensor, streams: list[NoiseStream], samples: int = BLOCK) -> torch.Tensor:
+    """The class of the largest mean softmax at each image's sigma, (B,), from the next `samples` of its own stream."""
+    found = []
+    with evaluating(model):
+        for image, scale, stream in zip(images, sigma, streams, strict=True):
+            scores = checked_scores(model(image + scale * stream.draw(samples, images.device)), samples)
+            found.append(scores.softmax(1).mean(0).argmax())
+    return torch.stack(found)

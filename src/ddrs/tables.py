@@ -1,0 +1,73 @@
+"""The paper's tables, assembled from cell files: csv for machines, md and tex for readers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from ddrs.cells import read_cell
+from ddrs.envelope import render
+from ddrs.errors import DdrsError
+from ddrs.files import write_text
+from ddrs.provenance import digest
+
+REGIMES = {"fs": ("FS", "FS"), "ds": ("FS", "DS"), "ds2": ("DS", "DS")}  # row: (train, certify)
+
+
+def write_table(cells: Sequence[Path], csv: Path, md: Path, tex: Path) -> None:
+    """Write one table from its cells, rows in the order of the cells, columns the union of their radii."""
+    found = [read_cell(path) for path in cells]
+    if len({cell["table"] for cell in found}) != 1:
+        raise DdrsError(f"cells of different tables: {', '.join(sorted({cell['table'] for cell in found}))}")
+    columns = [*sorted({cell["column"] for cell in found} - {"acr"}, key=float), "acr"]
+    rows: dict[tuple[str, str], dict] = {}
+    for cell in found:
+        label = cell["label"]
+        row = label.rsplit("-", 1)[1] if "-" in label else "fs"
+        train, certify = REGIMES[row]
+        entry = rows.setdefault((cell["dataset"], label), {"dataset": cell["dataset"], "method": label, "train": train, "certify": certify})
+        if cell["column"] in entry:
+            raise DdrsError(f"the cell {cell['dataset']} {label} {cell['column']} was given twice")
+        entry[cell["column"]] = cell["value"]
+    table = pd.DataFrame(list(rows.values()), columns=["dataset", "method", "train", "certify", *columns])
+    caption = _caption(found)
+    write_text(csv, render(table, "csv", ["%.2f"] * (len(columns) - 1) + ["%.4f"]) + "\n")
+    readable = ["%.1f"] * (len(columns) - 1) + ["%.3f"]
+    write_text(
+        md,
+        f"**{_title(found)}** {caption}\n\n{render(table, 'md', readable)}\n\nDigest of the cells: `{digest([cell['digest'] for cell in found])}`\n",
+    )
+    tex_caption = caption.replace("%", r"\%").replace("_", r"\_").replace("ℓ1", r"$\ell_1$").replace("ℓ2", r"$\ell_2$")
+    body = render(table, "tex", readable)
+    write_text(tex, f"\\begin{{table}}\n\\caption{{{_title(found)} {tex_caption}}}\n{body}\n\\end{{table}}\n")
+
+
+def _title(cells: Sequence[dict]) -> str:
+    number = cells[0]["table"].removeprefix("table")
+    method = cells[0]["label"].split("-")[0]
+    return f"Table {number}: best certified accuracy per radius and ACR of {method} and its data-dependent forms."
+
+
+def _caption(cells: Sequence[dict]) -> str:
+    parts = []
+    for dataset in dict.fromkeys(cell["dataset"] for cell in cells):
+        own = [cell for cell in cells if cell["dataset"] == dataset]
+        one = own[0]
+        norm = "ℓ1" if one["noise"] == "uniform" else "ℓ2"
+        parts.append(
+            f"{dataset}: certified accuracy (%) at {norm} radius on {one['images']} {one['split']} images, protocol fixed, n0 = {one['n0']}, "
+            f"n = {one['n']:,}, alpha = {one['alpha']:g} per image."
+        )
+        for label, counts in dict.fromkeys((cell["label"], _counts(cell["memory"])) for cell in own if cell["memory"]):
+            parts.append(f"Memory pass of {label}: {counts}.")
+    parts.append("Each cell is the best over sigma (and K for DS), chosen on the same test images as in the paper: optimistic.")
+    if any(cell["memory"] for cell in cells):
+        parts.append(
+            "DS rows certify the stateful classifier that answers from its memory first: consistent with later queries by construction, "
+            "not correct, and not consistent with earlier ones."
+        )
+    return " ".join(parts)
+
+
+def _counts(memory: dict[str, int]) -> str:
+    return f"{sum(memory.values())} entries, {memory['adopted']} adopted another class, {memory['shrunk']} shrank"

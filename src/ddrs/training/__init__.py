@@ -1,0 +1,6 @@
+"""Training methods. A method is a module with `Settings` (pydantic) and `loss`, and one line here."""
+
+METHODS = {
+    "cohen": "ddrs.training.cohen",
+    "smoothadv": "ddrs.training.smoothadv",
+}

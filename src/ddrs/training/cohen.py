@@ -1,0 +1,33 @@
+"""Cohen et al. (2019): cross-entropy on noisy images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class Settings(BaseModel):
+    """This loss has no settings of its own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def loss(model: nn.Module, x: Tensor, y: Tensor, noise: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy on x + noise.
+
+    x: images (B, ...). y: labels (B,). noise: (B, 1, ...), already scaled by each example's sigma. Returns the loss and the scores
+    (B, classes) on the noisy images.
+    """
+    import torch.nn.functional as F
+
+    scores = model(x + noise[:, 0])
+    return F.cross_entropy(scores, y), scores.detach()
+
+
+def noise_samples(settings: Settings) -> int:
+    """How many noise samples per image a step uses."""
+    return 1

@@ -1,0 +1,177 @@
+"""The one training loop: the loss is the method, the per-example sigma state is the regime (fs or ds2)."""
+
+import io
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ddrs.config import StepSettings, TrainSettings
+from ddrs.errors import DdrsError
+from ddrs.files import require, write_bytes
+from ddrs.models import evaluating
+from ddrs.noise import Noise, torch_generator
+from ddrs.registry import load as load_registered
+from ddrs.sigma.ascent import step as ascent_step
+from ddrs.training import METHODS
+
+
+@dataclass
+class Run:
+    """A training run between two epochs: all that its future depends on."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    generators: dict[str, torch.Generator]
+    sigmas: torch.Tensor  # float32 (training images,), on the CPU
+    epoch: int = 0
+
+    def state(self) -> dict:
+        """Everything as tensors and plain values, so that it loads with weights_only=True."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": {k: v for k, v in self.schedule.state_dict().items() if not callable(v)},
+            "generators": {name: generator.get_state() for name, generator in self.generators.items()},
+            "sigmas": self.sigmas,
+            "epoch": self.epoch,
+        }
+
+    def restore(self, state: dict) -> None:
+        """The inverse of `state`."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        for name, generator in self.generators.items():
+            generator.set_state(state["generators"][name])
+        self.sigmas = state["sigmas"]
+        self.epoch = state["epoch"]
+
+
+def start_run(model: nn.Module, images: int, sigma0: float, settings: TrainSettings, seed: int, device: torch.device) -> Run:
+    """A run at epoch 0, every example's sigma at sigma0."""
+    model.to(device)
+    optimizer: torch.optim.Optimizer
+    if settings.optimizer == "sgd":
+        optimizer = torch.optim.SGD(model.parameters(), settings.learning_rate, settings.momentum, weight_decay=settings.weight_decay)
+    else:
+        optimizer = torch.optim.Adam(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
+    generators = {
+        "order": torch_generator(seed, "train", "order"),
+        "augment": torch_generator(seed, "train", "augment"),
+        "noise": torch_generator(seed, "train", "noise", device=device),
+        "search": torch_generator(seed, "search", "train", device=device),
+    }
+    return Run(model, optimizer, _schedule(optimizer, settings), generators, torch.full((images,), sigma0))
+
+
+def _schedule(optimizer: torch.optim.Optimizer, settings: TrainSettings) -> torch.optim.lr_scheduler.LRScheduler:
+    schedules = torch.optim.lr_scheduler
+    if settings.schedule == "step":
+        return schedules.StepLR(optimizer, settings.milestones[0], settings.gamma)
+    if settings.schedule == "multistep":
+        return schedules.MultiStepLR(optimizer, settings.milestones, settings.gamma)
+    if settings.schedule == "cosine":
+        return schedules.CosineAnnealingLR(optimizer, settings.epochs)
+    return schedules.ConstantLR(optimizer, factor=1.0)
+
+
+def train(
+    run: Run,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    method: str,
+    regime: Literal["fs", "ds2"],
+    settings: TrainSettings,
+    step: StepSettings,
+    noise: Noise,
+    after_epoch: Callable[[Run], None],
+    report: Callable[[str], None],
+) -> None:
+    """Train until settings.epochs, from wherever the run stands.
+
+    images: float32 (N, C, H, W) in [0, 1], on the run's device; labels: int64 (N,). With regime ds2 every batch first moves the sigma
+    of its examples by one ascent step, from the sigma they had in the last epoch (Algorithm 2); the loss then uses that sigma.
+    after_epoch is called with the run after each epoch, report with a line of text.
+    """
+    loss_module = load_registered("method", METHODS, method)
+    loss_settings = settings.loss_settings(method)
+    samples = loss_module.noise_samples(loss_settings)
+    device, shape, count = images.device, images.shape[1:], len(labels)
+    started, first = time.perf_counter(), run.epoch
+    run.model.train()
+    while run.epoch < settings.epochs:
+        total_loss, hits = 0.0, 0
+        for batch in torch.randperm(count, generator=run.generators["order"]).split(settings.batch_size):
+            index = batch.to(device)
+            x = augment(images[index], settings.augment, run.generators["augment"])
+            y = labels[index]
+            sigma = run.sigmas[batch].to(device)
+            if regime == "ds2":
+                eps = torch.empty(len(x), step.samples, *shape, device=device)
+                noise.fill(eps, run.generators["search"])
+                with evaluating(run.model):
+                    sigma = ascent_step(run.model, x, sigma, eps, noise, step)
+                run.sigmas[batch] = sigma.cpu()
+            eps = torch.empty(len(x), samples, *shape, device=device)
+            noise.fill(eps, run.generators["noise"])
+            loss, scores = loss_module.loss(run.model, x, y, eps * sigma.view(-1, *[1] * (eps.ndim - 1)), loss_settings)
+            if not math.isfinite(loss.item()):
+                raise DdrsError(f"training diverged in epoch {run.epoch + 1}: the loss is {loss.item()}; lower learning_rate")
+            run.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            run.optimizer.step()
+            total_loss += loss.item() * len(x)
+            hits += int((scores.argmax(1) == y.repeat_interleave(len(scores) // len(y))).sum()) / (len(scores) // len(y))
+        run.schedule.step()
+        run.epoch += 1
+        left = (time.perf_counter() - started) / (run.epoch - first) * (settings.epochs - run.epoch)
+        spread = f"sigma {run.sigmas.min():.3f} to {run.sigmas.max():.3f}, mean {run.sigmas.mean():.3f}, "
+        report(
+            f"epoch {run.epoch}/{settings.epochs}: loss {total_loss / count:.4f}, noisy accuracy {100 * hits / count:.1f} %, {spread}{left:.0f} s left"
+        )
+        after_epoch(run)
+    run.model.eval()
+
+
+def augment(x: torch.Tensor, kind: str, generator: torch.Generator) -> torch.Tensor:
+    """Random crops of the image padded by 4 (crop-flip) and horizontal flips (flip, crop-flip), each image on its own."""
+    if kind == "none":
+        return x
+    size, (height, width) = len(x), x.shape[-2:]
+    if kind == "crop-flip":
+        corner = torch.randint(0, 9, (2, size), generator=generator).to(x.device)
+        rows = corner[0][:, None] + torch.arange(height, device=x.device)
+        columns = corner[1][:, None] + torch.arange(width, device=x.device)
+        padded = F.pad(x, (4, 4, 4, 4)).permute(0, 2, 3, 1)
+        x = padded[torch.arange(size, device=x.device)[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    flip = (torch.rand(size, generator=generator) < 0.5).to(x.device)
+    return torch.where(flip.view(-1, 1, 1, 1), x.flip(-1), x)
+
+
+def save_state(path: Path, run: Run) -> None:
+    """Write a run's state, atomically, with bytes that repeat."""
+    buffer = io.BytesIO()
+    torch.save(run.state(), buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def load_state(path: Path, run: Run) -> None:
+    """Continue a saved run. DdrsError if the file is missing, damaged or of another run."""
+    require(path, "training state")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if len(state["sigmas"]) != len(run.sigmas):
+            raise DdrsError(f"{path}: a run on {len(state['sigmas'])} training images, not {len(run.sigmas)}")
+        run.restore(state)
+    except DdrsError:
+        raise
+    except Exception as error:  # torch.load raises many kinds for a damaged file
+        raise DdrsError(f"{path}: not a readable training state of this run ({' '.join(str(error).split())[:200]})") from None

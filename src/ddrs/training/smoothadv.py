@@ -1,0 +1,66 @@
+"""SmoothAdv (Salman et al. 2019): cross-entropy on adversarial examples of the smoothed classifier."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class Settings(BaseModel):
+    """The attack inside a training step."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epsilon: float = Field(gt=0, allow_inf_nan=False, description="l2 radius of the attack, in units of the [0,1] pixel scale")
+    attack_steps: int = Field(2, ge=1, description="PGD steps")
+    noise_samples: int = Field(1, ge=1, description="noise samples per image (the paper's m)")
+
+
+def noise_samples(settings: Settings) -> int:
+    """How many noise samples per image a step uses."""
+    return settings.noise_samples
+
+
+def loss(model: nn.Module, x: Tensor, y: Tensor, noise: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy at the attacked images, under the same noise that the attack saw.
+
+    x: images (B, ...). y: labels (B,). noise: (B, m, ...), already scaled by each example's sigma. Returns the loss and the scores
+    (B * m, classes) on the noisy attacked images, image by image.
+    """
+    import torch.nn.functional as F
+
+    m = noise.shape[1]
+    attacked = attack(model, x, y, noise, settings)
+    scores = model((attacked[:, None] + noise).flatten(0, 1))
+    return F.cross_entropy(scores, y.repeat_interleave(m)), scores.detach()
+
+
+def attack(model: nn.Module, x: Tensor, y: Tensor, noise: Tensor, settings: Settings) -> Tensor:
+    """PGD in an l2 ball on -log mean softmax over the given noise (Salman et al. 2019, SmoothAdv_PGD), in eval mode.
+
+    Steps have length 2 * epsilon / attack_steps along the normalised gradient, from x itself; iterates stay in the ball and in [0, 1].
+    """
+    import torch
+    import torch.nn.functional as F
+
+    from ddrs.models import evaluating
+
+    per_image = (-1, *[1] * (x.ndim - 1))
+    delta = torch.zeros_like(x)
+    with evaluating(model):
+        for _ in range(settings.attack_steps):
+            delta.requires_grad_(True)
+            scores = model(((x + delta)[:, None] + noise).flatten(0, 1))
+            log_mean = F.log_softmax(scores, 1).unflatten(0, noise.shape[:2]).logsumexp(1)  # up to a constant
+            target = F.nll_loss(log_mean, y, reduction="sum")
+            (gradient,) = torch.autograd.grad(target, delta)
+            with torch.no_grad():
+                direction = gradient / gradient.flatten(1).norm(dim=1).clamp_min(1e-12).view(per_image)
+                delta = delta + direction * (2 * settings.epsilon / settings.attack_steps)
+                delta = (x + delta).clamp(0, 1) - x
+                delta = delta * (settings.epsilon / delta.flatten(1).norm(dim=1).clamp_min(settings.epsilon)).view(per_image)
+    return (x + delta).detach()
