@@ -6,7 +6,7 @@ torch, pandas and matplotlib are imported inside the verbs that need them, so th
 import errno
 import os
 import sys
-
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -59,7 +59,7 @@ def fetch(
     validation: Annotated[int, typer.Option("--validation", min=0, help="training images to hold out, where there is no validation split")] = 5000,
 ) -> None:
     """Get a dataset, check it, drop duplicates across splits, write uint8 arrays and a manifest."""
-    from ddrs.data import fetch
+    from ddrs.sources import fetch
 
     for split, facts in fetch(name, out, source, validation)["splits"].items():
         _say(f"{name} {split}: {facts['count']} images, {facts['dropped_duplicates']} dropped as duplicates of another split's")
@@ -80,9 +80,9 @@ def train(
     seed: Seed = 0,
 ) -> None:
     """Train a model with one fixed sigma (FS). Writes a safetensors checkpoint; a killed run resumes at its last finished epoch."""
-    from ddrs import steps
+    from ddrs.training.run import train
 
-    steps.train(data, out, branch_out, method, architecture, sigma, settings, noise, seed, runtime, _say)
+    train(data, out, branch_out, method, architecture, sigma, settings, noise, seed, runtime, _say)
 
 
 @app.command()
@@ -99,9 +99,9 @@ def finetune(
     seed: Seed = 0,
 ) -> None:
     """Train a fixed-sigma model on with a sigma per example (DS2, Algorithm 2). Writes a checkpoint; resumes like `train`."""
-    from ddrs import steps
+    from ddrs.training.run import finetune
 
-    steps.finetune(data, model, branch, out, settings, step, noise, seed, runtime, _say)
+    finetune(data, model, branch, out, settings, step, noise, seed, runtime, _say)
 
 
 @app.command()
@@ -118,9 +118,9 @@ def sigma(
     seed: Seed = 0,
 ) -> None:
     """Search the sigma of each image by Algorithm 1, from the model's training sigma; writes the whole trajectory."""
-    from ddrs import steps
+    from ddrs.sigma.run import search
 
-    steps.search(model, data, out, settings, split, images, noise, seed, runtime, _say)
+    search(model, data, out, settings, split, images, noise, seed, runtime, _say)
 
 
 @app.command()
@@ -141,9 +141,9 @@ def certify(
     seed: Seed = 0,
 ) -> None:
     """Certify a split's images by Monte Carlo (Cohen et al. 2019). The log is resumed after a kill, without redoing finished images."""
-    from ddrs import steps
+    from ddrs.certification.run import certify
 
-    steps.certify(model, data, out, settings, sigma, sigmas, k, split, images, batch_size, times, seed, runtime, _say)
+    certify(model, data, out, settings, sigma, sigmas, k, split, images, batch_size, times, seed, runtime, _say)
 
 
 @app.command()
@@ -230,7 +230,7 @@ def parse_radii(text: str) -> list[float]:
         radii = [float(part) for part in text.split(",")]
     except ValueError:
         raise DdrsError(f"--radii {text!r}: must be numbers separated by commas") from None
-    if not all(0 <= radius < float("inf") for radius in radii) or any(a >= b for a, b in zip(radii, radii[1:], strict=False)):
+    if not all(0 <= radius < float("inf") for radius in radii) or any(a >= b for a, b in pairwise(radii)):
         raise DdrsError(f"--radii {text!r}: must be finite, >= 0 and increasing")
     return radii
 

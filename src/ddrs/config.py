@@ -7,15 +7,16 @@ import difflib
 import json
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ddrs.architectures import ARCHITECTURES
-from ddrs.data import DATASETS
 from ddrs.errors import DdrsError
 from ddrs.registry import load as load_registered
+from ddrs.sources import DATASETS
 from ddrs.training import METHODS
 
 TABLES = {"table1": "cohen", "table2": "smoothadv"}  # the method that each table of the paper is about
@@ -101,7 +102,7 @@ class DatasetSettings(Section):
     @model_validator(mode="after")
     def _increasing(self) -> Self:
         for name, values in (("sigmas", self.sigmas), ("radii", self.radii)):
-            if any(a >= b for a, b in zip(values, values[1:], strict=False)):
+            if any(a >= b for a, b in pairwise(values)):
                 raise ValueError(f"{name} must be increasing, got {values}")
         return self
 
@@ -137,9 +138,8 @@ class TrainSettings(Section):
         settings = load_registered("method", METHODS, method).Settings
         for name in self.loss:
             if name not in settings.model_fields:
-                raise DdrsError(
-                    f"loss: unknown setting {name!r} of {method}{nearest(name, settings.model_fields)}; allowed are {', '.join(settings.model_fields) or 'none'}"
-                )
+                allowed = ", ".join(settings.model_fields) or "none"
+                raise DdrsError(f"loss: unknown setting {name!r} of {method}{nearest(name, settings.model_fields)}; allowed are {allowed}")
         try:
             return settings(**self.loss)
         except ValidationError as error:
@@ -215,6 +215,10 @@ class CertifySettings(SampleSettings):
 
     k: list[Count] = Field(min_length=1, description="the K (search steps) that are certified, increasing; at most search.k_max")
 
+    def sampling(self) -> SampleSettings:
+        """What a certificate is made with."""
+        return SampleSettings(**self.model_dump(include=set(SampleSettings.model_fields)))
+
 
 class Config(Section):
     """config.yaml."""
@@ -247,7 +251,7 @@ class Config(Section):
         for name, certify in self.certify.items():
             if name in self.search and max(certify.k) > self.search[name].k_max:
                 raise ValueError(f"certify.{name}.k: {max(certify.k)} is beyond search.{name}.k_max = {self.search[name].k_max}")
-            if any(a >= b for a, b in zip(certify.k, certify.k[1:], strict=False)):
+            if any(a >= b for a, b in pairwise(certify.k)):
                 raise ValueError(f"certify.{name}.k must be increasing, got {certify.k}")
         for part in ("train", "finetune"):
             for name, methods in getattr(self, part).items():

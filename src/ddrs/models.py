@@ -11,6 +11,7 @@ from safetensors.torch import save
 from torch import nn
 
 from ddrs.architectures import ARCHITECTURES
+from ddrs.data import Split
 from ddrs.errors import DdrsError
 from ddrs.files import require, write_bytes
 
@@ -45,7 +46,7 @@ def load_model(path: Path | str, *, architecture: str | None = None, classes: in
         if wanted is not None and facts[name] != wanted:
             raise DdrsError(f"{path}: holds {name} {facts[name]}, not {wanted}")
     model = build_model(facts["architecture"], tuple(facts["shape"]), facts["classes"])
-    tensors = _open(path, lambda file: {name: file.get_tensor(name) for name in file.keys()})
+    tensors = _open(path, lambda file: {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118  (not a dict)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
@@ -94,3 +95,19 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def checked_scores(scores: torch.Tensor, batch: int) -> torch.Tensor:
+    """The model's output, or a DdrsError if it is not finite and of shape (batch, classes)."""
+    if scores.ndim != 2 or scores.shape[0] != batch or scores.shape[1] < 2:
+        raise DdrsError(f"the model returned shape {tuple(scores.shape)} for a batch of {batch}; (batch, classes) is needed")
+    if not bool(torch.isfinite(scores).all()):
+        raise DdrsError("the model returned NaN or infinite scores; nothing can be certified with it")
+    return scores
+
+
+def check_fits(path: Path, facts: dict, split: Split) -> None:
+    """DdrsError unless a checkpoint's facts fit a dataset's images and classes."""
+    for what, has, wants in (("classes", facts["classes"], split.classes), ("image shape", tuple(facts["shape"]), split.shape)):
+        if has != wants:
+            raise DdrsError(f"{path}: a model for {what} {has}, but {split.dataset} has {wants}")

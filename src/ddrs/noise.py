@@ -97,6 +97,12 @@ def stream_key(seed: int, purpose: Purpose, *parts: object) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "little")
 
 
+def example_digest(image: torch.Tensor) -> str:
+    """A digest of an image's float32 values: the default key of its noise."""
+    values = image.detach().to("cpu", torch.float32).contiguous() + 0.0  # -0.0 becomes 0.0
+    return hashlib.blake2b(values.numpy().tobytes(), digest_size=16).hexdigest()
+
+
 def torch_generator(seed: int, purpose: Purpose, *parts: object, device: torch.device | str = "cpu") -> torch.Generator:
     """A torch generator for training. (On the CPU torch keeps 32 bits of a seed: too few for certificates, which use streams.)"""
     return torch.Generator(device=device).manual_seed(stream_key(seed, purpose, *parts) & (2**64 - 1))
@@ -148,3 +154,9 @@ class NoiseStream:
             self._block = torch.empty(BLOCK, *self.shape, device=out.device)
             self.noise.fill(self._block, torch.Generator(device=out.device).manual_seed(key & (2**64 - 1)))
         out.copy_(self._block[offset : offset + len(out)])
+
+
+def check_sigma(sigma: float) -> None:
+    """DdrsError unless sigma is a finite number > 0."""
+    if not (np.isfinite(sigma) and sigma > 0):
+        raise DdrsError(f"sigma = {sigma}: must be a finite number > 0")

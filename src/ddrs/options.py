@@ -4,7 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import typer
 from pydantic import Field
@@ -13,6 +13,9 @@ from pydantic_core import PydanticUndefined
 
 from ddrs.config import Section
 from ddrs.errors import DdrsError
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Runtime(Section):
@@ -73,3 +76,13 @@ def _mapping(pairs: list[str]) -> dict[str, str]:
         if "=" not in pair:
             raise DdrsError(f"{pair!r}: must be NAME=VALUE")
     return dict(pair.split("=", 1) for pair in pairs)
+
+
+def prepare(runtime: Runtime) -> "torch.device":
+    """Set torch's threads and find the device; DdrsError if this machine has no such device."""
+    import torch
+
+    from ddrs.models import resolve_device
+
+    torch.set_num_threads(runtime.threads)
+    return resolve_device(runtime.device)

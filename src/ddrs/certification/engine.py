@@ -1,6 +1,5 @@
 """Monte Carlo certification of a smoothed classifier: protocol `fixed` (Cohen et al. 2019)."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -10,8 +9,8 @@ import torch
 from ddrs.certification.bounds import check_n, lower_confidence_bound
 from ddrs.certification.records import ABSTAIN
 from ddrs.errors import DdrsError
-from ddrs.models import device_of, evaluating
-from ddrs.noise import Noise, NoiseStream, Purpose, get_noise
+from ddrs.models import checked_scores, device_of, evaluating
+from ddrs.noise import Noise, NoiseStream, Purpose, example_digest, get_noise
 
 
 @dataclass(frozen=True)
@@ -138,21 +137,6 @@ def count_votes(model: torch.nn.Module, image: torch.Tensor, sigma: np.float32, 
         counts += torch.bincount(scores.argmax(1), minlength=len(counts))
     assert counts is not None
     return counts.cpu().numpy()
-
-
-def checked_scores(scores: torch.Tensor, batch: int) -> torch.Tensor:
-    """The model's output, or a DdrsError if it is not finite and of shape (batch, classes)."""
-    if scores.ndim != 2 or scores.shape[0] != batch or scores.shape[1] < 2:
-        raise DdrsError(f"the model returned shape {tuple(scores.shape)} for a batch of {batch}; (batch, classes) is needed")
-    if not bool(torch.isfinite(scores).all()):
-        raise DdrsError("the model returned NaN or infinite scores; nothing can be certified with it")
-    return scores
-
-
-def example_digest(image: torch.Tensor) -> str:
-    """A digest of an image's float32 values: the default key of its noise."""
-    values = image.detach().to("cpu", torch.float32).contiguous() + 0.0  # -0.0 becomes 0.0
-    return hashlib.blake2b(values.numpy().tobytes(), digest_size=16).hexdigest()
 
 
 def _sigma_vector(sigma: float | torch.Tensor | np.ndarray, count: int) -> np.ndarray:

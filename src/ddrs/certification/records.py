@@ -24,7 +24,13 @@ CONSTANT = ("n0", "n", "alpha", "noise", "dataset", "split", "method", "sigma0",
 
 
 def round_down(value: float, digits: int) -> str:
-    """A decimal with `digits` places that is never above `value`: a radius that was not certified is never printed."""
+    """A decimal with `digits` places that reads back as a float no larger than `value`: no radius is printed that was not certified.
+
+    A value that was printed so keeps its digits when it is read and printed again.
+    """
+    nearest = f"{value:.{digits}f}"
+    if float(nearest) <= value:
+        return nearest
     return str(Decimal(float(value)).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_FLOOR))
 
 

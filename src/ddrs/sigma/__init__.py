@@ -34,10 +34,9 @@ def optimize_sigma(
     example_ids (default: a digest of each image) under the purpose "search", so `certify` never sees it.
     Guarantee: none by itself; certify with the sigma that comes out. Source: the paper, Algorithm 1.
     """
-    from ddrs.certification.engine import example_digest
     from ddrs.config import SearchSettings
     from ddrs.errors import DdrsError
-    from ddrs.noise import NoiseStream, get_noise
+    from ddrs.noise import NoiseStream, example_digest, get_noise
     from ddrs.sigma.ascent import search
 
     single = x.ndim in (1, 3)

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ddrs.certification.engine import checked_scores
 from ddrs.config import SearchSettings, StepSettings
 from ddrs.errors import DdrsError
-from ddrs.models import device_of, evaluating
+from ddrs.models import checked_scores, device_of, evaluating
 from ddrs.noise import BLOCK, Noise, NoiseStream
 
 CLAMP = (0.02, 0.98)  # of the two probabilities, as in the paper's listing

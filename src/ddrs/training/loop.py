@@ -133,9 +133,10 @@ def train(
         run.schedule.step()
         run.epoch += 1
         left = (time.perf_counter() - started) / (run.epoch - first) * (settings.epochs - run.epoch)
-        spread = f"sigma {run.sigmas.min():.3f} to {run.sigmas.max():.3f}, mean {run.sigmas.mean():.3f}, "
+        low, high, mean = run.sigmas.min(), run.sigmas.max(), run.sigmas.mean()
         report(
-            f"epoch {run.epoch}/{settings.epochs}: loss {total_loss / count:.4f}, noisy accuracy {100 * hits / count:.1f} %, {spread}{left:.0f} s left"
+            f"epoch {run.epoch}/{settings.epochs}: loss {total_loss / count:.4f}, noisy accuracy {100 * hits / count:.1f} %, "
+            f"sigma {low:.4f} to {high:.4f} (mean {mean:.4f}), {left:.0f} s left"
         )
         after_epoch(run)
     run.model.eval()

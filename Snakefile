@@ -1,0 +1,53 @@
+"""Data Dependent Randomized Smoothing: from the dataset to every cell of the paper's tables."""
+
+import sys
+
+from snakemake.utils import min_version
+
+min_version("9.20")
+
+
+configfile: f"{workflow.basedir}/config.yaml"
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/sigma.smk"
+include: "workflow/rules/certify.smk"
+include: "workflow/rules/memory.smk"
+include: "workflow/rules/tables.smk"
+include: "workflow/rules/figures.smk"
+
+
+localrules:
+    all,
+    models,
+    certificates,
+    paper,
+
+
+rule all:
+    default_target: True
+    input:
+        expand("results/{table}.{form}", table=settings.tables, form=["csv", "md", "tex"]),
+        expand("results/figure{number}.{form}", number=shown_figures(), form=["pdf", "png"]),
+
+
+rule models:
+    input:
+        every("results/models/{dataset}/{method}/{regime}/sigma_{sigma}.safetensors", regime=["fs", "ds2"]),
+
+
+rule certificates:
+    input:
+        every("results/certificates/{dataset}/test/{method}/fs/sigma_{sigma}.tsv"),
+        every("results/memory/{dataset}/test/{method}/{row}/sigma_{sigma}.K_{K}.tsv", row=["ds", "ds2"]),
+
+
+rule paper:
+    input:
+        rules.all.input,

@@ -1,0 +1,102 @@
+"""The sigma search from files to files: `ddrs sigma`, and reading what it wrote."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from ddrs import models
+from ddrs.config import SearchSettings
+from ddrs.data import as_float, load_split
+from ddrs.errors import DdrsError
+from ddrs.files import atomic, require
+from ddrs.noise import NoiseStream, get_noise
+from ddrs.options import Runtime, prepare
+from ddrs.provenance import digest, file_digest, write_sidecar
+from ddrs.sigma import ascent
+
+
+def search(
+    model: Path,
+    data: Path,
+    out: Path,
+    settings: SearchSettings,
+    split: str,
+    images: int | None,
+    noise: str,
+    seed: int,
+    runtime: Runtime,
+    say: Callable[[str], None],
+) -> None:
+    """Algorithm 1 on a split; one row per image and K."""
+    started = time.time()
+    device = prepare(runtime)
+    law = get_noise(noise)
+    part = load_split(data, split)
+    facts = models.read_facts(model)
+    models.check_fits(model, facts, part)
+    net = models.load_model(model).to(device)
+    indices = part.subset(images)
+    sigma0 = float(facts["sigma"])
+    paths, at_min, at_max, changed = [], 0, 0, 0
+    for start in range(0, len(indices), settings.batch_size):
+        chunk = indices[start : start + settings.batch_size]
+        x = torch.tensor(as_float(part.images[chunk]), device=device)
+        streams = [NoiseStream(law, part.shape, seed, "search", split, int(i)) for i in chunk]
+
+        def progress(k: int, first: int = start, size: int = len(chunk)) -> None:
+            if k % 100 == 0 or k == settings.k_max:
+                say(f"images {first + 1} to {first + size} of {len(indices)}: step {k}/{settings.k_max}")
+
+        found = ascent.search(net, x, sigma0, streams, law, settings, progress)
+        paths.append(found.sigma.numpy())
+        at_min, at_max = at_min + found.at_min, at_max + found.at_max
+        before = ascent.mean_class(net, x, torch.full((len(x),), sigma0, device=device), streams)
+        changed += int((before != ascent.mean_class(net, x, found.sigma[-1].to(device), streams)).sum())
+    trajectory = np.concatenate(paths, axis=1)  # (k_max + 1, images)
+    say(f"{changed} of {len(indices)} images change class between sigma_0 = {sigma0} and sigma* at K = {settings.k_max}")
+    say(f"{at_min} touched sigma_min = {settings.sigma_min}, {at_max} touched sigma_max = {settings.sigma_max}")
+    say(f"sigma* at K = {settings.k_max}: {trajectory[-1].min():.4f} to {trajectory[-1].max():.4f}, mean {trajectory[-1].mean():.4f}")
+    made = {
+        "settings": settings.model_dump(exclude={"batch_size"}),
+        "noise": noise,
+        "seed": seed,
+        "split": split,
+        "dataset": part.dataset,
+        "sigma0": sigma0,
+        "model": file_digest(model),
+        "data": part.digest,
+    }
+    table = pa.table(
+        {
+            "idx": np.repeat(indices.astype(np.int32), settings.k_max + 1),
+            "K": np.tile(np.arange(settings.k_max + 1, dtype=np.int32), len(indices)),
+            "sigma_star": np.ascontiguousarray(trajectory.T).ravel(),
+        }
+    )
+    report = {"digest": digest(made), **made, "changed_class": changed, "at_min": at_min, "at_max": at_max}
+    with atomic(out) as temporary:
+        pq.write_table(table.replace_schema_metadata({"ddrs": json.dumps(report, sort_keys=True)}), temporary)
+    write_sidecar(runtime.sidecar, made, {"model": str(model), "data": str(data)}, started, str(device))
+
+
+def read_sigmas(path: Path, k: int, indices: np.ndarray) -> tuple[dict[int, float], float]:
+    """sigma* of each image after k steps, and sigma_0. DdrsError if the file is damaged or lacks the step or an image."""
+    require(path, "sigma file")
+    try:
+        table = pq.read_table(path, filters=[("K", "=", k)])
+        facts = json.loads((table.schema.metadata or {})[b"ddrs"])
+    except (pa.ArrowException, KeyError, OSError, ValueError) as error:
+        raise DdrsError(f"{path}: not a readable sigma file ({' '.join(str(error).split())[:200]})") from None
+    found = dict(zip(table["idx"].to_pylist(), table["sigma_star"].to_pylist(), strict=True))
+    if not found:
+        raise DdrsError(f"{path}: has no step K = {k}; it holds 0 to {facts['settings']['k_max']}")
+    missing = [int(i) for i in indices if int(i) not in found]
+    if missing:
+        raise DdrsError(f"{path}: has no sigma for idx {missing[0]} ({len(missing)} of {len(indices)} images are missing)")
+    return found, float(facts["sigma0"])

@@ -1,0 +1,126 @@
+"""Training from files to files: `ddrs train` and `ddrs finetune`."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from ddrs import models
+from ddrs.config import StepSettings, TrainSettings
+from ddrs.data import Split, as_float, load_split
+from ddrs.errors import DdrsError
+from ddrs.noise import check_sigma, get_noise, stream_key
+from ddrs.options import Runtime, prepare
+from ddrs.provenance import digest, file_digest, write_sidecar
+from ddrs.registry import load as load_registered
+from ddrs.training import METHODS, loop
+
+Say = Callable[[str], None]
+
+
+def train(
+    data: Path,
+    out: Path,
+    branch_out: Path | None,
+    method: str,
+    architecture: str,
+    sigma: float,
+    settings: TrainSettings,
+    noise: str,
+    seed: int,
+    runtime: Runtime,
+    say: Say,
+) -> None:
+    """Fixed-sigma training."""
+    device = prepare(runtime)
+    check_sigma(sigma)
+    split = load_split(data, "train")
+    load_registered("method", METHODS, method)
+    settings.loss_settings(method)
+    torch.manual_seed(stream_key(seed, "train", "init") % 2**63)
+    model = models.build_model(architecture, split.shape, split.classes)
+    run = loop.start_run(model, len(split.labels), sigma, settings, seed, device)
+    facts = {
+        "architecture": architecture,
+        "shape": list(split.shape),
+        "classes": split.classes,
+        "dataset": split.dataset,
+        "method": method,
+        "regime": "fs",
+        "sigma": sigma,
+        "noise": noise,
+        "seed": seed,
+        "settings": settings.model_dump(),
+        "data": split.digest,
+    }
+    _train(run, split, StepSettings(), facts, out, branch_out, settings.branch_epoch or settings.epochs, runtime, say, {"data": str(data)})
+
+
+def finetune(
+    data: Path,
+    model: Path,
+    branch: Path | None,
+    out: Path,
+    settings: TrainSettings,
+    step: StepSettings,
+    noise: str,
+    seed: int,
+    runtime: Runtime,
+    say: Say,
+) -> None:
+    """DS2 training, from a finished fixed-sigma model or from the state where its run branches."""
+    device = prepare(runtime)
+    split = load_split(data, "train")
+    start = models.read_facts(model)
+    models.check_fits(model, start, split)
+    settings.loss_settings(start["method"])
+    run = loop.start_run(models.load_model(model), len(split.labels), start["sigma"], settings, seed, device)
+    if branch is not None:
+        loop.load_state(branch, run)
+        if run.epoch >= settings.epochs:
+            raise DdrsError(f"{branch}: was saved after epoch {run.epoch}, nothing is left of {settings.epochs}; set branch_epoch lower")
+    facts = {
+        **start,
+        "regime": "ds2",
+        "noise": noise,
+        "seed": seed,
+        "settings": settings.model_dump(),
+        "step": step.model_dump(),
+        "start": file_digest(branch or model),
+        "data": split.digest,
+    }
+    _train(run, split, step, facts, out, None, 0, runtime, say, {"data": str(data), "model": str(model)})
+
+
+def _train(
+    run: loop.Run,
+    split: Split,
+    step: StepSettings,
+    facts: dict,
+    out: Path,
+    branch_out: Path | None,
+    branch_epoch: int,
+    runtime: Runtime,
+    say: Say,
+    inputs: dict[str, str],
+) -> None:
+    started = time.time()
+    device = models.device_of(run.model)
+    settings = TrainSettings(**facts["settings"])
+    partial = runtime.scratch / f"train-{digest(facts)}.pt"
+    if partial.exists():
+        loop.load_state(partial, run)
+        say(f"resuming after epoch {run.epoch} of {settings.epochs} from {partial}")
+
+    def after_epoch(current: loop.Run) -> None:
+        if branch_out is not None and current.epoch == branch_epoch:
+            loop.save_state(branch_out, current)
+        loop.save_state(partial, current)
+
+    images = torch.tensor(as_float(split.images), device=device)
+    labels = torch.tensor(split.labels, device=device)
+    loop.train(run, images, labels, facts["method"], facts["regime"], settings, step, get_noise(facts["noise"]), after_epoch, say)
+    models.save_model(out, run.model, {**facts, "mean_sigma": round(float(run.sigmas.double().mean()), 6)})
+    partial.unlink(missing_ok=True)
+    write_sidecar(runtime.sidecar, facts, inputs, started, str(device))

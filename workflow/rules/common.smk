@@ -1,0 +1,170 @@
+from ddrs import config as ddrs_config
+from ddrs.errors import DdrsError
+from ddrs.provenance import code_digest
+from ddrs.training import METHODS
+
+try:
+    settings = ddrs_config.load(config)
+except DdrsError as error:
+    sys.exit(f"ddrs: error: {error}")
+
+FIGURES = {"3": "table1", "4": "table2"}  # a figure shows the rows of a table
+CERTIFICATES = "results/certificates/{dataset}/{split}/{method}"
+REGIME = {"ds": "fs", "ds2": "ds2"}  # which training a row of data-dependent certificates stands on
+MEMORY = "results/memory/{dataset}/{split}/{method}"
+certify_code = code_digest(
+    "certification/run.py",
+    "certification/engine.py",
+    "certification/bounds.py",
+    "certification/records.py",
+    "noise.py",
+    "architectures.py",
+    "models.py",
+    "data.py",
+)
+
+
+wildcard_constraints:
+    dataset="|".join(settings.datasets),
+    method="|".join(METHODS),
+    split="validation|test",
+    regime="fs|ds2",
+    row="ds|ds2",
+    sigma=r"\d+\.\d\d",
+    K=r"\d+",
+    table="|".join(ddrs_config.TABLES),
+    number="|".join(FIGURES),
+    label="(" + "|".join(METHODS) + ")(-ds2?)?",
+
+
+def runtime(wildcards, threads):
+    """Flags that say how a job runs; no result depends on them, but the bytes of a training on its threads."""
+    return f"--threads {threads} --device {settings.device}"
+
+
+def gpu(wildcards):
+    return 0 if settings.device == "cpu" else 1
+
+
+def train_code(*more):
+    """Digest of the code that a training runs, a function of the wildcards since each method is a file of its own."""
+
+    def digest(wildcards):
+        own = f"training/{wildcards.method}.py"
+        return code_digest("training/run.py", "training/loop.py", own, "architectures.py", "models.py", "noise.py", "data.py", *more)
+
+    return digest
+
+
+def train_flags(wildcards):
+    run = settings.train[wildcards.dataset][wildcards.method].at_sigma(wildcards.sigma)
+    return f"--architecture {settings.datasets[wildcards.dataset].architecture} {_common(wildcards)} {ddrs_config.flags(run)}"
+
+
+def finetune_flags(wildcards):
+    own = settings.finetune[wildcards.dataset][wildcards.method]
+    run = settings.finetune_settings(wildcards.dataset, wildcards.method).at_sigma(wildcards.sigma)
+    return f"{_common(wildcards)} {ddrs_config.flags(run)} {ddrs_config.flags(own.step)}"
+
+
+def finetune_branch(wildcards):
+    """The branch state, where DS2 training continues a run instead of starting from its finished model."""
+    start = settings.finetune[wildcards.dataset][wildcards.method].start
+    return ["results/models/{dataset}/{method}/fs/sigma_{sigma}.branch.pt"] if start == "branch" else []
+
+
+def branch_flag(wildcards, input):
+    return f"--branch {input.branch}" if input.branch else ""
+
+
+def fetch_flags(wildcards):
+    own = settings.datasets[wildcards.dataset]
+    return f"--validation {own.validation}" + (f" --source {own.source}" if own.source else "")
+
+
+def search_flags(wildcards):
+    return f"{_images(wildcards)} {_common(wildcards)} {ddrs_config.flags(settings.search[wildcards.dataset])}"
+
+
+def certify_flags(wildcards):
+    return f"{_images(wildcards)} --seed {settings.seed} {ddrs_config.flags(settings.certify[wildcards.dataset].sampling())}"
+
+
+def _common(wildcards):
+    return f"--seed {settings.seed} --noise {settings.certify[wildcards.dataset].noise}"
+
+
+def _images(wildcards):
+    count = settings.datasets[wildcards.dataset].images.get(wildcards.split)
+    return f"--split {wildcards.split}" + (f" --images {count}" if count else "")
+
+
+def radii(dataset):
+    return [f"{radius:.2f}" for radius in settings.datasets[dataset].radii]
+
+
+def labels(table):
+    method = ddrs_config.TABLES[table]
+    return [method, f"{method}-ds", f"{method}-ds2"]
+
+
+def row_logs(dataset, label):
+    """The logs behind one row of a table: every sigma, and every K for DS; rows of a fixed sigma never pass the memory."""
+    method, _, row = label.partition("-")
+    place = dict(dataset=dataset, split="test", method=method, sigma=settings.sigma_texts(dataset))
+    if not row:
+        return expand(f"{CERTIFICATES}/fs/sigma_{{sigma}}.tsv", **place)
+    return expand(f"{MEMORY}/{row}/sigma_{{sigma}}.K_{{K}}.tsv", K=settings.certify[dataset].k, **place)
+
+
+def table_logs(table):
+    return [log for dataset in settings.tables.get(table, []) for label in labels(table) for log in row_logs(dataset, label)]
+
+
+def table_cells(table):
+    """Every cell of a table, row by row."""
+    return [
+        f"results/cells/{table}/{dataset}/{label}/{column}.json"
+        for dataset in settings.tables.get(table, [])
+        for label in labels(table)
+        for column in [*radii(dataset), "acr"]
+    ]
+
+
+def cells_of_table(wildcards):
+    return table_cells(wildcards.table)
+
+
+def logs_of_figure(wildcards):
+    return table_logs(FIGURES[wildcards.number])
+
+
+def logs_of_row(dataset):
+    """An input function: the logs of the row that a cell is in."""
+
+    def logs(wildcards):
+        return row_logs(dataset, wildcards.label)
+
+    return logs
+
+
+def data_dependent_model(wildcards):
+    return f"results/models/{{dataset}}/{{method}}/{REGIME[wildcards.row]}/sigma_{{sigma}}.safetensors"
+
+
+def data_dependent_sigmas(wildcards):
+    return f"results/sigmas/{{dataset}}/{{split}}/{{method}}/{REGIME[wildcards.row]}/sigma_{{sigma}}.parquet"
+
+
+def every(pattern, **more):
+    """A path for all datasets and methods that the tables show, and their sigmas."""
+    shown = {(dataset, ddrs_config.TABLES[table]) for table, datasets in settings.tables.items() for dataset in datasets}
+    return [
+        path
+        for dataset, method in sorted(shown)
+        for path in expand(pattern, dataset=dataset, method=method, sigma=settings.sigma_texts(dataset), K=settings.certify[dataset].k, **more)
+    ]
+
+
+def shown_figures():
+    return [number for number, table in FIGURES.items() if settings.tables.get(table)]

@@ -1,0 +1,13 @@
+rule fetch:
+    output:
+        manifest="data/{dataset}/manifest.json",
+    log:
+        "logs/fetch/{dataset}.log",
+    benchmark:
+        "logs/benchmarks/fetch/{dataset}.tsv"
+    retries: 2
+    params:
+        flags=fetch_flags,
+        code=code_digest("sources.py", "data.py"),
+    shell:
+        "ddrs fetch {wildcards.dataset} --out {output.manifest} {params.flags} > {log} 2>&1"

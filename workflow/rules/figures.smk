@@ -1,0 +1,14 @@
+rule figure:
+    input:
+        logs=logs_of_figure,
+    output:
+        pdf="results/figure{number}.pdf",
+        png=report("results/figure{number}.png", caption="../report/figure.rst", category="Figures", labels={"figure": "{number}"}),
+    log:
+        "logs/figures/figure{number}.log",
+    benchmark:
+        "logs/benchmarks/figures/figure{number}.tsv"
+    params:
+        code=code_digest("figures.py", "envelope.py", "certification/records.py"),
+    shell:
+        "ddrs figure {input.logs} --pdf {output.pdf} --png {output.png} > {log} 2>&1"

@@ -1,0 +1,21 @@
+rule sigma:
+    input:
+        data=ancient("data/{dataset}/manifest.json"),
+        model="results/models/{dataset}/{method}/{regime}/sigma_{sigma}.safetensors",
+    output:
+        sigmas="results/sigmas/{dataset}/{split}/{method}/{regime}/sigma_{sigma}.parquet",
+    log:
+        "logs/sigma/{dataset}/{split}/{method}/{regime}/sigma_{sigma}.log",
+    benchmark:
+        "logs/benchmarks/sigma/{dataset}/{split}/{method}/{regime}/sigma_{sigma}.tsv"
+    threads: 1
+    resources:
+        gpu=gpu,
+    params:
+        flags=search_flags,
+        runtime=runtime,
+        sidecar="logs/sigma/{dataset}/{split}/{method}/{regime}/sigma_{sigma}",
+        code=code_digest("sigma/run.py", "sigma/ascent.py", "noise.py", "architectures.py", "models.py", "data.py"),
+    shell:
+        "ddrs sigma --model {input.model} --data {input.data} --out {output.sigmas}"
+        " {params.flags} {params.runtime} --sidecar {params.sidecar}.json > {log} 2>&1"

@@ -1,0 +1,39 @@
+# The radii are a list per dataset, and so is the output of one job: hence a rule per dataset.
+for name in settings.datasets:
+
+    rule:
+        name:
+            f"cells_{name}"
+        input:
+            logs=logs_of_row(name),
+        output:
+            cells=expand("results/cells/{{table}}/{dataset}/{{label}}/{column}.json", dataset=name, column=[*radii(name), "acr"]),
+        log:
+            f"logs/cells/{{table}}/{name}/{{label}}.log",
+        benchmark:
+            f"logs/benchmarks/cells/{{table}}/{name}/{{label}}.tsv"
+        params:
+            radii=",".join(radii(name)),
+            folder=subpath(output[0], parent=True),
+            seed=settings.seed,
+            code=code_digest("cells.py", "envelope.py", "published", "certification/records.py"),
+        shell:
+            "ddrs cell {input.logs} --table {wildcards.table} --label {wildcards.label} --radii {params.radii}"
+            " --out-dir {params.folder} --seed {params.seed} > {log} 2>&1"
+
+
+rule table:
+    input:
+        cells=cells_of_table,
+    output:
+        csv=report("results/{table}.csv", caption="../report/table.rst", category="Tables", labels={"table": "{table}"}),
+        md="results/{table}.md",
+        tex="results/{table}.tex",
+    log:
+        "logs/tables/{table}.log",
+    benchmark:
+        "logs/benchmarks/tables/{table}.tsv"
+    params:
+        code=code_digest("tables.py", "cells.py", "envelope.py"),
+    shell:
+        "ddrs table {input.cells} --csv {output.csv} --md {output.md} --tex {output.tex} > {log} 2>&1"

@@ -1,0 +1,46 @@
+rule train:
+    input:
+        data=ancient("data/{dataset}/manifest.json"),
+    output:
+        model="results/models/{dataset}/{method}/fs/sigma_{sigma}.safetensors",
+        branch="results/models/{dataset}/{method}/fs/sigma_{sigma}.branch.pt",
+    log:
+        "logs/train/{dataset}/{method}/fs/sigma_{sigma}.log",
+    benchmark:
+        "logs/benchmarks/train/{dataset}/{method}/fs/sigma_{sigma}.tsv"
+    threads: 1
+    resources:
+        gpu=gpu,
+    params:
+        flags=train_flags,
+        runtime=runtime,
+        sidecar="logs/train/{dataset}/{method}/fs/sigma_{sigma}",
+        code=train_code(),
+    shell:
+        "ddrs train --data {input.data} --method {wildcards.method} --sigma {wildcards.sigma} --out {output.model}"
+        " --branch-out {output.branch} {params.flags} {params.runtime} --sidecar {params.sidecar}.json > {log} 2>&1"
+
+
+rule finetune:
+    input:
+        data=ancient("data/{dataset}/manifest.json"),
+        model="results/models/{dataset}/{method}/fs/sigma_{sigma}.safetensors",
+        branch=finetune_branch,
+    output:
+        model="results/models/{dataset}/{method}/ds2/sigma_{sigma}.safetensors",
+    log:
+        "logs/train/{dataset}/{method}/ds2/sigma_{sigma}.log",
+    benchmark:
+        "logs/benchmarks/train/{dataset}/{method}/ds2/sigma_{sigma}.tsv"
+    threads: 1
+    resources:
+        gpu=gpu,
+    params:
+        flags=finetune_flags,
+        branch=branch_flag,
+        runtime=runtime,
+        sidecar="logs/train/{dataset}/{method}/ds2/sigma_{sigma}",
+        code=train_code("sigma/ascent.py"),
+    shell:
+        "ddrs finetune --data {input.data} --model {input.model} {params.branch} --out {output.model}"
+        " {params.flags} {params.runtime} --sidecar {params.sidecar}.json > {log} 2>&1"
