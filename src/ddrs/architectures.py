@@ -16,15 +16,17 @@ Shape = tuple[int, int, int]
 
 
 def small_cnn(shape: Shape, classes: int) -> nn.Module:
-    """Three 3x3 convolutions of 16, 32, 32 channels with BatchNorm, strides 1, 2, 2, and a linear layer: 1.5 MMAC on 28x28."""
+    """Three convolutions with BatchNorm (16 and 32 channels of 5x5 at stride 2, 32 of 3x3), two linear layers: 1.4 MMAC on 28x28."""
     from torch import nn
 
-    def block(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
-        return [nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+    def block(inputs: int, outputs: int, kernel: int, stride: int) -> list[nn.Module]:
+        convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+        return [convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
 
     channels, height, width = shape
-    features = [*block(channels, 16, 1), *block(16, 32, 2), *block(32, 32, 2)]
-    return nn.Sequential(*features, nn.Flatten(), nn.Linear(32 * -(-height // 4) * -(-width // 4), classes))
+    features = [*block(channels, 16, 5, 2), *block(16, 32, 5, 2), *block(32, 32, 3, 1)]
+    pixels = -(-height // 4) * -(-width // 4)
+    return nn.Sequential(*features, nn.Flatten(), nn.Linear(32 * pixels, 128), nn.ReLU(inplace=True), nn.Linear(128, classes))
 
 
 def resnet18(shape: Shape, classes: int) -> nn.Module:

@@ -4,6 +4,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from ddrs.certification.records import Log, read_log
 from ddrs.envelope import envelope
 from ddrs.errors import DdrsError
@@ -58,7 +60,7 @@ def write_cells(paths: Sequence[Path], table: str, label: str, radii: Sequence[f
     )
 
 
-def _write(out_dir: Path, column: str, unit: str, value: float, interval: Sequence[float], log: Log, shared: dict, more: dict) -> None:
+def _write(out_dir: Path, column: str, unit: str, value: float, interval: np.ndarray, log: Log, shared: dict, more: dict) -> None:
     k = log.constant("K")
     paper = published(shared["table"], shared["dataset"], shared["label"], column)
     cell = {
@@ -78,7 +80,7 @@ def _write(out_dir: Path, column: str, unit: str, value: float, interval: Sequen
     write_text(out_dir / f"{column}.json", json.dumps(cell, indent=2, sort_keys=True) + "\n")
 
 
-def _verdict(paper: float, interval: Sequence[float]) -> str:
+def _verdict(paper: float, interval: np.ndarray) -> str:
     return "within" if interval[0] <= paper <= interval[1] else "above" if interval[0] > paper else "below"
 
 

@@ -224,6 +224,18 @@ def export(
     export_field_format(log, times, out)
 
 
+@app.command()
+def publish(
+    files: Annotated[list[Path], typer.Argument(help="Markdown tables and PNG figures (read)")],
+    config: Annotated[Path, typer.Option("--config", help="the config that made them (read)")],
+    out_dir: OutDir,
+) -> None:
+    """Copy finished tables and figures to where readers of the repository see them, with the config's digest and the date."""
+    from ddrs.publish import publish
+
+    publish(files, config, out_dir)
+
+
 def parse_radii(text: str) -> list[float]:
     """Radii of a comma-separated list: finite, >= 0, increasing."""
     try:

@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ddrs.architectures import ARCHITECTURES
 from ddrs.errors import DdrsError
@@ -85,6 +85,24 @@ def known_name(kind: str, known: Mapping[str, object]) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _loss_value(value: Any) -> float | int | dict[str, float]:
+    """A number, also as the text of a flag, or a mapping from sigma (any spelling of the number) to one."""
+    if isinstance(value, Mapping):
+        return {f"{float(sigma):.2f}": float(one) for sigma, one in value.items()}
+    try:
+        return int(value) if not isinstance(value, bool | float) else float(value)
+    except (TypeError, ValueError):
+        return float(value)
+
+
+def _checked_loss_value(value: Any) -> float | int | dict[str, float]:
+    try:
+        return _loss_value(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{value!r} must be a number, or a mapping from sigma to a number") from None
+
+
+LossValue = Annotated[float | int | dict[str, float], BeforeValidator(_checked_loss_value)]
 Dataset = Annotated[str, known_name("dataset", DATASETS)]
 Method = Annotated[str, known_name("method", METHODS)]
 
@@ -121,7 +139,7 @@ class TrainSettings(Section):
     gamma: float = Field(0.1, gt=0, le=1, description="factor of each drop")
     augment: Literal["none", "flip", "crop-flip"] = Field("none", description="crop is random, padded by 4")
     branch_epoch: int | None = Field(None, ge=1, description="epoch after which the branch state is saved; default: the last")
-    loss: dict[str, float | int | dict[str, float]] = Field({}, description="settings of the method's loss; a mapping gives a value per sigma")
+    loss: dict[str, LossValue] = Field({}, description="settings of the method's loss; a mapping gives a value per sigma")
 
     @model_validator(mode="after")
     def _branch_within(self) -> Self:
@@ -174,7 +192,7 @@ class FinetuneSettings(Section):
 
     start: Literal["trained", "branch"] = Field(description="trained: from the finished model; branch: from the training run's branch_epoch on")
     train: TrainSettings | None = Field(None, description="the run that follows a trained model")
-    step: StepSettings = Field(StepSettings(), description="the one ascent step before each batch")
+    step: StepSettings = Field(default_factory=StepSettings.checked, description="the one ascent step before each batch")
 
     @model_validator(mode="after")
     def _train_given(self) -> Self:

@@ -97,14 +97,12 @@ def render(table: pd.DataFrame, form: str, formats: Sequence[str]) -> str:
     if form == "md":
         lines = [list(text.columns), ["---"] * len(text.columns), *text.to_numpy().tolist()]
         return "\n".join("| " + " | ".join(str(value) for value in line) + " |" for line in lines)
-    left = len(text.columns) - len(formats)
-    return (
-        text.style.hide(axis="index")
-        .format(escape="latex")
-        .format_index(escape="latex", axis=1)
-        .to_latex(hrules=True, column_format="l" * left + "r" * len(formats))
-        .rstrip("\n")
-    )
+    style = text.style
+    style.hide(axis="index")
+    style.format(escape="latex")
+    style.format_index(escape="latex", axis=1)
+    alignment = "l" * (len(text.columns) - len(formats)) + "r" * len(formats)
+    return str(style.to_latex(hrules=True, column_format=alignment)).rstrip("\n")
 
 
 def _hits(logs: Sequence[Log], radii: Sequence[float]) -> np.ndarray:

@@ -14,6 +14,8 @@ from ddrs.files import atomic
 matplotlib.use("Agg")
 matplotlib.rcParams["svg.hashsalt"] = "ddrs"
 import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.artist import Artist  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
 
 # the paper's order of curves; colours that stay apart in print and for colour-blind readers (Okabe and Ito)
 STYLES = {"fs": ("#000000", "--"), "ds": ("#0072B2", "-"), "ds2": ("#D55E00", "-")}
@@ -34,7 +36,7 @@ def certified_accuracy_figure(paths: Sequence[Path], pdf: Path, png: Path) -> No
     figure, axes = plt.subplots(
         len(datasets), width, figsize=(3.0 * width, 2.7 * len(datasets) + 0.4), sharey="row", squeeze=False, layout="constrained"
     )
-    handles: dict[str, object] = {}
+    handles: dict[str, Artist] = {}
     for line, name in zip(axes, datasets, strict=True):
         own = [log for log in logs if log.constant("dataset") == name]
         check_comparable(own)
@@ -59,7 +61,7 @@ def certified_accuracy_figure(paths: Sequence[Path], pdf: Path, png: Path) -> No
     plt.close(figure)
 
 
-def _draw(axis: plt.Axes, logs: Sequence[Log], label: str, end: float) -> object:
+def _draw(axis: Axes, logs: Sequence[Log], label: str, end: float) -> Artist:
     grid = np.linspace(0, end, 1001)
     share = np.max([[np.mean(log.correct & (log.radius >= radius)) for radius in grid] for log in logs], axis=0)
     colour, dashes = STYLES[label.rsplit("-", 1)[1] if "-" in label else "fs"]

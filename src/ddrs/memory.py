@@ -118,13 +118,14 @@ def remember(log: Path, data: Path, out: Path) -> dict[str, int]:
     split = load_split(data, str(table["split"].iloc[0]))
     if split.dataset != table["dataset"].iloc[0]:
         raise DdrsError(f"{log}: is of {table['dataset'].iloc[0]}, but {data} is {split.dataset}")
-    if table["idx"].min() < 0 or table["idx"].max() >= len(split.labels):
-        raise DdrsError(f"{log}: idx {table['idx'].max()} is outside {split.dataset} {split.split}, which has {len(split.labels)} images")
+    indices = table["idx"].to_numpy()
+    if indices.min() < 0 or indices.max() >= len(split.labels):
+        raise DdrsError(f"{log}: idx {indices.max()} is outside {split.dataset} {split.split}, which has {len(split.labels)} images")
     norm: Literal["l1", "l2"] = "l1" if table["noise"].iloc[0] == "uniform" else "l2"
     memory = Memory(norm)
     columns = (*COLUMNS, "memory")
     lines = ["\t".join(columns)]
-    counts = dict.fromkeys(("kept", "adopted", "shrunk", "repeated"), 0)
+    counts: dict[str, int] = dict.fromkeys(("kept", "adopted", "shrunk", "repeated"), 0)
     made = digest({"log": file_digest(log), "memory": norm})
     for row in table.fillna({"K": ""}).to_dict("records"):
         before = (len(memory), memory.adopted, memory.shrunk)

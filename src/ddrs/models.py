@@ -20,7 +20,7 @@ def build_model(architecture: str, shape: tuple[int, int, int], classes: int) ->
     """A newly initialised model that maps images (batch, *shape) in [0,1] to scores (batch, classes)."""
     if architecture not in ARCHITECTURES:
         raise DdrsError(f"architecture {architecture!r}: unknown; known are {', '.join(ARCHITECTURES)}")
-    return ARCHITECTURES[architecture](tuple(shape), classes)
+    return ARCHITECTURES[architecture](shape, classes)
 
 
 def save_model(path: Path, model: nn.Module, facts: dict) -> None:
@@ -45,7 +45,8 @@ def load_model(path: Path | str, *, architecture: str | None = None, classes: in
     for name, wanted in (("architecture", architecture), ("classes", classes)):
         if wanted is not None and facts[name] != wanted:
             raise DdrsError(f"{path}: holds {name} {facts[name]}, not {wanted}")
-    model = build_model(facts["architecture"], tuple(facts["shape"]), facts["classes"])
+    channels, height, width = facts["shape"]
+    model = build_model(facts["architecture"], (channels, height, width), facts["classes"])
     tensors = _open(path, lambda file: {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118  (not a dict)
     try:
         model.load_state_dict(tensors)

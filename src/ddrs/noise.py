@@ -27,7 +27,7 @@ class Noise(Protocol):
         """Fill `out` (float32, contiguous) with noise of scale 1."""
         ...
 
-    def radius(self, p_lower: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    def radius(self, p_lower: np.ndarray | float, sigma: np.ndarray | np.floating | float) -> np.ndarray:
         """Certified radius of a lower bound on the top class's probability; meaningful for p_lower > 1/2."""
         ...
 
@@ -48,7 +48,7 @@ class Gaussian:
         else:
             generator.standard_normal(out=out.numpy(), dtype=np.float32)
 
-    def radius(self, p_lower: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    def radius(self, p_lower: np.ndarray | float, sigma: np.ndarray | np.floating | float) -> np.ndarray:
         """R = sigma * Phi^-1(p_lower), in float64 (Cohen et al. 2019, Theorem 1 with p_B = 1 - p_A)."""
         return np.asarray(sigma, np.float64) * ndtri(np.asarray(p_lower, np.float64))
 
@@ -70,7 +70,7 @@ class Uniform:
             generator.random(out=out.numpy(), dtype=np.float32)
             out.mul_(2.0).sub_(1.0)
 
-    def radius(self, p_lower: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    def radius(self, p_lower: np.ndarray | float, sigma: np.ndarray | np.floating | float) -> np.ndarray:
         """R = 2 lambda (p_lower - 1/2), in float64 (Yang et al. 2020)."""
         return 2 * np.asarray(sigma, np.float64) * (np.asarray(p_lower, np.float64) - 0.5)
 

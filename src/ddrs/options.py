@@ -64,7 +64,7 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
         default = ...
     elif _is_mapping(field):
         default = [f"{key}={value}" for key, value in default.items()]
-    help_text = field.description + (" (repeat as NAME=VALUE)" if _is_mapping(field) else "")
+    help_text = (field.description or name) + (" (repeat as NAME=VALUE)" if _is_mapping(field) else "")
     option = typer.Option("--" + name.replace("_", "-"), help=help_text)
     annotation = Annotated[kind, option]
     given = inspect.Parameter.empty if default is ... else default

@@ -29,7 +29,7 @@ def file_digest(path: Path) -> str:
 
 @cache
 def code_digest(*names: str) -> str:
-    """A digest of the syntax trees of modules or folders of the package, named as `certification` or `memory.py`.
+    """A digest of modules or folders of the package, named as `certification` or `memory.py`: of their syntax trees, or a data file's bytes.
 
     Snakemake does not see the modules that a command imports; a rule that carries this digest in its params reruns when they
     change, but not for a changed comment, docstring or layout. Files are read, nothing is imported.
@@ -40,8 +40,12 @@ def code_digest(*names: str) -> str:
         if not path.exists():
             raise FileNotFoundError(f"code_digest: no such module or folder: {path}")
         files.update(path.rglob("*.py") if path.is_dir() else [path])
-    trees = {str(path.relative_to(PACKAGE)): ast.dump(_without_docstrings(path)) for path in sorted(files)}
-    return digest(trees)
+    content = {str(path.relative_to(PACKAGE)): _content(path) for path in sorted(files)}
+    return digest(content)
+
+
+def _content(path: Path) -> str:
+    return ast.dump(_without_docstrings(path)) if path.suffix == ".py" else file_digest(path)
 
 
 def _without_docstrings(path: Path) -> ast.Module:

@@ -15,7 +15,7 @@ rule certify:
         flags=certify_flags,
         runtime=runtime,
         sidecar="logs/certify/{dataset}/{split}/{method}/fs/sigma_{sigma}",
-        code=certify_code,
+        code=code("certify"),
     shell:
         "ddrs certify --model {input.model} --data {input.data} --sigma {wildcards.sigma} --out {output.log} {params.flags}"
         " {params.runtime} --sidecar {params.sidecar}.json --times {params.sidecar}.times.tsv > {log} 2>&1"
@@ -39,7 +39,7 @@ rule certify_data_dependent:
         flags=certify_flags,
         runtime=runtime,
         sidecar="logs/certify/{dataset}/{split}/{method}/{row}/sigma_{sigma}.K_{K}",
-        code=certify_code,
+        code=code("certify"),
     shell:
         "ddrs certify --model {input.model} --data {input.data} --sigmas {input.sigmas} --k {wildcards.K} --out {output.log} {params.flags}"
         " {params.runtime} --sidecar {params.sidecar}.json --times {params.sidecar}.times.tsv > {log} 2>&1"

@@ -12,16 +12,27 @@ FIGURES = {"3": "table1", "4": "table2"}  # a figure shows the rows of a table
 CERTIFICATES = "results/certificates/{dataset}/{split}/{method}"
 REGIME = {"ds": "fs", "ds2": "ds2"}  # which training a row of data-dependent certificates stands on
 MEMORY = "results/memory/{dataset}/{split}/{method}"
-certify_code = code_digest(
-    "certification/run.py",
-    "certification/engine.py",
-    "certification/bounds.py",
-    "certification/records.py",
-    "noise.py",
-    "architectures.py",
-    "models.py",
-    "data.py",
-)
+CODE = {  # the modules whose code makes a step's result; a change of any of them reruns the step, a new method or dataset none
+    "fetch": ["sources.py", "data.py"],
+    "train": ["training/run.py", "training/loop.py", "architectures.py", "models.py", "noise.py", "data.py"],
+    "finetune": ["training/run.py", "training/loop.py", "architectures.py", "models.py", "noise.py", "data.py", "sigma/ascent.py"],
+    "sigma": ["sigma/run.py", "sigma/ascent.py", "architectures.py", "models.py", "noise.py", "data.py"],
+    "certify": [
+        "certification/run.py",
+        "certification/engine.py",
+        "certification/bounds.py",
+        "certification/records.py",
+        "sigma/run.py",
+        "architectures.py",
+        "models.py",
+        "noise.py",
+        "data.py",
+    ],
+    "remember": ["memory.py", "certification/records.py", "data.py"],
+    "cells": ["cells.py", "envelope.py", "published/__init__.py", "published/tables.csv", "certification/records.py"],
+    "table": ["tables.py", "cells.py", "envelope.py"],
+    "figure": ["figures.py", "envelope.py", "certification/records.py"],
+}
 
 
 wildcard_constraints:
@@ -46,14 +57,16 @@ def gpu(wildcards):
     return 0 if settings.device == "cpu" else 1
 
 
-def train_code(*more):
-    """Digest of the code that a training runs, a function of the wildcards since each method is a file of its own."""
+def code(step):
+    return code_digest(*CODE[step])
 
-    def digest(wildcards):
-        own = f"training/{wildcards.method}.py"
-        return code_digest("training/run.py", "training/loop.py", own, "architectures.py", "models.py", "noise.py", "data.py", *more)
 
-    return digest
+def train_code(wildcards):
+    return code_digest(*CODE["train"], f"training/{wildcards.method}.py")
+
+
+def finetune_code(wildcards):
+    return code_digest(*CODE["finetune"], f"training/{wildcards.method}.py")
 
 
 def train_flags(wildcards):

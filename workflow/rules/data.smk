@@ -8,6 +8,6 @@ rule fetch:
     retries: 2
     params:
         flags=fetch_flags,
-        code=code_digest("sources.py", "data.py"),
+        code=code("fetch"),
     shell:
         "ddrs fetch {wildcards.dataset} --out {output.manifest} {params.flags} > {log} 2>&1"

@@ -9,6 +9,6 @@ rule figure:
     benchmark:
         "logs/benchmarks/figures/figure{number}.tsv"
     params:
-        code=code_digest("figures.py", "envelope.py", "certification/records.py"),
+        code=code("figure"),
     shell:
         "ddrs figure {input.logs} --pdf {output.pdf} --png {output.png} > {log} 2>&1"

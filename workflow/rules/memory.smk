@@ -15,6 +15,6 @@ for name in settings.datasets:
             f"logs/benchmarks/remember/{name}/{{split}}/{{method}}/{{row}}/sigma_{{sigma}}.tsv"
         params:
             folder=subpath(output[0], parent=True),
-            code=code_digest("memory.py", "certification/records.py", "data.py"),
+            code=code("remember"),
         shell:
             "ddrs remember {input.logs} --data {input.data} --out-dir {params.folder} > {log} 2>&1"

@@ -15,7 +15,7 @@ rule sigma:
         flags=search_flags,
         runtime=runtime,
         sidecar="logs/sigma/{dataset}/{split}/{method}/{regime}/sigma_{sigma}",
-        code=code_digest("sigma/run.py", "sigma/ascent.py", "noise.py", "architectures.py", "models.py", "data.py"),
+        code=code("sigma"),
     shell:
         "ddrs sigma --model {input.model} --data {input.data} --out {output.sigmas}"
         " {params.flags} {params.runtime} --sidecar {params.sidecar}.json > {log} 2>&1"

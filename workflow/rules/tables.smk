@@ -16,7 +16,7 @@ for name in settings.datasets:
             radii=",".join(radii(name)),
             folder=subpath(output[0], parent=True),
             seed=settings.seed,
-            code=code_digest("cells.py", "envelope.py", "published", "certification/records.py"),
+            code=code("cells"),
         shell:
             "ddrs cell {input.logs} --table {wildcards.table} --label {wildcards.label} --radii {params.radii}"
             " --out-dir {params.folder} --seed {params.seed} > {log} 2>&1"
@@ -34,6 +34,6 @@ rule table:
     benchmark:
         "logs/benchmarks/tables/{table}.tsv"
     params:
-        code=code_digest("tables.py", "cells.py", "envelope.py"),
+        code=code("table"),
     shell:
         "ddrs table {input.cells} --csv {output.csv} --md {output.md} --tex {output.tex} > {log} 2>&1"

@@ -15,7 +15,7 @@ rule train:
         flags=train_flags,
         runtime=runtime,
         sidecar="logs/train/{dataset}/{method}/fs/sigma_{sigma}",
-        code=train_code(),
+        code=train_code,
     shell:
         "ddrs train --data {input.data} --method {wildcards.method} --sigma {wildcards.sigma} --out {output.model}"
         " --branch-out {output.branch} {params.flags} {params.runtime} --sidecar {params.sidecar}.json > {log} 2>&1"
@@ -40,7 +40,7 @@ rule finetune:
         branch=branch_flag,
         runtime=runtime,
         sidecar="logs/train/{dataset}/{method}/ds2/sigma_{sigma}",
-        code=train_code("sigma/ascent.py"),
+        code=finetune_code,
     shell:
         "ddrs finetune --data {input.data} --model {input.model} {params.branch} --out {output.model}"
         " {params.flags} {params.runtime} --sidecar {params.sidecar}.json > {log} 2>&1"

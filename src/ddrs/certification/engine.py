@@ -22,12 +22,12 @@ class Certificate:
     samples and votes for the class picked beforehand. p_lower: float64 (B,), lower confidence bound on that class's probability.
     """
 
-    prediction: np.ndarray
-    radius: np.ndarray
+    prediction: np.ndarray | np.integer
+    radius: np.ndarray | np.floating
     counts: np.ndarray
-    n: np.ndarray
-    n_top: np.ndarray
-    p_lower: np.ndarray
+    n: np.ndarray | np.integer
+    n_top: np.ndarray | np.integer
+    p_lower: np.ndarray | np.floating
 
 
 def certify(

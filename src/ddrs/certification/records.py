@@ -88,12 +88,13 @@ def read_log(path: Path) -> Log:
     if len(lines) < 2:
         raise DdrsError(f"{path}: holds no examples")
     table = pd.read_csv(io.StringIO("\n".join(lines)), sep="\t", dtype={"method": str, "split": str, "K": str})
-    repeated = table["idx"][table["idx"].duplicated()]
-    if len(repeated):
-        raise DdrsError(f"{path}: idx {repeated.iloc[0]} occurs twice")
+    indices, counts = np.unique(table["idx"].to_numpy(), return_counts=True)
+    if counts.max() > 1:
+        raise DdrsError(f"{path}: idx {indices[counts.argmax()]} occurs {counts.max()} times")
     for name in CONSTANT:
-        if name in table and table[name].nunique() > 1:
-            raise DdrsError(f"{path}: column {name!r} has {table[name].nunique()} different values; a log has one")
+        values = set(table[name].dropna()) if name in table else set()
+        if len(values) > 1:
+            raise DdrsError(f"{path}: column {name!r} has {len(values)} different values; a log has one")
     return Log(str(path), table)
 
 
@@ -131,9 +132,9 @@ def read_complete_lines(path: Path) -> list[str]:
 def export_field_format(log: Path, times: Path | None, out: Path) -> None:
     """Write the six-column log of locuslab/smoothing; `time` comes from the timing file of the run, or is 0."""
     table = read_log(log).table
-    seconds = pd.read_csv(times, sep="\t").drop_duplicates("idx", keep="last").set_index("idx")["seconds"] if times else {}
+    seconds = pd.read_csv(times, sep="\t").drop_duplicates("idx", keep="last").set_index("idx")["seconds"].to_dict() if times else {}
     rows = ["\t".join(FIELD)]
-    for row in table.itertuples(index=False):
-        fields = {**{name: getattr(row, name) for name in PLAIN}, "time": seconds.get(row.idx, 0)}
-        rows.append(format_line(fields, FIELD))
+    for values in zip(*(table[name].tolist() for name in PLAIN), strict=True):
+        fields = dict(zip(PLAIN, values, strict=True))
+        rows.append(format_line({**fields, "time": seconds.get(fields["idx"], 0)}, FIELD))
     write_text(out, "\n".join(rows) + "\n")

@@ -13,7 +13,7 @@ SOURCE = "Alfarra, Bibi, Torr, Ghanem: Data Dependent Randomized Smoothing, UAI 
 
 @cache
 def _numbers() -> dict[tuple[str, str, str, str], float]:
-    with (files(__package__) / "tables.csv").open(encoding="utf-8") as file:
+    with (files("ddrs.published") / "tables.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     columns = ("acr" if row["metric"] == "acr" else f"{float(row['radius']):.2f}" for row in rows)
     return {(f"table{row['table']}", row["dataset"], row["method"], column): float(row["value"]) for row, column in zip(rows, columns, strict=True)}

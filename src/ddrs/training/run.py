@@ -54,7 +54,7 @@ def train(
         "settings": settings.model_dump(),
         "data": split.digest,
     }
-    _train(run, split, StepSettings(), facts, out, branch_out, settings.branch_epoch or settings.epochs, runtime, say, {"data": str(data)})
+    _train(run, split, StepSettings.checked(), facts, out, branch_out, settings.branch_epoch or settings.epochs, runtime, say, {"data": str(data)})
 
 
 def finetune(

@@ -1,0 +1,30 @@
+# Two commands do all the set-up: `make table2` and `make test`.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(CURDIR)/$(VENV)/bin
+RUN    := PATH="$(BIN):$$PATH"
+
+.PHONY: table2 test paper publish
+
+table2: $(VENV)/installed
+	$(RUN) snakemake --cores 8 results/table2.csv results/table2.md
+	@cat results/table2.md
+
+paper: $(VENV)/installed
+	$(RUN) snakemake --cores 8 paper
+
+test: $(VENV)/installed
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) snakefmt --check .
+	$(RUN) basedpyright
+	$(RUN) pytest
+
+# What a reader should see without running anything: tables and figures of a finished run, in git.
+publish: paper
+	$(RUN) ddrs publish results/table*.md results/figure*.png --config config.yaml --out-dir docs/results
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[workflow,dev]'
+	touch $@

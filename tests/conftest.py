@@ -1,0 +1,91 @@
+"""Shared fixtures: small models whose behaviour is known exactly, and the embedded dataset, fetched once per session."""
+
+import os
+import sys
+from collections.abc import Callable
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ddrs.data import load_split
+from ddrs.sources import Pool, _write, fetch
+
+torch.set_num_threads(1)
+
+
+class HalfSpace(torch.nn.Module):
+    """Class 1 where w.x > b, else class 0, with saturated scores. Smoothed with N(0, sigma^2): p = Phi((w.x - b) / (|w| sigma))."""
+
+    def __init__(self, w: list[float], b: float = 0.0, sharpness: float = 1e4):
+        super().__init__()
+        self.register_buffer("w", torch.tensor(w))
+        self.b, self.sharpness = b, sharpness
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        margin = self.sharpness * (x.flatten(1) @ self.w - self.b)
+        return torch.stack([-margin, margin], 1)
+
+
+@pytest.fixture
+def half_space() -> HalfSpace:
+    """Class 1 right of the second coordinate axis, in two dimensions."""
+    return HalfSpace([1.0, 0.0])
+
+
+@pytest.fixture(scope="session")
+def mnist5k(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The manifest of the embedded dataset."""
+    manifest = tmp_path_factory.mktemp("data") / "mnist5k" / "manifest.json"
+    fetch("mnist5k", manifest)
+    return manifest
+
+
+@pytest.fixture(scope="session")
+def small_mnist(mnist5k: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The manifest of 200 training, 20 validation and 30 test images of the embedded dataset."""
+    manifest = tmp_path_factory.mktemp("data") / "small" / "manifest.json"
+    pools = {}
+    for name, count in (("train", 200), ("validation", 20), ("test", 30)):
+        split = load_split(mnist5k, name)
+        chosen = split.subset(count)
+        pools[name] = Pool(np.asarray(split.images[chosen]), split.labels[chosen])
+    _write("mnist5k", manifest, pools, dict.fromkeys(pools, 0))
+    return manifest
+
+
+@pytest.fixture(scope="session")
+def trained(small_mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small_cnn trained for four epochs on small_mnist at sigma 0.25 (Cohen)."""
+    from ddrs.config import TrainSettings
+    from ddrs.options import Runtime
+    from ddrs.training.run import train
+
+    folder = tmp_path_factory.mktemp("model")
+    settings = TrainSettings(epochs=4, batch_size=20, learning_rate=0.05, schedule="constant")
+    runtime = Runtime(scratch=folder / "scratch")
+    train(small_mnist, folder / "model.safetensors", None, "cohen", "small_cnn", 0.25, settings, "gaussian", 0, runtime, lambda line: None)
+    return folder / "model.safetensors"
+
+
+@pytest.fixture
+def ddrs_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a verb in this process; gives the exit code, stdout and stderr."""
+    from ddrs import cli
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["ddrs", *map(str, words)])
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as exit:
+            code = exit.code if isinstance(exit.code, int) else int(exit.code is not None)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run

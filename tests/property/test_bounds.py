@@ -1,0 +1,47 @@
+"""The Clopper-Pearson bound's order and level, over random counts."""
+
+from decimal import Decimal
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ddrs.certification.bounds import lower_confidence_bound
+from tests.unit.helpers import upper_tail
+
+COUNTS = st.integers(1, 10**6).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
+SMALL = st.integers(1, 300).flatmap(lambda n: st.tuples(st.integers(1, n), st.just(n)))
+ALPHAS = st.floats(1e-9, 0.5)
+
+
+@given(COUNTS, ALPHAS)
+def test_lies_below_the_share(counts: tuple[int, int], alpha: float):
+    k, n = counts
+    assert 0.0 <= lower_confidence_bound(k, n, alpha) < max(k / n, 1e-300)
+
+
+@given(COUNTS, ALPHAS)
+def test_one_more_vote_raises_it(counts: tuple[int, int], alpha: float):
+    k, n = counts
+    assert lower_confidence_bound(k, n, alpha) < lower_confidence_bound(k + 1, n + 1, alpha)
+    if k < n:
+        assert lower_confidence_bound(k, n, alpha) < lower_confidence_bound(k + 1, n, alpha)
+
+
+@given(COUNTS.filter(lambda counts: counts[0] > 0), ALPHAS)
+def test_one_more_miss_lowers_it(counts: tuple[int, int], alpha: float):
+    k, n = counts
+    assert lower_confidence_bound(k, n + 1, alpha) < lower_confidence_bound(k, n, alpha)
+
+
+@given(COUNTS.filter(lambda counts: counts[0] > 0), ALPHAS, ALPHAS)
+def test_a_larger_alpha_raises_it(counts: tuple[int, int], alpha: float, other: float):
+    low, high = sorted((alpha, other))
+    assert lower_confidence_bound(*counts, low) <= lower_confidence_bound(*counts, high)
+
+
+@given(SMALL, ALPHAS)
+def test_fails_with_at_most_alpha(counts: tuple[int, int], alpha: float):
+    """If p is the bound, then k or more votes have probability alpha: no more (in exact arithmetic, to 1e-14 of p), and not much less."""
+    k, n = counts
+    found = Decimal(lower_confidence_bound(k, n, alpha))
+    assert upper_tail(k, n, found * (1 - Decimal("1e-14"))) <= Decimal(alpha) < upper_tail(k, n, found * (1 + Decimal("1e-13")))

@@ -1,0 +1,55 @@
+"""Builders of small certification logs, written as `ddrs certify` writes them."""
+
+from collections.abc import Iterable
+from decimal import Decimal, localcontext
+from pathlib import Path
+
+from ddrs.certification.records import COLUMNS, format_line
+
+CONSTANT = {
+    "sigma": 0.25,
+    "n0": 100,
+    "n": 1000,
+    "n_top": 900,
+    "p_lower": 0.8,
+    "alpha": 0.001,
+    "noise": "gaussian",
+    "dataset": "cifar10",
+    "split": "test",
+    "method": "cohen",
+    "sigma0": "0.25",
+    "K": "",
+    "seed": 0,
+    "digest": "f" * 16,
+}
+
+
+def write_log(path: Path, rows: Iterable[tuple[int, int, int, float]], **constant: object) -> Path:
+    """A log of (idx, label, predict, radius), with `constant` over the defaults above (memory: one word for every line)."""
+    columns = (*COLUMNS, "memory") if "memory" in constant else COLUMNS
+    lines = ["\t".join(columns)]
+    for idx, label, predict, radius in rows:
+        one = {"idx": idx, "label": label, "predict": predict, "radius": radius, "correct": int(predict == label)}
+        lines.append(format_line({**CONSTANT, **constant, **one}, columns))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def write_plain(path: Path, rows: Iterable[tuple[object, ...]], header: str = "idx label predict radius correct time") -> Path:
+    """A log of other people's: the six columns, as they stand."""
+    lines = ["\t".join(header.split()), *("\t".join(str(field) for field in row) for row in rows)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def upper_tail(k: int, n: int, p: Decimal) -> Decimal:
+    """P(Binomial(n, p) >= k) for k >= 1, summed in 60 digits."""
+    with localcontext() as context:
+        context.prec = 60
+        term, ratio = p**n, (1 - p) / p
+        total = term
+        for j in range(n, k, -1):
+            term = term * j / (n - j + 1) * ratio
+            total += term
+        return total

@@ -1,0 +1,312 @@
+"""config.yaml: what is accepted, and that each mistake is one line that names the key and what is allowed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ddrs import config
+from ddrs.config import Config, SampleSettings, SearchSettings, Section, StepSettings, TrainSettings, flags, load
+from ddrs.errors import DdrsError
+from ddrs.provenance import digest
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+REMOVED = object()
+
+
+def unaliased(value: Any) -> Any:
+    """A deep copy in which what YAML's aliases share is apart."""
+    if isinstance(value, dict):
+        return {name: unaliased(one) for name, one in value.items()}
+    return [unaliased(one) for one in value] if isinstance(value, list) else value
+
+
+def changed(place: str, value: object, base: dict = SHIPPED) -> dict:
+    """A copy of the shipped config with the key at a dotted place set, or removed."""
+    raw = unaliased(base)
+    *parents, last = place.split(".")
+    at: Any = raw
+    for name in parents:
+        at = at[name]
+    if value is REMOVED:
+        del at[last]
+    else:
+        at[last] = value
+    return raw
+
+
+def refusal(raw: object) -> str:
+    with pytest.raises(DdrsError) as error:
+        load(raw)  # type: ignore[arg-type]
+    text = str(error.value)
+    assert text.startswith("config: ") and "\n" not in text
+    return text
+
+
+def test_the_shipped_config_loads():
+    settings = load(SHIPPED)
+    assert settings.device == "cpu" and settings.tables == {"table1": ["mnist5k"], "table2": ["mnist5k"]}
+    assert settings.sigma_texts("mnist5k") == ["0.25", "0.50", "1.00"]
+    assert settings.search["mnist5k"].k_max >= max(settings.certify["mnist5k"].k)
+
+
+def test_the_tests_overlay_loads_over_the_shipped_config():
+    def merge(base: dict, over: dict) -> dict:
+        return {**base, **{k: merge(base.get(k, {}), v) if isinstance(v, dict) else v for k, v in over.items()}}
+
+    overlay = yaml.safe_load((ROOT / "tests" / "configs" / "tiny.yaml").read_text(encoding="utf-8"))
+    assert load(merge(SHIPPED, overlay)).datasets["mnist5k"].images == {"test": 4, "validation": 2}
+
+
+def test_the_schema_file_is_that_of_the_model(tmp_path: Path):
+    path = ROOT / "workflow" / "schemas" / "config.schema.json"
+    assert path.read_text(encoding="utf-8") == config.json_schema(), "run ddrs.config.write_json_schema"
+    config.write_json_schema(tmp_path / "schema.json")
+    assert json.loads((tmp_path / "schema.json").read_text())["properties"].keys() == Config.model_fields.keys()
+
+
+def test_every_setting_is_described():
+    def sections(model: type[Section]) -> None:
+        for name, field in model.model_fields.items():
+            assert field.description, f"{model.__name__}.{name}"
+
+    for model in (TrainSettings, StepSettings, SearchSettings, SampleSettings):
+        sections(model)
+
+
+MISTAKES: list[tuple[str, object, list[str]]] = [
+    # unknown and misspelt names
+    ("sead", 1, ["unknown key 'sead'", "did you mean 'seed'?", "allowed are seed, device"]),
+    ("datasets.mnist5k.sigma", [0.25], ["datasets.mnist5k", "'sigma'", "did you mean 'sigmas'?"]),
+    ("train.mnist5k.cohen.learning_rat", 0.1, ["train.mnist5k.cohen", "did you mean 'learning_rate'?"]),
+    ("search.mnist5k.kmax", 10, ["search.mnist5k", "did you mean 'k_max'?"]),
+    ("certify.mnist5k.zzz", 10, ["certify.mnist5k", "unknown key 'zzz'", "allowed are n0, n, alpha, noise, k"]),
+    ("datasets.mnist5k.architecture", "small_cn", ["datasets.mnist5k.architecture", "did you mean 'small_cnn'?", "resnet18"]),
+    ("datasets.mnst5k", {}, ["unknown dataset 'mnst5k'", "did you mean 'mnist5k'?", "fashion_mnist, cifar10"]),
+    ("tables.table1", ["mnist"], ["tables.table1", "'mnist' has no datasets.mnist"]),
+    ("tables.table9", ["mnist5k"], ["tables.table9", "table1", "table2"]),
+    ("train.mnist5k.cohn", {"epochs": 1}, ["unknown method 'cohn'", "did you mean 'cohen'?"]),
+    ("device", "gpu", ["device", "cpu", "cuda"]),
+    ("certify.mnist5k.noise", "laplace", ["certify.mnist5k.noise", "gaussian", "uniform"]),
+    ("search.mnist5k.objective_class", "best", ["search.mnist5k.objective_class", "current", "fixed"]),
+    ("finetune.mnist5k.cohen.start", "scratch", ["finetune.mnist5k.cohen.start", "trained", "branch"]),
+    ("train.mnist5k.cohen.optimizer", "sdg", ["train.mnist5k.cohen.optimizer", "sgd", "adam"]),
+    ("train.mnist5k.cohen.schedule", "cos", ["train.mnist5k.cohen.schedule", "cosine"]),
+    ("datasets.mnist5k.images", {"tset": 4}, ["datasets.mnist5k.images", "validation", "test"]),
+    # numbers out of range
+    ("datasets.mnist5k.sigmas", [-0.25], ["datasets.mnist5k.sigmas.0", "greater than 0", "-0.25"]),
+    ("datasets.mnist5k.sigmas", [0.0, 0.25], ["datasets.mnist5k.sigmas.0", "greater than 0"]),
+    ("datasets.mnist5k.sigmas", ["small"], ["datasets.mnist5k.sigmas.0", "number", "'small'"]),
+    ("datasets.mnist5k.sigmas", [float("nan")], ["datasets.mnist5k.sigmas.0", "finite number"]),
+    ("datasets.mnist5k.sigmas", [float("inf")], ["datasets.mnist5k.sigmas.0", "finite number"]),
+    ("datasets.mnist5k.sigmas", [0.125], ["datasets.mnist5k.sigmas.0", "at most two decimals", "0.125"]),
+    ("datasets.mnist5k.sigmas", [], ["datasets.mnist5k.sigmas", "at least 1 item"]),
+    ("datasets.mnist5k.sigmas", 0.25, ["datasets.mnist5k.sigmas", "list"]),
+    ("datasets.mnist5k.sigmas", [0.5, 0.25], ["datasets.mnist5k", "sigmas must be increasing", "[0.5, 0.25]"]),
+    ("datasets.mnist5k.sigmas", [0.25, 0.25], ["sigmas must be increasing"]),
+    ("datasets.mnist5k.sigmas", [0.25, 2.5], ["datasets.mnist5k.sigmas: 2.5 is outside search.mnist5k's [0.001, 2.0]"]),
+    ("datasets.mnist5k.radii", [-0.5, 0.0], ["datasets.mnist5k.radii.0", "greater than or equal to 0"]),
+    ("datasets.mnist5k.radii", [0.0, "far"], ["datasets.mnist5k.radii.1", "number"]),
+    ("datasets.mnist5k.radii", [0.5, 0.0], ["datasets.mnist5k", "radii must be increasing"]),
+    ("datasets.mnist5k.images.test", 0, ["datasets.mnist5k.images.test", "greater than or equal to 1"]),
+    ("datasets.mnist5k.validation", -1, ["datasets.mnist5k.validation", "greater than or equal to 0"]),
+    ("certify.mnist5k.alpha", 0.0, ["certify.mnist5k.alpha", "greater than 0"]),
+    ("certify.mnist5k.alpha", 1.0, ["certify.mnist5k.alpha", "less than 1"]),
+    ("certify.mnist5k.alpha", -0.1, ["certify.mnist5k.alpha", "greater than 0"]),
+    ("certify.mnist5k.n", 9, ["certify.mnist5k", "n = 9 is too small", "alpha = 0.001", "at least 10 is needed"]),
+    ("certify.mnist5k.n", 0, ["certify.mnist5k.n", "greater than or equal to 1"]),
+    ("certify.mnist5k.n", 1000.5, ["certify.mnist5k.n", "integer", "1000.5"]),
+    ("certify.mnist5k.n0", 0, ["certify.mnist5k.n0", "greater than or equal to 1"]),
+    ("certify.mnist5k.k", [300, 1501], ["certify.mnist5k.k: 1501 is beyond search.mnist5k.k_max = 1500"]),
+    ("certify.mnist5k.k", [900, 300], ["certify.mnist5k.k must be increasing, got [900, 300]"]),
+    ("certify.mnist5k.k", [0], ["certify.mnist5k.k.0", "greater than or equal to 1"]),
+    ("certify.mnist5k.k", [], ["certify.mnist5k.k", "at least 1 item"]),
+    ("search.mnist5k.k_max", 0, ["search.mnist5k.k_max", "greater than or equal to 1"]),
+    ("search.mnist5k.step_size", 0, ["search.mnist5k.step_size", "greater than 0"]),
+    ("search.mnist5k.sigma_max", 0.001, ["search.mnist5k", "sigma_min = 0.001 must be below sigma_max = 0.001"]),
+    ("train.mnist5k.cohen.branch_epoch", 16, ["train.mnist5k.cohen", "branch_epoch = 16 is beyond epochs = 15"]),
+    ("train.mnist5k.cohen.epochs", 0, ["train.mnist5k.cohen.epochs", "greater than or equal to 1"]),
+    ("train.mnist5k.cohen.learning_rate", -1, ["train.mnist5k.cohen.learning_rate", "greater than 0"]),
+    ("train.mnist5k.cohen.momentum", 1.0, ["train.mnist5k.cohen.momentum", "less than 1"]),
+    ("train.mnist5k.cohen.gamma", 0, ["train.mnist5k.cohen.gamma", "greater than 0"]),
+    ("train.mnist5k.cohen.milestones", [], ["train.mnist5k.cohen", "milestones"]),
+    ("train.mnist5k.cohen.milestones", [10, 5], ["train.mnist5k.cohen", "milestones", "increasing"]),
+    ("seed", -1, ["seed", "greater than or equal to 0"]),
+    # losses
+    ("train.mnist5k.cohen.loss", {"epsilon": 0.5}, ["train.mnist5k.cohen.loss", "'epsilon' of cohen", "allowed are none"]),
+    ("train.mnist5k.smoothadv.loss.epsilo", 1.0, ["train.mnist5k.smoothadv.loss", "did you mean 'epsilon'?", "attack_steps"]),
+    ("train.mnist5k.smoothadv.loss.epsilon", -1.0, ["train.mnist5k.smoothadv.loss of smoothadv: epsilon", "greater than 0"]),
+    ("train.mnist5k.smoothadv.loss.attack_steps", 1.5, ["train.mnist5k.smoothadv.loss of smoothadv: attack_steps", "integer"]),
+    ("train.mnist5k.smoothadv.loss", {}, ["train.mnist5k.smoothadv.loss of smoothadv: epsilon", "required"]),
+    ("train.mnist5k.smoothadv.loss.epsilon", {"0.25": 0.5, "0.50": 1.0}, ["train.mnist5k.smoothadv.loss", "epsilon has no value for sigma 1.00"]),
+    ("train.mnist5k.smoothadv.loss.epsilon", "big", ["train.mnist5k.smoothadv.loss.epsilon", "'big' must be a number"]),
+    ("train.mnist5k.smoothadv.loss.epsilon", {"small": 1.0}, ["train.mnist5k.smoothadv.loss.epsilon", "mapping from sigma to a number"]),
+    ("train.mnist5k.smoothadv.loss.epsilon", {0.25: 1, 0.5: 1, 1.0: -1}, ["train.mnist5k.smoothadv.loss", "epsilon", "greater than 0"]),
+    ("finetune.mnist5k.smoothadv.train.loss.epsilon", 0, ["finetune.mnist5k.smoothadv", "epsilon", "greater than 0"]),
+    # sections
+    ("datasets", REMOVED, ["datasets", "required"]),
+    ("certify", REMOVED, ["certify", "required"]),
+    ("search.mnist5k", REMOVED, ["tables.table1", "'mnist5k' has no search.mnist5k"]),
+    ("train.mnist5k.smoothadv", REMOVED, ["tables.table2", "'smoothadv' has no train.mnist5k.smoothadv"]),
+    ("finetune.mnist5k.cohen", REMOVED, ["tables.table1", "'cohen' has no finetune.mnist5k.cohen"]),
+    ("finetune.mnist5k.smoothadv.train", REMOVED, ["finetune.mnist5k.smoothadv", "train is needed with start: trained"]),
+    ("finetune.mnist5k.cohen.train", {"epochs": 3}, ["finetune.mnist5k.cohen", "not allowed with start: branch"]),
+    ("train", None, ["train", "dictionary"]),
+    ("search.mnist5k", 5, ["search.mnist5k"]),
+    ("train.mnist5k.cohen.branch_epoch", None, ["mnist5k.cohen", "branch_epoch"]),  # a branch at the end leaves nothing to fine-tune
+    ("train.mnist5k.cohen.branch_epoch", 15, ["mnist5k.cohen", "branch_epoch"]),
+    ("finetune.mnist5k.cohen.step.sigma_max", 0.5, ["finetune.mnist5k.cohen", "sigma_max"]),  # training starts at sigma 1.00
+]
+
+
+@pytest.mark.parametrize(("place", "value", "parts"), MISTAKES, ids=[f"{place}={'-' if v is REMOVED else v}"[:70] for place, v, _ in MISTAKES])
+def test_each_mistake_is_one_line_that_names_the_key_and_what_is_allowed(place: str, value: object, parts: list[str]):
+    text = refusal(changed(place, value))
+    assert [part for part in parts if part not in text] == [], text
+
+
+@pytest.mark.parametrize("raw", [None, [], {}, {1: 2}, "text", {"seed": 0}], ids=str)
+def test_what_is_no_config_is_one_line(raw: object):
+    refusal(raw)
+
+
+def test_all_mistakes_of_one_config_are_told_at_once():
+    text = refusal(changed("certify.mnist5k.alpha", 2, changed("seed", -1)))
+    assert "seed" in text and "certify.mnist5k.alpha" in text
+
+
+@pytest.mark.parametrize("sigmas", [("0.25", "0.50", "1.00"), (0.25, 0.5, 1.0), ("0.25", ".5", 1)], ids=["text", "numbers", "mixed"])
+def test_a_loss_setting_may_differ_by_sigma_in_any_spelling(sigmas: tuple):
+    values = dict(zip(sigmas, [0.5, 1.0, 2.0], strict=True))
+    settings = load(changed("train.mnist5k.smoothadv.loss.epsilon", values)).train["mnist5k"]["smoothadv"]
+    assert [settings.at_sigma(sigma).loss["epsilon"] for sigma in ("0.25", "0.50", "1.00")] == [0.5, 1.0, 2.0]
+    assert settings.at_sigma("0.50").loss["attack_steps"] == SHIPPED["train"]["mnist5k"]["smoothadv"]["loss"]["attack_steps"]
+
+
+def test_finetuning_from_a_branch_ends_the_training_run():
+    settings = load(SHIPPED)
+    assert settings.finetune_settings("mnist5k", "cohen") == settings.train["mnist5k"]["cohen"]
+    assert settings.finetune_settings("mnist5k", "smoothadv").epochs == SHIPPED["finetune"]["mnist5k"]["smoothadv"]["train"]["epochs"]
+
+
+def test_settings_do_not_change_after_they_were_checked():
+    settings = load(SHIPPED)
+    with pytest.raises(ValueError, match="frozen"):
+        settings.seed = 3
+
+
+@pytest.mark.parametrize("alpha", [0.5, 0.25, 0.125, 0.05, 0.01, 0.001, 1e-6, 1e-9, 0.999])
+def test_the_smallest_n_of_a_config_is_that_of_the_bound(alpha: float):
+    from ddrs.certification.bounds import smallest_n
+
+    least = smallest_n(alpha)
+    assert SampleSettings(n=least, alpha=alpha).n == least
+    if least > 1:
+        with pytest.raises(DdrsError, match=f"at least {least} is needed"):
+            SampleSettings.checked(n=least - 1, alpha=alpha)
+
+
+# flags
+
+FILES = ["--data", "d", "--out", "o"]
+TRAIN_WORDS = ["train", *FILES, "--architecture", "small_cnn", "--sigma", "0.50"]
+FINETUNE_WORDS, SIGMA_WORDS = ["finetune", *FILES, "--model", "m"], ["sigma", *FILES, "--model", "m"]
+CERTIFY_WORDS = ["certify", *FILES, "--model", "m", "--sigma", "0.50"]
+
+
+@pytest.fixture
+def captured(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple]:
+    """What the verbs pass on, in place of running: verb -> positional arguments."""
+    import ddrs.certification.run
+    import ddrs.sigma.run
+    import ddrs.training.run
+
+    calls: dict[str, tuple] = {}
+    for module, name in (
+        (ddrs.training.run, "train"),
+        (ddrs.training.run, "finetune"),
+        (ddrs.sigma.run, "search"),
+        (ddrs.certification.run, "certify"),
+    ):
+        monkeypatch.setattr(module, name, lambda *given, name=name: calls.update({name: given}))
+    return calls
+
+
+TRAIN = [
+    TrainSettings(epochs=1),
+    TrainSettings(
+        epochs=90,
+        batch_size=256,
+        optimizer="adam",
+        learning_rate=1e-5,
+        momentum=0.0,
+        weight_decay=0.0,
+        schedule="multistep",
+        milestones=[30, 60],
+        gamma=0.123456789012345,
+        augment="crop-flip",
+        branch_epoch=50,
+        loss={"epsilon": 0.1, "attack_steps": 10, "noise_samples": 2},
+    ),
+]
+
+
+@pytest.mark.parametrize("settings", TRAIN, ids=["defaults", "all changed"])
+def test_train_settings_survive_the_way_through_the_flags(settings: TrainSettings, captured: dict, ddrs_cli):
+    assert ddrs_cli(*TRAIN_WORDS, "--method", "smoothadv", *flags(settings).split())[0] == 0
+    assert [one for one in captured["train"] if isinstance(one, TrainSettings)] == [settings]
+
+
+def test_settings_have_the_same_digest_from_flags_and_from_python(captured: dict, ddrs_cli):
+    ddrs_cli(*TRAIN_WORDS, "--method", "smoothadv", *flags(TRAIN[1]).split())
+    (found,) = [one for one in captured["train"] if isinstance(one, TrainSettings)]
+    assert digest(found.model_dump()) == digest(TRAIN[1].model_dump())
+
+
+@pytest.mark.parametrize("step", [StepSettings(), StepSettings(step_size=1e-3, samples=8, sigma_min=0.1, sigma_max=3.0)], ids=["defaults", "changed"])
+def test_finetune_settings_survive_the_way_through_the_flags(step: StepSettings, captured: dict, ddrs_cli):
+    assert ddrs_cli(*FINETUNE_WORDS, *flags(TRAIN[1]).split(), *flags(step).split())[0] == 0
+    assert [one for one in captured["finetune"] if isinstance(one, Section)][:2] == [TRAIN[1], step]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [SearchSettings(k_max=7), SearchSettings(k_max=900, step_size=3e-7, samples=8, sigma_max=3, objective_class="fixed", batch_size=9)],
+    ids=["defaults", "changed"],
+)
+def test_search_settings_survive_the_way_through_the_flags(settings: SearchSettings, captured: dict, ddrs_cli):
+    assert ddrs_cli(*SIGMA_WORDS, *flags(settings).split())[0] == 0
+    assert [one for one in captured["search"] if isinstance(one, SearchSettings)] == [settings]
+
+
+@pytest.mark.parametrize("settings", [SampleSettings(), SampleSettings(n0=7, n=12345, alpha=1e-4, noise="uniform")], ids=["defaults", "changed"])
+def test_certify_settings_survive_the_way_through_the_flags(settings: SampleSettings, captured: dict, ddrs_cli):
+    assert ddrs_cli(*CERTIFY_WORDS, *flags(settings).split())[0] == 0
+    assert [one for one in captured["certify"] if isinstance(one, SampleSettings)] == [settings]
+
+
+def test_the_flags_of_every_part_of_the_shipped_config_are_accepted(captured: dict, ddrs_cli):
+    settings = load(SHIPPED)
+    for method in ("cohen", "smoothadv"):
+        run = settings.train["mnist5k"][method].at_sigma("0.50")
+        code, _, err = ddrs_cli(*TRAIN_WORDS, "--method", method, *flags(run).split())
+        assert (code, err) == (0, "") and run in captured["train"]
+        own = settings.finetune["mnist5k"][method]
+        run = settings.finetune_settings("mnist5k", method).at_sigma("0.50")
+        assert ddrs_cli(*FINETUNE_WORDS, *flags(run).split(), *flags(own.step).split())[0] == 0
+        assert run in captured["finetune"] and own.step in captured["finetune"]
+    assert ddrs_cli(*SIGMA_WORDS, *flags(settings.search["mnist5k"]).split())[0] == 0
+    assert settings.search["mnist5k"] in captured["search"]
+    sampling = settings.certify["mnist5k"].sampling()
+    assert ddrs_cli(*CERTIFY_WORDS, *flags(sampling).split())[0] == 0
+    assert sampling in captured["certify"]
+
+
+@pytest.mark.parametrize(("text", "parts"), [("epsilon", ["'epsilon'", "NAME=VALUE"]), ("epsilon=big", ["loss", "'big'"])])
+def test_a_malformed_loss_flag_is_one_line(text: str, parts: list[str], captured: dict, ddrs_cli):
+    code, _, err = ddrs_cli(*TRAIN_WORDS, "--method", "smoothadv", "--epochs", "1", "--loss", text)
+    assert code != 0 and err.count("\n") == 1 and captured == {}
+    assert [part for part in parts if part not in err] == [], err

@@ -1,0 +1,204 @@
+"""Digests that repeat, and the facts of a run that do not."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ddrs import provenance
+from ddrs.provenance import code_digest, digest, file_digest, write_sidecar
+
+SOURCE = '''"""Module docstring."""
+
+import math
+
+
+class Shape:
+    """Class docstring."""
+
+    sides = 4
+
+    def area(self, side: float = 1.0) -> float:
+        """Function docstring."""
+        return math.pow(side, 2)  # a comment
+
+
+async def wait():
+    """Only a docstring."""
+'''
+
+
+# digest
+
+
+def test_a_digest_is_16_hex_digits_and_repeats_in_another_process():
+    value = {"b": [1, 2.5, None, True], "a": {"z": "σ", "y": 1e-4}}
+    found = digest(value)
+    assert len(found) == 16 and int(found, 16) >= 0
+    code = f"from ddrs.provenance import digest; print(digest({value!r}))"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == found
+
+
+def test_a_digest_does_not_depend_on_the_order_of_keys_or_the_kind_of_list():
+    assert digest({"a": 1, "b": {"c": 2, "d": 3}}) == digest({"b": {"d": 3, "c": 2}, "a": 1})
+    assert digest((1, 2)) == digest([1, 2])
+
+
+def test_different_values_have_different_digests():
+    values = [None, 0, 1, "1", "", [], [1], [[1]], {}, {"a": 1}, {"a": 2}, {"b": 1}, {"a": [1]}, True, 0.1, [1, 2], [2, 1], "ab", ["a", "b"]]
+    assert len({digest(value) for value in values}) == len(values)
+
+
+@pytest.mark.parametrize("value", [float("nan"), {"a": float("inf")}, {1, 2}, Path("x")])
+def test_what_json_cannot_hold_has_no_digest(value: object):
+    with pytest.raises((ValueError, TypeError)):
+        digest(value)
+
+
+def test_a_file_digest_is_its_sha256(tmp_path: Path):
+    (tmp_path / "file").write_bytes(b"abc")
+    assert file_digest(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+# code digest
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A package folder in which files can be changed; call it for the digest of names as they are now."""
+    (tmp_path / "training").mkdir()
+    (tmp_path / "memory.py").write_text(SOURCE)
+    (tmp_path / "training" / "loop.py").write_text(SOURCE)
+    (tmp_path / "training" / "run.py").write_text("x = 1\n")
+    monkeypatch.setattr(provenance, "PACKAGE", tmp_path)
+
+    def now(*names: str) -> str:
+        code_digest.cache_clear()
+        return code_digest(*names)
+
+    yield now
+    code_digest.cache_clear()
+
+
+def edited(tmp_path: Path, old: str, new: str) -> None:
+    path = tmp_path / "memory.py"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("  # a comment", ""),
+        ("import math\n", "# why\nimport math\n\n\n"),
+        ('"""Module docstring."""\n', ""),
+        ("Class docstring.", "Another text."),
+        ('        """Function docstring."""\n', ""),
+        ("Only a docstring.", "Changed."),
+        ("math.pow(side, 2)", "math.pow(\n            side,\n            2,\n        )"),
+        ("side: float = 1.0", "side: float=1.0"),
+    ],
+)
+def test_comments_docstrings_and_layout_do_not_change_the_digest(old: str, new: str, package, tmp_path: Path):
+    before = package("memory.py", "training")
+    edited(tmp_path, old, new)
+    assert package("memory.py", "training") == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("math.pow(side, 2)", "math.pow(side, 3)"),
+        ("sides = 4", "sides = 5"),
+        ("= 1.0)", "= 2.0)"),
+        ("def area", "def surface"),
+        ("    sides = 4\n", ""),
+        ("import math", "import cmath as math"),
+        ("async def", "def"),
+        ('"""Only a docstring."""', 'return """Only a docstring."""'),
+        ("    sides = 4\n", '    sides = 4\n    "a string that is no docstring"\n'),
+    ],
+)
+def test_code_changes_the_digest(old: str, new: str, package, tmp_path: Path):
+    before = package("memory.py")
+    edited(tmp_path, old, new)
+    assert package("memory.py") != before
+
+
+def test_a_folder_stands_for_all_modules_below_it(package, tmp_path: Path):
+    before = package("training")
+    assert package("training/loop.py") != before
+    edited(tmp_path, "sides = 4", "sides = 5")
+    assert package("training") == before, "another module"
+    (tmp_path / "training" / "notes.txt").write_text("not code")
+    assert package("training") == before
+    (tmp_path / "training" / "deep").mkdir()
+    (tmp_path / "training" / "deep" / "new.py").write_text("")
+    assert package("training") != before
+
+
+def test_the_name_of_a_module_is_part_of_the_digest(package, tmp_path: Path):
+    before = package("training")
+    (tmp_path / "training" / "run.py").rename(tmp_path / "training" / "run2.py")
+    assert package("training") != before
+
+
+def test_the_order_and_repetition_of_names_do_not_matter(package):
+    assert package("memory.py", "training") == package("training", "training/run.py", "memory.py")
+
+
+def test_a_name_that_does_not_exist_is_an_error(package):
+    with pytest.raises(FileNotFoundError, match=r"no such module or folder: .*certify"):
+        package("certify")
+
+
+def test_nothing_is_imported_for_a_code_digest():
+    code = "import sys; from ddrs.provenance import code_digest; code_digest('training', 'sigma'); print([m for m in sys.modules if 'ddrs.' in m])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "training" not in found.stdout and "sigma" not in found.stdout
+
+
+# sidecar
+
+
+def test_a_sidecar_holds_what_does_not_repeat(tmp_path: Path):
+    import torch
+
+    write_sidecar(tmp_path / "logs" / "s.json", {"n": 3}, {"model": "m"}, time.time() - 2, "cuda:0")
+    facts = json.loads((tmp_path / "logs" / "s.json").read_text())
+    assert facts["settings"] == {"n": 3} and facts["inputs"] == {"model": "m"} and facts["device"] == "cuda:0"
+    assert 2 <= facts["seconds"] < 60
+    assert facts["packages"]["torch"].split("+")[0] == torch.__version__.split("+")[0] and facts["packages"]["ddrs"]
+    assert facts["python"].split(".")[:2] == [str(part) for part in sys.version_info[:2]]
+
+
+def test_no_sidecar_is_written_without_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    write_sidecar(None, {}, {}, time.time())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git")
+def test_the_git_state_is_the_commit_and_whether_tracked_files_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def git(*words: str) -> str:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+        return subprocess.run(["git", "-C", tmp_path, *identity, *words], capture_output=True, text=True, check=True).stdout.strip()
+
+    monkeypatch.setattr(provenance, "PACKAGE", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert provenance._git_state() is None
+    git("init")
+    (tmp_path / "a.py").write_text("x = 1\n")
+    git("add", "a.py")
+    git("commit", "-m", "one", "--no-verify")
+    commit = git("rev-parse", "HEAD")
+    (tmp_path / "untracked").write_text("")
+    assert provenance._git_state() == commit
+    (tmp_path / "a.py").write_text("x = 2\n")
+    assert provenance._git_state() == f"{commit}+dirty"

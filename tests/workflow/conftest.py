@@ -1,0 +1,3 @@
+"""Fixtures of the workflow tests."""
+
+from running import tiny  # noqa: F401

@@ -1,0 +1,140 @@
+"""The whole DAG, really run once, and what its files promise."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+from running import ROOT, snakemake
+
+from ddrs.certification.records import COLUMNS, read_log
+
+
+def planned(text: str) -> dict[str, int]:
+    """Jobs per rule of a dry run."""
+    found = re.findall(r"^(\w+) +(\d+)$", text, re.M)
+    return {name: int(count) for name, count in found if name not in ("total", "job")}
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(("table", "method"), [("table1", "cohen"), ("table2", "smoothadv")])
+def test_tables_have_the_paper_rows_and_the_config_radii(tiny: Path, table: str, method: str) -> None:
+    found = rows(tiny / f"results/{table}.csv")
+    assert list(found[0]) == ["dataset", "method", "train", "certify", "0.00", "0.25", "0.50", "acr"]
+    assert [(r["method"], r["train"], r["certify"]) for r in found] == [
+        (method, "FS", "FS"),
+        (f"{method}-ds", "FS", "DS"),
+        (f"{method}-ds2", "DS", "DS"),
+    ]
+    for row in found:
+        assert float(row["0.00"]) >= float(row["0.25"]) >= float(row["0.50"]) >= 0
+        assert 0 <= float(row["acr"]) <= 2
+
+
+def test_every_table_value_is_its_cell(tiny: Path) -> None:
+    for row in rows(tiny / "results/table2.csv"):
+        for column in ("0.00", "0.25", "0.50", "acr"):
+            cell = json.loads((tiny / f"results/cells/table2/mnist5k/{row['method']}/{column}.json").read_text())
+            assert float(row[column]) == pytest.approx(cell["value"], abs=0.005)
+            assert cell["verdict"] == "no print"
+            assert (cell["K"] is None) == (row["certify"] == "FS")
+
+
+def test_a_cell_is_recomputed_from_its_logs(tiny: Path) -> None:
+    """The table's number, by hand from the raw logs: the best over sigma and K of the share certified at the radius."""
+    logs = [read_log(p) for p in (tiny / "results/memory/mnist5k/test/smoothadv/ds").glob("*.tsv")]
+    assert len(logs) == 4
+    best = max((log.table["correct"].astype(bool) & (log.table["radius"] >= 0.25)).mean() for log in logs)
+    cell = json.loads((tiny / "results/cells/table2/mnist5k/smoothadv-ds/0.25.json").read_text())
+    assert cell["value"] == pytest.approx(100 * best)
+
+
+def test_logs_are_those_of_the_config(tiny: Path) -> None:
+    log = read_log(tiny / "results/certificates/mnist5k/test/cohen/ds2/sigma_0.25.K_20.tsv")
+    assert tuple(log.table.columns) == COLUMNS
+    assert log.table["idx"].tolist() == [0, 125, 250, 375]
+    assert (log.constant("n"), log.constant("method"), log.constant("K"), log.constant("sigma0")) == (200, "cohen-ds2", "20", 0.25)
+    assert log.table["sigma"].nunique() == 4  # data-dependent
+    fixed = read_log(tiny / "results/certificates/mnist5k/test/cohen/fs/sigma_0.50.tsv")
+    assert set(fixed.table["sigma"]) == {0.5}
+
+
+def test_memory_pass_reports_its_counts_even_when_nothing_changed(tiny: Path) -> None:
+    text = (tiny / "logs/remember/mnist5k/test/cohen/ds/sigma_0.25.log").read_text()
+    assert re.search(r"sigma_0\.25\.K_5\.tsv: 4 entries: \d kept, \d adopted, \d shrunk, 0 repeated", text)
+
+
+def test_figures_are_pictures(tiny: Path) -> None:
+    for number in (3, 4):
+        assert (tiny / f"results/figure{number}.png").read_bytes().startswith(b"\x89PNG")
+        assert (tiny / f"results/figure{number}.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_times_and_provenance_stay_out_of_results(tiny: Path) -> None:
+    facts = json.loads((tiny / "logs/certify/mnist5k/test/cohen/fs/sigma_0.25.json").read_text())
+    assert facts["settings"]["n"] == 200 and facts["seconds"] > 0
+    assert len((tiny / "logs/certify/mnist5k/test/cohen/fs/sigma_0.25.times.tsv").read_text().splitlines()) == 5
+    assert not list((tiny / "results").rglob("*.json")) or all("cells" in str(p) for p in (tiny / "results").rglob("*.json"))
+    assert not list((tiny / "scratch").iterdir())
+
+
+def test_a_second_run_has_nothing_to_do(tiny: Path) -> None:
+    done = snakemake("-n", "paper", folder=tiny)
+    assert "Nothing to be done" in done.stdout + done.stderr
+
+
+def test_a_fresh_clone_runs_the_whole_chain(tmp_path: Path) -> None:
+    """Never "nothing to be done" before anything ran: with the shipped config, every job of Table 2 is planned."""
+    text = snakemake("-n", "--quiet", "rules", "--", "results/table2.csv", folder=tmp_path, config=None).stdout
+    assert planned(text) == {
+        "fetch": 1,
+        "train": 3,
+        "finetune": 3,
+        "sigma": 6,
+        "certify": 3,
+        "certify_data_dependent": 18,
+        "remember_mnist5k": 6,
+        "cells_mnist5k": 3,
+        "table": 1,
+    }
+
+
+def test_one_cell_is_a_target_of_its_own(tmp_path: Path) -> None:
+    text = snakemake("-n", "--quiet", "rules", "--", "results/cells/table2/mnist5k/smoothadv/0.50.json", folder=tmp_path, config=None).stdout
+    assert planned(text) == {"fetch": 1, "train": 3, "certify": 3, "cells_mnist5k": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "rules"),
+    [
+        ("certify={mnist5k: {n: 300}}", {"certify", "certify_data_dependent", "remember_mnist5k", "cells_mnist5k", "table", "figure"}),
+        ("certify={mnist5k: {k: [5, 10, 20]}}", {"certify_data_dependent", "remember_mnist5k", "cells_mnist5k", "table", "figure"}),
+        ("datasets={mnist5k: {radii: [0.0, 0.25]}}", {"cells_mnist5k", "table"}),
+        ("train={mnist5k: {cohen: {learning_rate: 0.06}}}", None),
+    ],
+)
+def test_a_changed_key_reruns_only_what_reads_it(tiny: Path, tmp_path: Path, change: str, rules: set[str] | None) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    key, value = change.split("=", 1)
+    overlay.write_text(f"{key}: {value}\n")
+    text = snakemake(
+        "-n", "--quiet", "rules", "--configfile", ROOT / "tests/configs/tiny.yaml", overlay, "--", "paper", folder=tiny, config=None
+    ).stdout
+    jobs = planned(text)
+    jobs.pop("paper", None)
+    if rules is None:  # Cohen's models are trained again, SmoothAdv's are not
+        assert jobs["train"] == 2 and jobs["finetune"] == 2
+    else:
+        assert set(jobs) == rules
+
+
+def test_report_opens_with_what_was_reproduced(tiny: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    snakemake("--report", report, "paper", folder=tiny)
+    html = report.read_text()
+    assert "alpha = 0.001 per image" in html and "optimistic" in html

@@ -1,0 +1,91 @@
+"""DVC's three coarse stages cover exactly what Snakemake makes, and know all that it reads."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from running import ROOT, snakemake
+
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+COMMON = (ROOT / "workflow/rules/common.smk").read_text()
+
+
+def outs(stage: str) -> list[str]:
+    return [next(iter(out)) if isinstance(out, dict) else out for out in STAGES[stage]["outs"]]
+
+
+def covers(places: list[str], path: str) -> bool:
+    return any(path == place or path.startswith(place + "/") for place in places)
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Every output of the shipped config's DAG, and the rule that makes it."""
+    text = snakemake("--summary", "paper", folder=tmp_path_factory.mktemp("summary"), config=None).stdout
+    lines = [line.split("\t") for line in text.splitlines()]
+    head = next(line for line in lines if line[0] == "output_file")
+    return {line[0]: line[head.index("rule")] for line in lines if len(line) == len(head) and line is not head}
+
+
+def stage_of(path: str) -> list[str]:
+    return [stage for stage in STAGES if covers(outs(stage), path)]
+
+
+def test_every_output_under_results_is_in_exactly_one_stage(outputs: dict[str, str]) -> None:
+    results = [path for path in outputs if path.startswith("results/")]
+    assert len(results) > 150
+    for path in results:
+        assert len(stage_of(path)) == 1, path
+
+
+def test_no_stage_owns_what_no_rule_makes(outputs: dict[str, str]) -> None:
+    for stage in STAGES:
+        for place in outs(stage):
+            assert any(covers([place], path) for path in outputs), place
+
+
+def test_outs_persist_and_commands_are_the_same_on_every_host() -> None:
+    for name, stage in STAGES.items():
+        assert stage["cmd"] == f"snakemake --cores all {name}"
+        assert all(isinstance(out, dict) and next(iter(out.values())) == {"persist": True} for out in stage["outs"])
+
+
+def test_the_modules_that_a_layer_runs_are_in_its_deps(outputs: dict[str, str]) -> None:
+    code = ast.literal_eval(re.search(r"^CODE = (\{.*?^\})", COMMON, re.M | re.S)[1])
+    for path, rule in outputs.items():
+        for stage in stage_of(path):
+            step = re.sub(r"_(mnist5k|data_dependent)$", "", rule)
+            for module in code[step]:
+                assert covers(STAGES[stage]["deps"], f"src/ddrs/{module}"), (stage, module)
+            where = next(p for p in (ROOT / "workflow/rules").glob("*.smk") if re.search(rf'(rule {rule}:|f"{step}_\{{name\}}")', p.read_text()))
+            assert f"workflow/rules/{where.name}" in STAGES[stage]["deps"]
+
+
+def keys_read(rule_file: Path) -> set[str]:
+    """The top-level config keys that a rule file reads, through every function of common.smk that it names."""
+    functions = {m[1]: m[0] for m in re.finditer(r"^def (\w+)\(.*?(?=^def |\Z)", COMMON, re.M | re.S)}
+    text, seen = rule_file.read_text(), set()
+    while True:
+        new = {name for name in functions if re.search(rf"\b{name}\b", text)} - seen
+        if not new:
+            break
+        seen |= new
+        text += "".join(functions[name] for name in new)
+    named = set(re.findall(r"settings\.(\w+)", text))
+    methods = {"sigma_texts": {"datasets"}, "finetune_settings": {"finetune", "train"}}
+    return {key for name in named for key in methods.get(name, {name})}
+
+
+@pytest.mark.parametrize(
+    ("rule_file", "stage"), [("train", "models"), ("sigma", "certificates"), ("certify", "certificates"), ("tables", "paper"), ("figures", "paper")]
+)
+def test_the_config_keys_that_a_layer_reads_are_in_its_params(rule_file: str, stage: str) -> None:
+    params = {key for entry in STAGES[stage]["params"] for key in entry["config.yaml"]}
+    keys = keys_read(ROOT / f"workflow/rules/{rule_file}.smk")
+    assert keys and keys <= params | {"device"}, keys - params  # the device changes no result
+
+
+def test_results_are_dvcs_not_gits() -> None:
+    assert "/results/" in (ROOT / ".gitignore").read_text().splitlines()
