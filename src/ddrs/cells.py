@@ -13,7 +13,6 @@ from ddrs.files import write_text
 from ddrs.provenance import digest, file_digest
 from ddrs.published import SOURCE, published
 
-SELECTION = "best over sigma and K on the same test images, as in the paper: optimistic"
 INTERVAL = "95 % bootstrap over images, the choice of sigma and K redone in each replicate; optimistic, and without the variance of training"
 FACTS = ("dataset", "split", "n0", "n", "alpha", "noise", "seed")
 
@@ -24,6 +23,8 @@ def write_cells(paths: Sequence[Path], table: str, label: str, radii: Sequence[f
     The logs are those of one row: every sigma, and every K for DS. Values are certified accuracies in percent, and the ACR.
     Errors: DdrsError if the logs are of different images, rows or protocols.
     """
+    if any(round(radius, 2) != radius for radius in radii):
+        raise DdrsError("cells: radii must have at most two decimals, as they name the files")
     logs = [read_log(path) for path in paths]
     best = envelope(logs, radii, seed=seed)
     for log in logs:
@@ -39,7 +40,7 @@ def write_cells(paths: Sequence[Path], table: str, label: str, radii: Sequence[f
         "label": label,
         **facts,
         "images": len(logs[0].table),
-        "selection": SELECTION,
+        "selection": f"best over sigma and K on the same {facts['split']} images, as in the paper: optimistic",
         "interval_is": INTERVAL,
         "memory": _memory_counts(logs),
         "digests": {Path(log.name).name: file_digest(Path(log.name)) for log in logs},
@@ -70,7 +71,7 @@ def _write(out_dir: Path, column: str, unit: str, value: float, interval: np.nda
         "value": round(float(value), 6),
         "interval": [round(float(bound), 6) for bound in interval],
         "sigma0": log.constant("sigma0"),
-        "K": None if k is None or k != k else int(str(k)),  # NaN: the log is of a fixed sigma
+        "K": int(str(k)) if k else None,  # empty: the log is of a fixed sigma
         **{name: round(float(one), 6) for name, one in more.items()},
         "paper": paper,
         "paper_source": SOURCE if paper is not None else None,
@@ -92,6 +93,14 @@ def _memory_counts(logs: Sequence[Log]) -> dict[str, int] | None:
     return {name: changes.count(name) for name in ("kept", "adopted", "shrunk", "repeated")}
 
 
+def row_of(label: str) -> str:
+    """The row of a label: fs for a method alone, else ds or ds2."""
+    row = label.partition("-")[2] or "fs"
+    if row not in ("fs", "ds", "ds2"):
+        raise DdrsError(f"label {label!r}: must be a method, method-ds or method-ds2")
+    return row
+
+
 def read_cell(path: Path) -> dict:
     """A cell, or a DdrsError that names the file."""
     try:
@@ -99,7 +108,7 @@ def read_cell(path: Path) -> dict:
         own = cell.pop("digest")
     except FileNotFoundError:
         raise DdrsError(f"cell {path}: no such file") from None
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, AttributeError, TypeError):
         raise DdrsError(f"cell {path}: not a cell file") from None
     if own != digest(cell):
         raise DdrsError(f"cell {path}: was changed after it was written (its digest does not match)")

@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
+from ddrs.cells import row_of
 from ddrs.certification.records import Log, read_log
 from ddrs.envelope import check_comparable
 from ddrs.errors import DdrsError
@@ -30,7 +31,10 @@ def certified_accuracy_figure(paths: Sequence[Path], pdf: Path, png: Path) -> No
     for log in logs:
         if log.constant("method") is None:
             raise DdrsError(f"{log.name}: has no column 'method'; figures need logs written by ddrs certify")
+        row_of(str(log.constant("method")))
     datasets = list(dict.fromkeys(str(log.constant("dataset")) for log in logs))
+    for name in datasets:
+        check_comparable([log for log in logs if log.constant("dataset") == name])
     panels = {name: sorted({float(str(log.constant("sigma0"))) for log in logs if log.constant("dataset") == name}) for name in datasets}
     width = max(len(sigmas) for sigmas in panels.values()) + 1
     figure, axes = plt.subplots(
@@ -39,7 +43,6 @@ def certified_accuracy_figure(paths: Sequence[Path], pdf: Path, png: Path) -> No
     handles: dict[str, Artist] = {}
     for line, name in zip(axes, datasets, strict=True):
         own = [log for log in logs if log.constant("dataset") == name]
-        check_comparable(own)
         end = max(float((log.radius * log.correct).max()) for log in own) * 1.05 + 1e-6
         for axis, sigma in zip(line, [*panels[name], None], strict=False):
             for label in dict.fromkeys(str(log.constant("method")) for log in own):
@@ -55,15 +58,15 @@ def certified_accuracy_figure(paths: Sequence[Path], pdf: Path, png: Path) -> No
             axis.set_visible(False)
         line[0].set_ylabel(f"{name}\ncertified accuracy (%)")
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles), frameon=False)
-    for path, facts in ((pdf, {"CreationDate": None}), (png, {"Software": None})):
+    for path, form, facts in ((pdf, "pdf", {"CreationDate": None}), (png, "png", {"Software": None})):
         with atomic(path) as temporary:
-            figure.savefig(temporary, format=path.suffix[1:], dpi=160, metadata=facts)
+            figure.savefig(temporary, format=form, dpi=160, metadata=facts)
     plt.close(figure)
 
 
 def _draw(axis: Axes, logs: Sequence[Log], label: str, end: float) -> Artist:
     grid = np.linspace(0, end, 1001)
     share = np.max([[np.mean(log.correct & (log.radius >= radius)) for radius in grid] for log in logs], axis=0)
-    colour, dashes = STYLES[label.rsplit("-", 1)[1] if "-" in label else "fs"]
+    colour, dashes = STYLES[row_of(label)]
     (line,) = axis.plot(grid, 100 * share, color=colour, linestyle=dashes, linewidth=1.5)
     return line

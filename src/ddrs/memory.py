@@ -11,6 +11,8 @@ from ddrs.errors import DdrsError
 from ddrs.files import write_text
 from ddrs.provenance import digest, file_digest
 
+NORMS: dict[str, Literal["l1", "l2"]] = {"gaussian": "l2", "uniform": "l1"}  # the norm of each noise's certificate
+
 
 class Memory:
     """The stateful classifier "answer from memory first".
@@ -88,6 +90,8 @@ class Memory:
             raise DdrsError("memory: the input is not finite")
         if not np.isfinite(radius) or radius < 0:
             raise DdrsError(f"memory: radius {radius}: must be a finite number >= 0")
+        if label < ABSTAIN:
+            raise DdrsError(f"memory: label {label}: must be a class or {ABSTAIN}")
         if label == ABSTAIN and radius != 0:
             raise DdrsError(f"memory: radius {radius} of an abstention: must be 0")
         return values.astype(np.float64), values.tobytes()
@@ -120,14 +124,18 @@ def remember(log: Path, data: Path, out: Path) -> dict[str, int]:
         raise DdrsError(f"{log}: is of {table['dataset'].iloc[0]}, but {data} is {split.dataset}")
     indices = table["idx"].to_numpy()
     if indices.min() < 0 or indices.max() >= len(split.labels):
-        raise DdrsError(f"{log}: idx {indices.max()} is outside {split.dataset} {split.split}, which has {len(split.labels)} images")
-    norm: Literal["l1", "l2"] = "l1" if table["noise"].iloc[0] == "uniform" else "l2"
+        outside = indices.min() if indices.min() < 0 else indices.max()
+        raise DdrsError(f"{log}: idx {outside} is outside {split.dataset} {split.split}, which has {len(split.labels)} images")
+    noise = str(table["noise"].iloc[0])
+    if noise not in NORMS:
+        raise DdrsError(f"{log}: noise {noise!r}: no norm is known for it; known are {', '.join(NORMS)}")
+    norm = NORMS[noise]
     memory = Memory(norm)
     columns = (*COLUMNS, "memory")
     lines = ["\t".join(columns)]
     counts: dict[str, int] = dict.fromkeys(("kept", "adopted", "shrunk", "repeated"), 0)
     made = digest({"log": file_digest(log), "memory": norm})
-    for row in table.fillna({"K": ""}).to_dict("records"):
+    for row in table.to_dict("records"):
         before = (len(memory), memory.adopted, memory.shrunk)
         label, radius = memory.insert(as_float(split.images[row["idx"]]), row["predict"], row["radius"])
         after = (len(memory), memory.adopted, memory.shrunk)

@@ -112,3 +112,13 @@ def check_fits(path: Path, facts: dict, split: Split) -> None:
     for what, has, wants in (("classes", facts["classes"], split.classes), ("image shape", tuple(facts["shape"]), split.shape)):
         if has != wants:
             raise DdrsError(f"{path}: a model for {what} {has}, but {split.dataset} has {wants}")
+
+
+def as_batch(x: torch.Tensor) -> tuple[bool, torch.Tensor]:
+    """Whether x is one image (C, H, W) or vector (d,), and x as a batch. DdrsError for other shapes, integers or an empty batch."""
+    if x.ndim not in (1, 2, 3, 4) or not x.is_floating_point():
+        raise DdrsError(f"x: {x.dtype} of shape {tuple(x.shape)}: must be float, one image (C, H, W) or vector (d,), or a batch of them")
+    images = x.unsqueeze(0) if x.ndim in (1, 3) else x
+    if not len(images):
+        raise DdrsError("x: holds no images")
+    return x.ndim in (1, 3), images

@@ -5,6 +5,7 @@ size, sharding, resume and the order of the examples change no sample.
 """
 
 import hashlib
+import json
 from typing import Literal, Protocol, get_args
 
 import numpy as np
@@ -93,7 +94,7 @@ def stream_key(seed: int, purpose: Purpose, *parts: object) -> int:
     """128 bits from a seed, a purpose and further parts (split, example id, block)."""
     if purpose not in get_args(Purpose):
         raise DdrsError(f"noise purpose {purpose!r}: unknown; known are {', '.join(get_args(Purpose))}")
-    text = "\x1f".join(str(part) for part in (int(seed), purpose, *parts))
+    text = json.dumps([int(seed), purpose, *map(str, parts)])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "little")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ddrs.cells import read_cell
+from ddrs.cells import read_cell, row_of
 from ddrs.envelope import render
 from ddrs.errors import DdrsError
 from ddrs.files import write_text
@@ -23,8 +23,7 @@ def write_table(cells: Sequence[Path], csv: Path, md: Path, tex: Path) -> None:
     rows: dict[tuple[str, str], dict] = {}
     for cell in found:
         label = cell["label"]
-        row = label.rsplit("-", 1)[1] if "-" in label else "fs"
-        train, certify = REGIMES[row]
+        train, certify = REGIMES[row_of(label)]
         entry = rows.setdefault((cell["dataset"], label), {"dataset": cell["dataset"], "method": label, "train": train, "certify": certify})
         if cell["column"] in entry:
             raise DdrsError(f"the cell {cell['dataset']} {label} {cell['column']} was given twice")

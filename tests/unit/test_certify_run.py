@@ -45,20 +45,28 @@ def sigma_file(trained: Path, small_mnist: Path, tmp_path_factory: pytest.TempPa
     return folder / "sigmas.parquet"
 
 
+def partial_file(folder: Path) -> Path:
+    return max((folder / "scratch").glob("certify-*.tsv"), key=lambda path: path.stat().st_mtime_ns)
+
+
 def interrupted(trained: Path, data: Path, folder: Path, after: int, **more) -> Path:
     """Stop a run after some images, by an exception; gives its partial file."""
+    written = []
 
     class StoppedError(Exception):
         pass
 
     def say(line: str) -> None:
         if line.startswith(f"{after}/"):
+            written.append(partial_file(folder).read_bytes())
             raise StoppedError
 
     with pytest.raises(StoppedError):
         run(trained, data, folder, say, **more)
     assert not (folder / "log.tsv").exists()
-    return max((folder / "scratch").glob("certify-*.tsv"), key=lambda path: path.stat().st_mtime_ns)
+    partial = partial_file(folder)
+    assert partial.read_bytes() == written[0], "each line is in the file as soon as it is finished"
+    return partial
 
 
 # the log
@@ -122,7 +130,7 @@ def test_seed_split_and_budget_change_the_digest_and_the_samples(whole: bytes, t
 @pytest.mark.parametrize("after", [1, 3, 6])
 def test_an_interrupted_run_resumes_to_equal_bytes(after: int, whole: bytes, trained: Path, small_mnist: Path, tmp_path: Path):
     partial = interrupted(trained, small_mnist, tmp_path, after)
-    assert partial.read_bytes() == b"".join(whole.splitlines(keepends=True)[: after + 1]), "each line is there as soon as it is finished"
+    assert partial.read_bytes() == b"".join(whole.splitlines(keepends=True)[: after + 1])
     said: list[str] = []
     assert run(trained, small_mnist, tmp_path, said.append).read_bytes() == whole
     assert said[0] == f"resuming: {after} images are in {partial}"
@@ -181,7 +189,7 @@ def test_a_partial_file_of_another_configuration_is_not_used(whole: bytes, train
 
 def test_a_run_killed_by_sigkill_resumes_to_equal_bytes(trained: Path, small_mnist: Path, tmp_path: Path):
     words = [sys.executable, "-m", "ddrs.cli", "certify", "--model", trained, "--data", small_mnist, "--sigma", "0.25", "--out", tmp_path / "log.tsv"]
-    words += ["--n0", "20", "--n", "1500", "--images", "15", "--scratch", tmp_path / "scratch"]
+    words += ["--n0", "20", "--n", "2000", "--images", "30", "--scratch", tmp_path / "scratch"]
     with subprocess.Popen([str(word) for word in words], stdout=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 60
         while sum(path.read_bytes().count(b"\n") for path in (tmp_path / "scratch").glob("certify-*.tsv")) < 4:
@@ -190,10 +198,10 @@ def test_a_run_killed_by_sigkill_resumes_to_equal_bytes(trained: Path, small_mni
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "log.tsv").exists()
-    settings, said = SampleSettings(n0=20, n=1500), []
-    log = run(trained, small_mnist, tmp_path, said.append, settings, images=15)
+    settings, said = SampleSettings(n0=20, n=2000), []
+    log = run(trained, small_mnist, tmp_path, said.append, settings, images=30)
     assert int(said[0].split()[1]) >= 3 and said[0].startswith("resuming")
-    assert log.read_bytes() == run(trained, small_mnist, tmp_path / "whole", settings=settings, images=15).read_bytes()
+    assert log.read_bytes() == run(trained, small_mnist, tmp_path / "whole", settings=settings, images=30).read_bytes()
 
 
 # beside the log

@@ -79,15 +79,15 @@ def test_radius_comes_close_to_the_distance(noise: str, distances: tuple[float, 
     found = certify(model, x, 0.5, 1000, 20_000, 0.001, noise=noise, batch_size=5000)
     assert found.prediction.tolist() == [int(side > 0)] * 3
     assert (found.radius <= distances).all()
-    np.testing.assert_allclose(found.radius, distances, atol=0.03)
+    np.testing.assert_allclose(found.radius, distances, atol=0.06)  # the bound gives up about 3 standard errors
 
 
 def test_fields_follow_from_the_votes(cnn: nn.Module, images: torch.Tensor):
     """The bound of the votes for the class picked beforehand, and the radius of the bound; an abstention has radius 0."""
-    found = certify(cnn, images, 0.125, n0=50, n=300, alpha=0.01)
+    found = certify(cnn, images, 0.125, n0=2000, n=300, alpha=0.01)
     assert ((found.counts > 0).sum(1) > 1).all() and found.prediction.min() == -1 < found.prediction.max(), "the images are not trivial"
     assert found.counts.sum(1).tolist() == [300] * 5 and found.n.tolist() == [300] * 5
-    np.testing.assert_array_equal(found.n_top, found.counts.max(1))  # at this sigma 50 samples pick the class that wins again
+    np.testing.assert_array_equal(found.n_top, found.counts.max(1))  # 2,000 samples pick the class that wins again
     np.testing.assert_array_equal(found.p_lower, lower_confidence_bound(found.n_top, 300, 0.01))
     np.testing.assert_array_equal(found.radius, np.where(found.p_lower > 0.5, 0.125 * ndtri(found.p_lower), 0.0))
     np.testing.assert_array_equal(found.prediction, np.where(found.p_lower > 0.5, found.counts.argmax(1), -1))

@@ -208,6 +208,6 @@ def test_an_exported_log_reads_the_same(tmp_path: Path):
     log = write_log(tmp_path / "log.tsv", ROWS)
     export_field_format(log, None, tmp_path / "out.tsv")
     before, after = read_log(log), read_log(tmp_path / "out.tsv")
-    assert after.table.columns.tolist() == list(FIELD) and after.table["time"].tolist() == [0, 0, 0]
+    assert after.table.columns.tolist() == list(FIELD) and after.table["time"].tolist() == ["0", "0", "0"]
     for name in FIELD[:-1]:
         assert after.table[name].tolist() == before.table[name].tolist()

@@ -108,8 +108,8 @@ def test_a_killed_ds2_run_resumes_to_equal_bytes_and_sigmas(small_mnist: Path, f
     "changes",
     [
         {"optimizer": "adam", "learning_rate": 0.002, "schedule": "constant"},
-        {"schedule": "step", "milestones": [1], "gamma": 0.5},
-        {"schedule": "multistep", "milestones": [1, 2], "gamma": 0.3},
+        {"schedule": "step", "milestones": [2], "gamma": 0.5},
+        {"schedule": "multistep", "milestones": [2], "gamma": 0.3},
     ],
     ids=["adam", "step", "multistep"],
 )
@@ -122,10 +122,10 @@ def test_every_optimizer_and_schedule_resumes_to_equal_bytes(changes: dict, smal
 
 
 def test_a_run_killed_by_sigkill_resumes_to_equal_bytes(small_mnist: Path, tmp_path: Path):
-    settings = TrainSettings(epochs=12, batch_size=20, learning_rate=0.02, schedule="constant")
+    settings = TrainSettings(epochs=25, batch_size=20, learning_rate=0.02, schedule="constant")
     words = [sys.executable, "-m", "ddrs.cli", "train", "--data", small_mnist, "--out", tmp_path / "fs.safetensors", "--method", "cohen"]
     words += ["--architecture", "small_cnn", "--sigma", "0.25", "--scratch", tmp_path / "scratch"]
-    words += ["--epochs", "12", "--batch-size", "20", "--learning-rate", "0.02", "--schedule", "constant"]
+    words += ["--epochs", "25", "--batch-size", "20", "--learning-rate", "0.02", "--schedule", "constant"]
     with subprocess.Popen([str(word) for word in words], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         next(line for line in process.stdout if line.startswith("epoch 3/"))

@@ -14,8 +14,8 @@ def lower_confidence_bound(k: np.ndarray | int, n: np.ndarray | int, alpha: floa
     Guarantee: P(bound > p) <= alpha, for every p and n, if n and alpha were chosen before the trials were seen.
 
     k, n: integers or arrays that broadcast, 0 <= k <= n, n >= 1. Returns float64, a float for scalars. The bound is the alpha
-    quantile of Beta(k, n - k + 1), 0 at k = 0 and alpha^(1/n) at k = n, never rounded above the exact value as far as
-    float64's incomplete beta function tells. Errors: DdrsError if k, n or alpha is out of range.
+    quantile of Beta(k, n - k + 1), 0 at k = 0 and alpha^(1/n) at k = n, lowered by a few parts in 1e15 so that rounding never lifts
+    it above the exact value. Errors: DdrsError if k, n or alpha is out of range.
     Source: Clopper and Pearson (1934); Cohen et al. (2019), LowerConfBound.
     """
     check_alpha(alpha)
@@ -33,8 +33,8 @@ def lower_confidence_bound(k: np.ndarray | int, n: np.ndarray | int, alpha: floa
         if not high.any():
             break
         p = np.where(high, np.nextafter(p, 0.0), p)
-    p = np.where(k_ == n_, np.nextafter(np.exp(math.log(alpha) / nf), 0.0), p)
-    p = np.where(k_ == 0, 0.0, p)
+    p = np.where(k_ == n_, np.exp(math.log(alpha) / nf), p)
+    p = np.where(k_ == 0, 0.0, p * (1 - 8 * np.finfo(np.float64).eps))  # what the functions above may themselves be off by
     return float(p) if p.ndim == 0 else p
 
 
@@ -55,6 +55,8 @@ def smallest_n(alpha: float) -> int:
 
 def check_n(n: int, alpha: float) -> None:
     """DdrsError unless n can certify anything at level alpha."""
+    if not isinstance(n, int | np.integer):
+        raise DdrsError(f"n = {n!r}: must be an integer")
     least = smallest_n(alpha)
     if n < least:
         raise DdrsError(f"n = {n}: too small to certify anything at alpha = {alpha:g}; at least {least} is needed")

@@ -9,7 +9,7 @@ import torch
 from ddrs.certification.bounds import check_n, lower_confidence_bound
 from ddrs.certification.records import ABSTAIN
 from ddrs.errors import DdrsError
-from ddrs.models import checked_scores, device_of, evaluating
+from ddrs.models import as_batch, checked_scores, device_of, evaluating
 from ddrs.noise import Noise, NoiseStream, Purpose, example_digest, get_noise
 
 
@@ -59,8 +59,7 @@ def certify(
     depend on nothing else. Errors: DdrsError for arguments out of range or a model that returns NaN or another shape.
     Source: Cohen et al. (2019), CERTIFY; uniform noise: Yang et al. (2020).
     """
-    single = x.ndim in (1, 3)
-    images = x.unsqueeze(0) if single else x
+    single, images = as_batch(x)
     if example_ids is not None and len(example_ids) != len(images):
         raise DdrsError(f"example_ids: {len(example_ids)} ids for {len(images)} images")
     results = list(
@@ -88,11 +87,12 @@ def certify_each(
 ) -> Iterator[Certificate]:
     """`certify`, yielding each image's certificate (scalar fields) as it is finished."""
     check_n(n, alpha)
-    if n0 < 1:
-        raise DdrsError(f"n0 = {n0}: must be at least 1")
+    if not isinstance(n0, int | np.integer) or n0 < 1:
+        raise DdrsError(f"n0 = {n0!r}: must be an integer of at least 1")
     sigmas = _sigma_vector(sigma, len(images))
     device = device_of(model)
-    batch_size = batch_size or (100 if device.type == "cpu" else 1000)
+    if batch_size is None:
+        batch_size = 100 if device.type == "cpu" else 1000
     if batch_size < 1:
         raise DdrsError(f"batch_size = {batch_size}: must be at least 1")
     with evaluating(model):
@@ -143,6 +143,10 @@ def _sigma_vector(sigma: float | torch.Tensor | np.ndarray, count: int) -> np.nd
     values = sigma.detach().cpu().numpy() if isinstance(sigma, torch.Tensor) else np.asarray(sigma)
     if values.ndim > 1 or (values.ndim == 1 and len(values) != count):
         raise DdrsError(f"sigma of shape {values.shape}: must be one number or one per image ({count})")
-    if not np.issubdtype(values.dtype, np.number) or not np.all(np.isfinite(values)) or np.any(values <= 0):
-        raise DdrsError("sigma: must be a finite number > 0")
-    return np.broadcast_to(values.astype(np.float32), (count,))
+    if not np.issubdtype(values.dtype, np.number):
+        raise DdrsError(f"sigma {sigma!r}: must be a number")
+    with np.errstate(over="ignore"):
+        rounded = values.astype(np.float32)
+    if not np.all(np.isfinite(rounded)) or np.any(rounded <= 0):
+        raise DdrsError("sigma: must be a finite number > 0, also as a float32")
+    return np.broadcast_to(rounded, (count,))

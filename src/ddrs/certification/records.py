@@ -5,7 +5,9 @@ example's sigma, the counts and settings from which the bound can be recomputed,
 six-column logs of other projects too. No torch is needed here.
 """
 
+import csv
 import io
+import re
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
 from pathlib import Path
@@ -20,6 +22,8 @@ ABSTAIN = -1  # the prediction of an example on which the certifier abstains
 PLAIN = ("idx", "label", "predict", "radius", "correct")
 FIELD = (*PLAIN, "time")  # the six columns of locuslab/smoothing
 COLUMNS = (*PLAIN, "sigma", "n0", "n", "n_top", "p_lower", "alpha", "noise", "dataset", "split", "method", "sigma0", "K", "seed", "digest")
+NUMBER = r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?"
+TEXT = ("noise", "dataset", "split", "method", "K", "digest", "time")
 CONSTANT = ("n0", "n", "alpha", "noise", "dataset", "split", "method", "sigma0", "K", "seed", "digest")
 
 
@@ -77,6 +81,8 @@ def read_log(path: Path) -> Log:
     path = require(path, "certification log")
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     header = lines[0].split("\t") if lines else []
+    if len(set(header)) != len(header):
+        raise DdrsError(f"{path}: line 1 has a column twice")
     for name in PLAIN:
         if name not in header:
             raise DdrsError(f"{path}: line 1 lacks the column {name!r}; a log has tab-separated columns {' '.join(PLAIN)} ...")
@@ -87,12 +93,12 @@ def read_log(path: Path) -> Log:
             raise DdrsError(f"{path}: line {number} is malformed: {problem}")
     if len(lines) < 2:
         raise DdrsError(f"{path}: holds no examples")
-    table = pd.read_csv(io.StringIO("\n".join(lines)), sep="\t", dtype={"method": str, "split": str, "K": str})
+    table = pd.read_csv(io.StringIO("\n".join(lines)), sep="\t", dtype=dict.fromkeys(TEXT, str), keep_default_na=False, quoting=csv.QUOTE_NONE)
     indices, counts = np.unique(table["idx"].to_numpy(), return_counts=True)
     if counts.max() > 1:
         raise DdrsError(f"{path}: idx {indices[counts.argmax()]} occurs {counts.max()} times")
     for name in CONSTANT:
-        values = set(table[name].dropna()) if name in table else set()
+        values = set(table[name]) if name in table else set()
         if len(values) > 1:
             raise DdrsError(f"{path}: column {name!r} has {len(values)} different values; a log has one")
     return Log(str(path), table)
@@ -102,20 +108,17 @@ def _problem(line: str, header: list[str], fields: dict[str, str]) -> str | None
     if line.count("\t") != len(header) - 1:
         return f"{line.count(chr(9)) + 1} fields where the header has {len(header)}"
     for name in ("idx", "label", "predict"):
-        if not fields[name].lstrip("-").isdecimal():
+        if not re.fullmatch(r"-?[0-9]+", fields[name]):
             return f"{name} = {fields[name]!r} is not an integer"
     if fields["correct"] not in ("0", "1"):
         return f"correct = {fields['correct']!r} is neither 0 nor 1"
-    for name in ("radius", "sigma", "p_lower"):
-        if name in fields:
-            try:
-                value = float(fields[name])
-            except ValueError:
-                return f"{name} = {fields[name]!r} is not a number"
-            if not np.isfinite(value) or value < 0:
-                return f"{name} = {fields[name]!r} is not a finite number >= 0"
-    if fields["correct"] == "1" and fields["predict"] != fields["label"]:
+    for name in ("radius", *(name for name in ("sigma", "p_lower") if name in fields)):
+        if not re.fullmatch(NUMBER, fields[name]) or not np.isfinite(float(fields[name])):
+            return f"{name} = {fields[name]!r} is not a finite number >= 0"
+    if fields["correct"] == "1" and (fields["predict"] != fields["label"] or int(fields["predict"]) == ABSTAIN):
         return f"correct = 1, but predict = {fields['predict']} and label = {fields['label']}"
+    if int(fields["predict"]) == ABSTAIN and float(fields["radius"]) > 0:
+        return f"an abstention with radius {fields['radius']}"
     return None
 
 
@@ -130,9 +133,10 @@ def read_complete_lines(path: Path) -> list[str]:
 
 
 def export_field_format(log: Path, times: Path | None, out: Path) -> None:
-    """Write the six-column log of locuslab/smoothing; `time` comes from the timing file of the run, or is 0."""
+    """Write the six-column log of locuslab/smoothing; `time` comes from the timing file of the run or the log itself, or is 0."""
     table = read_log(log).table
-    seconds = pd.read_csv(times, sep="\t").drop_duplicates("idx", keep="last").set_index("idx")["seconds"].to_dict() if times else {}
+    own = dict(zip(table["idx"], table["time"], strict=True)) if "time" in table else {}
+    seconds = pd.read_csv(times, sep="\t").drop_duplicates("idx", keep="last").set_index("idx")["seconds"].to_dict() if times else own
     rows = ["\t".join(FIELD)]
     for values in zip(*(table[name].tolist() for name in PLAIN), strict=True):
         fields = dict(zip(PLAIN, values, strict=True))

@@ -36,11 +36,11 @@ def optimize_sigma(
     """
     from ddrs.config import SearchSettings
     from ddrs.errors import DdrsError
+    from ddrs.models import as_batch
     from ddrs.noise import NoiseStream, example_digest, get_noise
     from ddrs.sigma.ascent import search
 
-    single = x.ndim in (1, 3)
-    images = x.unsqueeze(0) if single else x
+    single, images = as_batch(x)
     ids = [example_digest(image) for image in images] if example_ids is None else list(example_ids)
     if len(ids) != len(images):
         raise DdrsError(f"example_ids: {len(ids)} ids for {len(images)} images")
