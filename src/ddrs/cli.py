@@ -25,7 +25,6 @@ OutDir = Annotated[Path, typer.Option("--out-dir", help="folder to write into")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="seed of everything random")]
 SplitName = Annotated[str, typer.Option("--split", help="train, validation or test")]
 Images = Annotated[int | None, typer.Option("--images", min=1, help="how many images of the split, evenly spaced; default: all")]
-NoiseName = Annotated[str, typer.Option("--noise", help="gaussian or uniform")]
 Logs = Annotated[list[Path], typer.Argument(help="certification logs (read)")]
 Radii = Annotated[str, typer.Option("--radii", help="radii, separated by commas")]
 
@@ -76,13 +75,12 @@ def train(
     settings: TrainSettings,
     runtime: Runtime,
     branch_out: Annotated[Path | None, typer.Option("--branch-out", help="state to write at --branch-epoch, where a DS2 run starts")] = None,
-    noise: NoiseName = "gaussian",
     seed: Seed = 0,
 ) -> None:
     """Train a model with one fixed sigma (FS). Writes a safetensors checkpoint; a killed run resumes at its last finished epoch."""
     from ddrs.training.run import train
 
-    train(data, out, branch_out, method, architecture, sigma, settings, noise, seed, runtime, _say)
+    train(data, out, branch_out, method, architecture, sigma, settings, seed, runtime, _say)
 
 
 @app.command()
@@ -95,13 +93,12 @@ def finetune(
     step: StepSettings,
     runtime: Runtime,
     branch: Annotated[Path | None, typer.Option("--branch", help="state to continue from, instead of the finished model (read)")] = None,
-    noise: NoiseName = "gaussian",
     seed: Seed = 0,
 ) -> None:
     """Train a fixed-sigma model on with a sigma per example (DS2, Algorithm 2). Writes a checkpoint; resumes like `train`."""
     from ddrs.training.run import finetune
 
-    finetune(data, model, branch, out, settings, step, noise, seed, runtime, _say)
+    finetune(data, model, branch, out, settings, step, seed, runtime, _say)
 
 
 @app.command()
@@ -114,13 +111,12 @@ def sigma(
     runtime: Runtime,
     split: SplitName = "test",
     images: Images = None,
-    noise: NoiseName = "gaussian",
     seed: Seed = 0,
 ) -> None:
     """Search the sigma of each image by Algorithm 1, from the model's training sigma; writes the whole trajectory."""
     from ddrs.sigma.run import search
 
-    search(model, data, out, settings, split, images, noise, seed, runtime, _say)
+    search(model, data, out, settings, split, images, seed, runtime, _say)
 
 
 @app.command()

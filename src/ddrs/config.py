@@ -217,7 +217,6 @@ class SampleSettings(Section):
     n0: Count = Field(100, description="samples that pick the class")
     n: Count = Field(100_000, description="fresh samples that estimate its probability")
     alpha: float = Field(0.001, gt=0, lt=1, description="failure probability per image")
-    noise: Literal["gaussian", "uniform"] = Field("gaussian", description="gaussian certifies l2 balls, uniform l1 balls")
 
     @model_validator(mode="after")
     def _n_can_certify(self) -> Self:

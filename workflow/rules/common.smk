@@ -71,13 +71,13 @@ def finetune_code(wildcards):
 
 def train_flags(wildcards):
     run = settings.train[wildcards.dataset][wildcards.method].at_sigma(wildcards.sigma)
-    return f"--architecture {settings.datasets[wildcards.dataset].architecture} {_common(wildcards)} {ddrs_config.flags(run)}"
+    return f"--architecture {settings.datasets[wildcards.dataset].architecture} --seed {settings.seed} {ddrs_config.flags(run)}"
 
 
 def finetune_flags(wildcards):
     own = settings.finetune[wildcards.dataset][wildcards.method]
     run = settings.finetune_settings(wildcards.dataset, wildcards.method).at_sigma(wildcards.sigma)
-    return f"{_common(wildcards)} {ddrs_config.flags(run)} {ddrs_config.flags(own.step)}"
+    return f"--seed {settings.seed} {ddrs_config.flags(run)} {ddrs_config.flags(own.step)}"
 
 
 def finetune_branch(wildcards):
@@ -96,15 +96,11 @@ def fetch_flags(wildcards):
 
 
 def search_flags(wildcards):
-    return f"{_images(wildcards)} {_common(wildcards)} {ddrs_config.flags(settings.search[wildcards.dataset])}"
+    return f"{_images(wildcards)} --seed {settings.seed} {ddrs_config.flags(settings.search[wildcards.dataset])}"
 
 
 def certify_flags(wildcards):
     return f"{_images(wildcards)} --seed {settings.seed} {ddrs_config.flags(settings.certify[wildcards.dataset].sampling())}"
-
-
-def _common(wildcards):
-    return f"--seed {settings.seed} --noise {settings.certify[wildcards.dataset].noise}"
 
 
 def _images(wildcards):

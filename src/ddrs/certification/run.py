@@ -44,6 +44,7 @@ def certify(
     part = load_split(data, split)
     facts = models.read_facts(model)
     models.check_fits(model, facts, part)
+    noise = get_noise(facts["noise"])
     net = models.load_model(model).to(device)
     indices = part.subset(images)
     if sigma is not None:
@@ -54,9 +55,10 @@ def certify(
         scale, sigma0 = read_sigmas(sigmas, k, indices)
         row = "ds2" if facts["regime"] == "ds2" else "ds"
     inputs = {"model": file_digest(model), "data": part.digest, "sigmas": file_digest(sigmas) if sigmas else f"{sigma:.9g}"}
-    made = {**settings.model_dump(), "seed": seed, "split": split, "K": k, "inputs": inputs}
+    made = {**settings.model_dump(), "noise": noise.name, "seed": seed, "split": split, "K": k, "inputs": inputs}
     constant = {
         **settings.model_dump(),
+        "noise": noise.name,
         "dataset": part.dataset,
         "split": split,
         "method": facts["method"] if row == "fs" else f"{facts['method']}-{row}",
@@ -82,7 +84,7 @@ def certify(
         settings.n0,
         settings.n,
         settings.alpha,
-        noise=get_noise(settings.noise),
+        noise=noise,
         seed=seed,
         split=split,
         example_ids=left,

@@ -28,7 +28,6 @@ def search(
     settings: SearchSettings,
     split: str,
     images: int | None,
-    noise: str,
     seed: int,
     runtime: Runtime,
     say: Callable[[str], None],
@@ -36,9 +35,9 @@ def search(
     """Algorithm 1 on a split; one row per image and K."""
     started = time.time()
     device = prepare(runtime)
-    law = get_noise(noise)
     part = load_split(data, split)
     facts = models.read_facts(model)
+    law = get_noise(facts["noise"])
     models.check_fits(model, facts, part)
     net = models.load_model(model).to(device)
     indices = part.subset(images)
@@ -64,7 +63,7 @@ def search(
     say(f"sigma* at K = {settings.k_max}: {trajectory[-1].min():.4f} to {trajectory[-1].max():.4f}, mean {trajectory[-1].mean():.4f}")
     made = {
         "settings": settings.model_dump(exclude={"batch_size"}),
-        "noise": noise,
+        "noise": law.name,
         "seed": seed,
         "split": split,
         "dataset": part.dataset,

@@ -27,7 +27,6 @@ def train(
     architecture: str,
     sigma: float,
     settings: TrainSettings,
-    noise: str,
     seed: int,
     runtime: Runtime,
     say: Say,
@@ -36,7 +35,7 @@ def train(
     device = prepare(runtime)
     check_sigma(sigma)
     split = load_split(data, "train")
-    load_registered("method", METHODS, method)
+    noise = load_registered("method", METHODS, method).NOISE
     settings.loss_settings(method)
     torch.manual_seed(stream_key(seed, "train", "init") % 2**63)
     model = models.build_model(architecture, split.shape, split.classes)
@@ -64,7 +63,6 @@ def finetune(
     out: Path,
     settings: TrainSettings,
     step: StepSettings,
-    noise: str,
     seed: int,
     runtime: Runtime,
     say: Say,
@@ -83,7 +81,6 @@ def finetune(
     facts = {
         **start,
         "regime": "ds2",
-        "noise": noise,
         "seed": seed,
         "settings": settings.model_dump(),
         "step": step.model_dump(),

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+NOISE = "gaussian"  # what the method trains with, and so what its models are searched and certified with
+
 
 class Settings(BaseModel):
     """The attack inside a training step."""
