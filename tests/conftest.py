@@ -68,7 +68,7 @@ def trained(small_mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("model")
     settings = TrainSettings(epochs=4, batch_size=20, learning_rate=0.05, schedule="constant")
     runtime = Runtime(scratch=folder / "scratch")
-    train(small_mnist, folder / "model.safetensors", None, "cohen", "small_cnn", 0.25, settings, "gaussian", 0, runtime, lambda line: None)
+    train(small_mnist, folder / "model.safetensors", None, "cohen", "small_cnn", 0.25, settings, 0, runtime, lambda line: None)
     return folder / "model.safetensors"
 
 

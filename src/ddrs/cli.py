@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from ddrs.config import SampleSettings, SearchSettings, StepSettings, TrainSettings
 from ddrs.errors import DdrsError
 from ddrs.options import Runtime, with_settings
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=(__doc__ or "").split("\n")[0])
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=(__doc__ or "").split("\n")[0])
 
 Data = Annotated[Path, typer.Option("--data", help="dataset manifest, from `ddrs fetch` (read)")]
 Model = Annotated[Path, typer.Option("--model", help="checkpoint, from `ddrs train` or `ddrs finetune` (read)")]
@@ -33,7 +34,13 @@ def main() -> None:
     """Run a verb; what a user did wrong, or a full disk, ends in one line and exit code 2."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads: several one-thread jobs share the cores
     try:
-        app(standalone_mode=True)
+        sys.exit(app(standalone_mode=False) or 0)
+    except TyperException as error:
+        context = getattr(error, "ctx", None)
+        verb = f" (see `{context.command_path} --help`)" if context else ""
+        sys.exit(_failed(getattr(error, "format_message", error.__str__)() + verb))
+    except typer.Abort:
+        sys.exit(130)
     except DdrsError as error:
         sys.exit(_failed(str(error)))
     except OSError as error:

@@ -31,7 +31,9 @@ class Section(BaseModel):
     @classmethod
     def _no_unknown_keys(cls, values: Any) -> Any:
         if isinstance(values, Mapping):
-            for key in values:
+            for key, value in values.items():
+                if isinstance(value, bool):
+                    raise ValueError(f"{key} must not be {str(value).lower()}: no key is a switch")
                 if key not in cls.model_fields:
                     raise ValueError(f"unknown key {key!r}{nearest(str(key), cls.model_fields)}; allowed are {', '.join(cls.model_fields)}")
         return values
@@ -88,10 +90,14 @@ def known_name(kind: str, known: Mapping[str, object]) -> AfterValidator:
 def _loss_value(value: Any) -> float | int | dict[str, float]:
     """A number, also as the text of a flag, or a mapping from sigma (any spelling of the number) to one."""
     if isinstance(value, Mapping):
-        return {f"{float(sigma):.2f}": float(one) for sigma, one in value.items()}
+        return {f"{_two_decimals(float(sigma)):.2f}": float(one) for sigma, one in value.items()}
+    if isinstance(value, bool):
+        raise TypeError
+    if isinstance(value, float):
+        return value
     try:
-        return int(value) if not isinstance(value, bool | float) else float(value)
-    except (TypeError, ValueError):
+        return int(value)
+    except ValueError:
         return float(value)
 
 
@@ -135,7 +141,7 @@ class TrainSettings(Section):
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd")
     weight_decay: float = Field(0.0005, ge=0, description="weight decay")
     schedule: Literal["constant", "step", "multistep", "cosine"] = Field("step", description="learning rate over the epochs")
-    milestones: list[Count] = Field([30], description="step: one period in epochs; multistep: the epochs of the drops")
+    milestones: list[Count] = Field([30], min_length=1, description="step: one period in epochs; multistep: the epochs of the drops")
     gamma: float = Field(0.1, gt=0, le=1, description="factor of each drop")
     augment: Literal["none", "flip", "crop-flip"] = Field("none", description="crop is random, padded by 4")
     branch_epoch: int | None = Field(None, ge=1, description="epoch after which the branch state is saved; default: the last")
@@ -143,6 +149,8 @@ class TrainSettings(Section):
 
     @model_validator(mode="after")
     def _branch_within(self) -> Self:
+        if any(a >= b for a, b in pairwise(self.milestones)):
+            raise ValueError(f"milestones must be increasing, got {self.milestones}")
         if self.branch_epoch is not None and self.branch_epoch > self.epochs:
             raise ValueError(f"branch_epoch = {self.branch_epoch} is beyond epochs = {self.epochs}")
         return self
@@ -227,14 +235,35 @@ class SampleSettings(Section):
         return self
 
 
-class CertifySettings(SampleSettings):
+class TotalAlpha(Section):
+    """A failure probability for all certified images of a split together: each image gets an equal share."""
+
+    total: float = Field(gt=0, lt=1, description="divided by the number of images")
+
+
+class CertifySettings(Section):
     """Certification of a dataset's images."""
 
+    n0: Count = Field(100, description="samples that pick the class")
+    n: Count = Field(100_000, description="fresh samples that estimate its probability")
+    alpha: float | TotalAlpha = Field(0.001, description="failure probability per image, or {total: ...} for all images together")
     k: list[Count] = Field(min_length=1, description="the K (search steps) that are certified, increasing; at most search.k_max")
 
-    def sampling(self) -> SampleSettings:
-        """What a certificate is made with."""
-        return SampleSettings(**self.model_dump(include=set(SampleSettings.model_fields)))
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if any(a >= b for a, b in pairwise(self.k)):
+            raise ValueError(f"k must be increasing, got {self.k}")
+        if not isinstance(self.alpha, TotalAlpha):
+            self.sampling(1)
+        return self
+
+    def sampling(self, images: int) -> SampleSettings:
+        """What the certificate of each of `images` images is made with."""
+        alpha = self.alpha.total / images if isinstance(self.alpha, TotalAlpha) else self.alpha
+        try:
+            return SampleSettings(n0=self.n0, n=self.n, alpha=alpha)
+        except ValidationError as error:
+            raise ValueError(one_line(error)) from None
 
 
 class Config(Section):
@@ -255,6 +284,8 @@ class Config(Section):
     def _parts_fit(self) -> Self:
         for table, names in self.tables.items():
             for name in names:
+                if name in self.datasets and "test" not in self.datasets[name].images:
+                    raise ValueError(f"datasets.{name}.images: needs test, for tables.{table}")
                 for part in ("datasets", "train", "finetune", "search", "certify"):
                     if name not in getattr(self, part):
                         raise ValueError(f"tables.{table}: dataset {name!r} has no {part}.{name}")
@@ -268,8 +299,22 @@ class Config(Section):
         for name, certify in self.certify.items():
             if name in self.search and max(certify.k) > self.search[name].k_max:
                 raise ValueError(f"certify.{name}.k: {max(certify.k)} is beyond search.{name}.k_max = {self.search[name].k_max}")
-            if any(a >= b for a, b in pairwise(certify.k)):
-                raise ValueError(f"certify.{name}.k must be increasing, got {certify.k}")
+            for images in self.datasets[name].images.values() if name in self.datasets else []:
+                try:
+                    certify.sampling(images)
+                except ValueError as error:
+                    raise ValueError(f"certify.{name}: {error}") from None
+        for name, methods in self.finetune.items():
+            for method, tuned in methods.items():
+                run = self.train.get(name, {}).get(method)
+                if tuned.start == "branch" and run is not None and (run.branch_epoch is None or run.branch_epoch >= run.epochs):
+                    raise ValueError(
+                        f"finetune.{name}.{method}: start: branch needs train.{name}.{method}.branch_epoch below its epochs = {run.epochs}"
+                    )
+                for sigma in self.datasets[name].sigmas if name in self.datasets else []:
+                    if not tuned.step.sigma_min <= sigma <= tuned.step.sigma_max:
+                        allowed = f"[{tuned.step.sigma_min}, {tuned.step.sigma_max}]"
+                        raise ValueError(f"datasets.{name}.sigmas: {sigma} is outside finetune.{name}.{method}.step's {allowed}")
         for part in ("train", "finetune"):
             for name, methods in getattr(self, part).items():
                 for method, entry in methods.items():

@@ -15,6 +15,7 @@ from ddrs.files import require
 from ddrs.provenance import digest, file_digest
 
 SPLITS = ("train", "validation", "test")
+PARTS = ("images", "labels")
 
 
 @dataclass(frozen=True)
@@ -51,16 +52,17 @@ def load_split(manifest: Path, split: str) -> Split:
     require(manifest, "dataset manifest")
     try:
         facts = json.loads(manifest.read_text(encoding="utf-8"))
-        entry = facts["splits"]
-    except (ValueError, KeyError):
+        name, classes, splits = str(facts["dataset"]), int(facts["classes"]), facts["splits"]
+        entry = {split: {part: (files[part]["file"], files[part]["sha256"]) for part in PARTS} for split, files in splits.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise DdrsError(f"{manifest}: not a dataset manifest; fetch the dataset again") from None
     if split not in entry:
         raise DdrsError(f"{manifest}: has no split {split!r}; known are {', '.join(entry)}")
     arrays = []
-    for part in ("images", "labels"):
-        path = require(manifest.parent / entry[split][part]["file"], f"{part} of {facts['dataset']} {split}")
-        if file_digest(path) != entry[split][part]["sha256"]:
+    for part in PARTS:
+        file, sha256 = entry[split][part]
+        path = require(manifest.parent / file, f"{part} of {name} {split}")
+        if file_digest(path) != sha256:
             raise DdrsError(f"{path}: does not match its checksum in {manifest}; fetch the dataset again")
         arrays.append(np.load(path, mmap_mode="r"))
-    content = digest([entry[split][part]["sha256"] for part in ("images", "labels")])
-    return Split(facts["dataset"], split, arrays[0], np.asarray(arrays[1]), facts["classes"], content)
+    return Split(name, split, arrays[0], np.asarray(arrays[1]), classes, digest([entry[split][part][1] for part in PARTS]))

@@ -1,5 +1,6 @@
 """Figures: certified accuracy against radius (Figures 3 and 4 of the paper)."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from ddrs.cells import row_of
 from ddrs.certification.records import Log, read_log
 from ddrs.envelope import check_comparable
 from ddrs.errors import DdrsError
-from ddrs.files import atomic
+from ddrs.files import write_bytes
 
 matplotlib.use("Agg")
 matplotlib.rcParams["svg.hashsalt"] = "ddrs"
@@ -59,8 +60,9 @@ def certified_accuracy_figure(paths: Sequence[Path], pdf: Path, png: Path) -> No
         line[0].set_ylabel(f"{name}\ncertified accuracy (%)")
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles), frameon=False)
     for path, form, facts in ((pdf, "pdf", {"CreationDate": None}), (png, "png", {"Software": None})):
-        with atomic(path) as temporary:
-            figure.savefig(temporary, format=form, dpi=160, metadata=facts)
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format=form, dpi=160, metadata=facts)
+        write_bytes(path, drawn.getvalue())
     plt.close(figure)
 
 

@@ -15,6 +15,8 @@ from ddrs.data import Split
 from ddrs.errors import DdrsError
 from ddrs.files import require, write_bytes
 
+FACTS = ("architecture", "shape", "classes", "method", "regime", "sigma", "noise")  # what every checkpoint records
+
 
 def build_model(architecture: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
     """A newly initialised model that maps images (batch, *shape) in [0,1] to scores (batch, classes)."""
@@ -24,7 +26,7 @@ def build_model(architecture: str, shape: tuple[int, int, int], classes: int) ->
 
 
 def save_model(path: Path, model: nn.Module, facts: dict) -> None:
-    """Write a checkpoint. `facts` needs architecture, shape and classes, and says what made the model; the bytes repeat."""
+    """Write a checkpoint. `facts` has at least FACTS; the bytes repeat."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     # safetensors orders several metadata keys at random: one key that holds them all keeps the bytes equal between runs
     write_bytes(path, save(tensors, metadata={"ddrs": json.dumps(facts, sort_keys=True)}))
@@ -67,7 +69,14 @@ def _open(path: Path, read: Callable):
 def _facts(path: Path, recorded: dict[str, str] | None) -> dict:
     if not recorded or "ddrs" not in recorded:
         raise DdrsError(f"{path}: a safetensors file without ddrs metadata; its architecture is unknown")
-    return json.loads(recorded["ddrs"])
+    try:
+        facts = json.loads(recorded["ddrs"])
+        missing = [name for name in FACTS if name not in facts]
+    except (ValueError, TypeError):
+        facts, missing = {}, ["readable facts"]
+    if missing:
+        raise DdrsError(f"{path}: its ddrs metadata has no {', '.join(missing)}")
+    return facts
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -81,8 +90,10 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise DdrsError(f"device {name!r}: unknown; use cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise DdrsError(f"device {name!r}: this machine has no usable CUDA device")
+    if device.type not in ("cpu", "cuda"):
+        raise DdrsError(f"device {name!r}: unknown; use cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DdrsError(f"device {name!r}: this machine has {torch.cuda.device_count()} usable CUDA devices")
     return device
 
 

@@ -6,9 +6,13 @@ A new dataset is one function that returns its pools and one line in DATASETS.
 import gzip
 import hashlib
 import json
+import pickle
 import shutil
+import tarfile
 import tempfile
+import zlib
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +20,7 @@ import numpy as np
 
 from ddrs.data import SPLITS
 from ddrs.errors import DdrsError
-from ddrs.files import atomic, write_text
+from ddrs.files import atomic
 from ddrs.provenance import file_digest
 
 
@@ -59,7 +63,7 @@ def _idx(kind: str) -> Callable[[Path | None, Path], dict[str, Pool]]:
         try:
             parts = {train: reader(root, train=train, download=source is None) for train in (True, False)}
             pools = [Pool(part.data.numpy()[:, None], part.targets.numpy().astype(np.int64)) for part in parts.values()]
-        except (AssertionError, ValueError, RuntimeError, OSError) as error:
+        except (AssertionError, ValueError, RuntimeError, OSError, KeyError, TypeError) as error:
             raise DdrsError(f"dataset {kind}: {_where(source)}: missing, truncated or corrupt ({_one_line(error)})") from None
         return {"train": pools[0], "test": pools[1]}
 
@@ -72,7 +76,7 @@ def _unpack_idx(source: Path, name: str, out: Path) -> None:
             try:
                 with gzip.open(found) if found.suffix == ".gz" else open(found, "rb") as packed, open(out, "wb") as file:
                     shutil.copyfileobj(packed, file)
-            except (OSError, EOFError) as error:
+            except (OSError, EOFError, zlib.error) as error:
                 raise DdrsError(f"{found}: truncated or corrupt ({_one_line(error)})") from None
             return
     raise DdrsError(f"{source}: has neither {name} nor {name}.gz")
@@ -82,20 +86,24 @@ def _cifar10(source: Path | None, download: Path) -> dict[str, Pool]:
     """CIFAR-10 in its Python form, checked against torchvision's checksums; a source folder holds the archive or its contents."""
     from ddrs.vision import torchvision_datasets
 
-    reader = torchvision_datasets().CIFAR10
+    datasets = torchvision_datasets()
+    reader = datasets.CIFAR10
     root = download
-    if source is not None:
-        if (source / reader.base_folder).is_dir():
-            root = source
-        elif (source / reader.filename).is_file():
-            shutil.copyfile(source / reader.filename, root / reader.filename)
-        else:
-            raise DdrsError(f"{source}: has neither {reader.filename} nor {reader.base_folder}/")
     try:
-        # with the archive in place "download" only checks it and unpacks it
-        fetch = source is None or root is download
-        parts = {train: reader(root, train=train, download=fetch) for train in (True, False)}
-    except (RuntimeError, OSError, EOFError, ValueError) as error:
+        if source is not None and (source / reader.base_folder).is_dir():
+            root = source
+        elif source is not None:
+            archive = source / reader.filename
+            if not archive.is_file():
+                raise DdrsError(f"{source}: has neither {reader.filename} nor {reader.base_folder}/")
+            if not datasets.utils.check_integrity(archive, reader.tgz_md5):
+                raise DdrsError(f"{archive}: does not have the MD5 {reader.tgz_md5} of the original: truncated or corrupt")
+            datasets.utils.extract_archive(str(archive), str(download))
+        # never downloads beside a source: what is there is checked, or refused
+        parts = {train: reader(root, train=train, download=source is None) for train in (True, False)}
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, tarfile.TarError, pickle.UnpicklingError) as error:
+        if isinstance(error, DdrsError):
+            raise
         raise DdrsError(f"dataset CIFAR10: {_where(source)}: missing, truncated or corrupt ({_one_line(error)})") from None
     pools = [Pool(np.ascontiguousarray(part.data.transpose(0, 3, 1, 2)), np.asarray(part.targets, np.int64)) for part in parts.values()]
     return {"train": pools[0], "test": pools[1]}
@@ -144,6 +152,8 @@ def fetch(name: str, out: Path, source: Path | None = None, validation: int = 50
         raise DdrsError(f"dataset {name!r}: source {source} is not a folder")
     with tempfile.TemporaryDirectory(prefix="ddrs-fetch-") as download:
         pools = DATASETS[name].pools(source, Path(download))
+    for split, pool in pools.items():
+        _check_pool(name, split, pool)
     if "validation" not in pools:
         if not 0 <= validation < len(pools["train"].labels):
             raise DdrsError(f"validation = {validation}: must be below the {len(pools['train'].labels)} training images of {name}")
@@ -156,27 +166,32 @@ def fetch(name: str, out: Path, source: Path | None = None, validation: int = 50
         dropped[split] = int((~keep).sum())
         pools[split] = Pool(pools[split].images[keep], pools[split].labels[keep])
         seen.update(hashes)
-    for split, pool in pools.items():
-        if pool.images.shape[1:] != DATASETS[name].shape or pool.images.dtype != np.uint8 or len(pool.images) != len(pool.labels):
-            raise DdrsError(
-                f"dataset {name!r}: {split} has {pool.images.dtype} images of shape {pool.images.shape}; its files are not of this dataset"
-            )
     return _write(name, Path(out), pools, dropped)
 
 
+def _check_pool(name: str, split: str, pool: Pool) -> None:
+    source, images, labels = DATASETS[name], pool.images, pool.labels
+    if images.shape[1:] != source.shape or images.dtype != np.uint8:
+        raise DdrsError(f"dataset {name!r}: {split} has {images.dtype} images of shape {images.shape[1:]}, not uint8 {source.shape}")
+    if len(images) != len(labels) or not len(labels):
+        raise DdrsError(f"dataset {name!r}: {split} has {len(images)} images and {len(labels)} labels")
+    if labels.min() < 0 or labels.max() >= source.classes:
+        raise DdrsError(f"dataset {name!r}: {split} has labels {labels.min()} to {labels.max()}; 0 to {source.classes - 1} are allowed")
+
+
 def _write(name: str, out: Path, pools: dict[str, Pool], dropped: dict[str, int]) -> dict:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    splits = {}
-    for split in SPLITS:
-        files = {}
-        for part, array in (("images", pools[split].images), ("labels", pools[split].labels)):
-            path = out.parent / f"{split}.{part}.npy"
-            with atomic(path) as temporary, open(temporary, "wb") as file:
-                np.save(file, np.ascontiguousarray(array))
-            files[part] = {"file": path.name, "sha256": file_digest(path)}
-        splits[split] = {"count": len(pools[split].labels), "dropped_duplicates": dropped[split], **files}
-    manifest = {"dataset": name, "shape": list(DATASETS[name].shape), "classes": DATASETS[name].classes, "splits": splits}
-    write_text(out, json.dumps(manifest, indent=2) + "\n")
+    splits: dict[str, dict] = {split: {"count": len(pools[split].labels), "dropped_duplicates": dropped[split]} for split in SPLITS}
+    with ExitStack() as stack:  # every file is written before the first is put in its place
+        manifest_file = stack.enter_context(atomic(out))
+        for split in SPLITS:
+            for part, array in (("images", pools[split].images), ("labels", pools[split].labels)):
+                path = out.parent / f"{split}.{part}.npy"
+                temporary = stack.enter_context(atomic(path))
+                with open(temporary, "wb") as file:
+                    np.save(file, np.ascontiguousarray(array))
+                splits[split][part] = {"file": path.name, "sha256": file_digest(temporary)}
+        manifest = {"dataset": name, "shape": list(DATASETS[name].shape), "classes": DATASETS[name].classes, "splits": splits}
+        manifest_file.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return manifest
 
 

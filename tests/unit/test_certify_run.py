@@ -18,7 +18,7 @@ from ddrs.certification.run import certify
 from ddrs.config import SampleSettings, SearchSettings
 from ddrs.data import as_float, load_split
 from ddrs.errors import DdrsError
-from ddrs.models import load_model
+from ddrs.models import load_model, read_facts, save_model
 from ddrs.options import Runtime
 from ddrs.sigma.run import read_sigmas, search
 
@@ -41,7 +41,7 @@ def whole(trained: Path, small_mnist: Path, tmp_path_factory: pytest.TempPathFac
 def sigma_file(trained: Path, small_mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sigmas")
     settings = SearchSettings(step_size=0.005, k_max=10)
-    search(trained, small_mnist, folder / "sigmas.parquet", settings, "test", 6, "gaussian", 0, Runtime(scratch=folder), lambda line: None)
+    search(trained, small_mnist, folder / "sigmas.parquet", settings, "test", 6, 0, Runtime(scratch=folder), lambda line: None)
     return folder / "sigmas.parquet"
 
 
@@ -124,6 +124,16 @@ def test_seed_split_and_budget_change_the_digest_and_the_samples(whole: bytes, t
     assert column(alpha, "digest") != column(whole, "digest") and column(alpha, "n_top") == column(whole, "n_top")
 
 
+def test_the_noise_of_a_certificate_is_the_models_own(whole: bytes, trained: Path, small_mnist: Path, tmp_path: Path):
+    model = tmp_path / "uniform.safetensors"
+    save_model(model, load_model(trained), {**read_facts(trained), "noise": "uniform"})
+    table, split = read_log(run(model, small_mnist, tmp_path)).table, load_split(small_mnist, "test")
+    x, ids = torch.tensor(as_float(split.images[table["idx"]])), [int(i) for i in table["idx"]]
+    found = certify_images(load_model(trained), x, 0.25, 20, 300, 0.001, noise="uniform", split="test", example_ids=ids)
+    assert set(table["noise"]) == {"uniform"} and np.allclose(table["radius"], found.radius, atol=1e-6)
+    assert table["radius"].max() <= 0.25
+
+
 # resumption
 
 
@@ -175,7 +185,6 @@ def test_a_partial_file_of_another_configuration_is_not_used(whole: bytes, train
         {"sigma": 0.3},
         {"settings": SETTINGS.model_copy(update={"n": 301})},
         {"settings": SETTINGS.model_copy(update={"alpha": 0.01})},
-        {"settings": SETTINGS.model_copy(update={"noise": "uniform"})},
         {"split": "validation"},
         {"sigma": None, "sigmas": sigma_file, "k": 0},
     )
@@ -278,12 +287,10 @@ def test_sigmas_of_another_split_or_model_are_refused(other: str, trained: Path,
     if other == "split":
         split = "train"
     else:
-        from ddrs.models import read_facts, save_model
-
         model = tmp_path / "other.safetensors"
         save_model(model, load_model(trained), {**read_facts(trained), "seed": 99})
     settings, out = SearchSettings(step_size=0.005, k_max=3), tmp_path / "sigmas.parquet"
-    search(model, small_mnist, out, settings, split, None, "gaussian", 0, Runtime(scratch=tmp_path), lambda line: None)
+    search(model, small_mnist, out, settings, split, None, 0, Runtime(scratch=tmp_path), lambda line: None)
     with pytest.raises(DdrsError) as error:
         run(trained, small_mnist, tmp_path, sigma=None, sigmas=out, k=3, images=4)
     assert str(out) in str(error.value) and "\n" not in str(error.value)

@@ -29,9 +29,9 @@ def world(trained: Path, small_mnist: Path, tmp_path_factory: pytest.TempPathFac
     shutil.copytree(small_mnist.parent, folder / "data")
     shutil.copy(trained, folder / "model.safetensors")
     settings = TrainSettings(epochs=2, batch_size=100, branch_epoch=1)
-    train(small_mnist, folder / "unused", folder / "branch.pt", "cohen", "small_cnn", 0.25, settings, "gaussian", 0, runtime, quiet)
+    train(small_mnist, folder / "unused", folder / "branch.pt", "cohen", "small_cnn", 0.25, settings, 0, runtime, quiet)
     (folder / "unused").unlink()
-    search(trained, small_mnist, folder / "sigmas.parquet", SearchSettings(k_max=3), "test", 2, "gaussian", 0, runtime, quiet)
+    search(trained, small_mnist, folder / "sigmas.parquet", SearchSettings(k_max=3), "test", 2, 0, runtime, quiet)
     sampling, times = SampleSettings(n0=10, n=100), folder / "times.tsv"
     certify(trained, small_mnist, folder / "log.tsv", sampling, 0.25, None, None, "test", 2, None, times, 0, runtime, quiet)
     shutil.rmtree(folder / "scratch")
@@ -187,7 +187,6 @@ WRONG_FLAGS = [
     ("train", ["--sigma", "nan"], ["sigma = nan", "> 0"]),
     ("train", ["--method", "cohn"], ["method 'cohn'", "cohen, smoothadv"]),
     ("train", ["--architecture", "vgg"], ["architecture 'vgg'", "small_cnn, resnet18"]),
-    ("train", ["--noise", "laplace"], ["noise 'laplace'", "gaussian, uniform"]),
     ("train", ["--branch-epoch", "2"], ["branch_epoch = 2 is beyond epochs = 1"]),
     ("train", ["--loss", "epsilon=0.5"], ["'epsilon' of cohen", "allowed are none"]),
     ("train", ["--device", "gpu"], ["device 'gpu'", "cpu, cuda or cuda:N"]),
@@ -197,7 +196,6 @@ WRONG_FLAGS = [
     ("sigma", ["--k-max", "0"], ["k_max", "greater than or equal to 1"]),
     ("sigma", ["--split", "tset"], ["'tset'", "train, validation, test"]),
     ("sigma", ["--images", "31"], ["31 images", "the split has 30"]),
-    ("sigma", ["--noise", "laplace"], ["noise 'laplace'", "gaussian, uniform"]),
     ("certify", ["--k", "4"], ["sigmas.parquet", "K = 4", "0 to 3"]),
     ("certify", ["--sigma", "0.25"], ["--sigma", "--sigmas"]),
     ("certify", ["--alpha", "0"], ["alpha", "greater than 0"]),
@@ -235,7 +233,6 @@ WRONG_WORDS = [
     (["train", *DATA], ["--out"]),
     (["certify", *MODEL, "--out", "o"], ["--data"]),
     ([*COMMANDS["certify"], "--images", "0"], ["--images", "greater than or equal to 1"]),
-    ([*COMMANDS["certify"], "--noise", "laplace"], ["--noise", "gaussian", "uniform"]),
     ([*COMMANDS["sigma"], "--objective-class", "best"], ["--objective-class", "current", "fixed"]),
     (["envelope", "--radii", "0"], ["logs"]),
     (["fetch", "mnist5k", "--out", "o", "--validation", "-1"], ["--validation", "greater than or equal to 0"]),

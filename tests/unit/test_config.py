@@ -83,14 +83,13 @@ MISTAKES: list[tuple[str, object, list[str]]] = [
     ("datasets.mnist5k.sigma", [0.25], ["datasets.mnist5k", "'sigma'", "did you mean 'sigmas'?"]),
     ("train.mnist5k.cohen.learning_rat", 0.1, ["train.mnist5k.cohen", "did you mean 'learning_rate'?"]),
     ("search.mnist5k.kmax", 10, ["search.mnist5k", "did you mean 'k_max'?"]),
-    ("certify.mnist5k.zzz", 10, ["certify.mnist5k", "unknown key 'zzz'", "allowed are n0, n, alpha, noise, k"]),
+    ("certify.mnist5k.zzz", 10, ["certify.mnist5k", "unknown key 'zzz'", "allowed are n0, n, alpha, k"]),
     ("datasets.mnist5k.architecture", "small_cn", ["datasets.mnist5k.architecture", "did you mean 'small_cnn'?", "resnet18"]),
     ("datasets.mnst5k", {}, ["unknown dataset 'mnst5k'", "did you mean 'mnist5k'?", "fashion_mnist, cifar10"]),
     ("tables.table1", ["mnist"], ["tables.table1", "'mnist' has no datasets.mnist"]),
     ("tables.table9", ["mnist5k"], ["tables.table9", "table1", "table2"]),
     ("train.mnist5k.cohn", {"epochs": 1}, ["unknown method 'cohn'", "did you mean 'cohen'?"]),
     ("device", "gpu", ["device", "cpu", "cuda"]),
-    ("certify.mnist5k.noise", "laplace", ["certify.mnist5k.noise", "gaussian", "uniform"]),
     ("search.mnist5k.objective_class", "best", ["search.mnist5k.objective_class", "current", "fixed"]),
     ("finetune.mnist5k.cohen.start", "scratch", ["finetune.mnist5k.cohen.start", "trained", "branch"]),
     ("train.mnist5k.cohen.optimizer", "sdg", ["train.mnist5k.cohen.optimizer", "sgd", "adam"]),
@@ -282,7 +281,7 @@ def test_search_settings_survive_the_way_through_the_flags(settings: SearchSetti
     assert [one for one in captured["search"] if isinstance(one, SearchSettings)] == [settings]
 
 
-@pytest.mark.parametrize("settings", [SampleSettings(), SampleSettings(n0=7, n=12345, alpha=1e-4, noise="uniform")], ids=["defaults", "changed"])
+@pytest.mark.parametrize("settings", [SampleSettings(), SampleSettings(n0=7, n=12345, alpha=1e-4)], ids=["defaults", "changed"])
 def test_certify_settings_survive_the_way_through_the_flags(settings: SampleSettings, captured: dict, ddrs_cli):
     assert ddrs_cli(*CERTIFY_WORDS, *flags(settings).split())[0] == 0
     assert [one for one in captured["certify"] if isinstance(one, SampleSettings)] == [settings]

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddrs.certification.records import COLUMNS, FIELD, export_field_format, format_line, format_sigma, read_complete_lines, read_log, round_down
+from ddrs.certification.records import COLUMNS, FIELD, export_field_format, format_line, format_sigma, read_log, resume_lines, round_down
 from ddrs.errors import DdrsError
 from tests.unit.helpers import CONSTANT, write_log, write_plain
 
@@ -172,20 +172,24 @@ def test_a_quote_swallows_no_lines(tmp_path: Path):
 # ---- partial logs
 
 
-@pytest.mark.parametrize("torn", ["", "5", "5\t1\t1\t0.5\t1", "5\t1\t2\t0.125000\t0\t1.0"])
-def test_a_torn_last_line_is_cut_off(tmp_path: Path, torn: str):
-    """Also one that lacks only its line end: its last field may be torn."""
-    path = tmp_path / "partial.tsv"
-    whole = "\t".join(FIELD) + "\n3\t7\t7\t0.25\t1\t1\n4\t7\t7\t0.25\t1\t1\n"
-    path.write_text(whole + torn)
-    assert read_complete_lines(path) == ["3\t7\t7\t0.25\t1\t1", "4\t7\t7\t0.25\t1\t1"]
-    assert path.read_text() == whole, "so that the next line is appended to a whole one"
+@pytest.mark.parametrize("damage", ["", "5", "5\t1\n", "garbage\n", "x\t" * len(COLUMNS) + "\n", "\x00\xff\n"])
+def test_only_whole_lines_of_the_same_run_are_resumed(tmp_path: Path, damage: str):
+    """Also a last line that lacks only its line end: its last field may be torn. The file is left with what counts."""
+    path = write_log(tmp_path / "partial.tsv", ROWS)
+    whole = path.read_text()
+    digest = str(read_log(path).constant("digest"))
+    path.write_text(whole + damage)
+    kept = resume_lines(path, digest)
+    assert list(kept) == [3, 5, 9] and list(kept.values()) == whole.splitlines()[1:]
+    assert path.read_text() == whole
+    path.write_text(whole.rstrip("\n"))
+    assert list(resume_lines(path, digest)) == [3, 5]
+    assert resume_lines(path, "another") == {}
 
 
-@pytest.mark.parametrize("text", ["", "idx\tlab", "idx\tlabel\n"])
-def test_a_partial_log_without_examples(tmp_path: Path, text: str):
-    (tmp_path / "partial.tsv").write_text(text)
-    assert read_complete_lines(tmp_path / "partial.tsv") == []
+def test_a_new_partial_log_has_its_header(tmp_path: Path):
+    assert resume_lines(tmp_path / "new" / "partial.tsv", "any") == {}
+    assert (tmp_path / "new" / "partial.tsv").read_text() == "\t".join(COLUMNS) + "\n"
 
 
 # ---- export

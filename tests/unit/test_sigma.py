@@ -336,7 +336,7 @@ SEARCH = SearchSettings(step_size=0.005, k_max=12, samples=2, batch_size=4)
 
 def run_search(trained: Path, data: Path, folder: Path, say=lambda line: None, settings: SearchSettings = SEARCH, images: int = 6, **more) -> Path:
     out = folder / "sigmas.parquet"
-    search(trained, data, out, settings, "test", images, "gaussian", 0, Runtime(scratch=folder, **more), say)
+    search(trained, data, out, settings, "test", images, 0, Runtime(scratch=folder, **more), say)
     return out
 
 
@@ -362,6 +362,17 @@ def test_the_sigma_file_holds_the_trajectory_of_each_image(sigma_file: Path, tra
 def test_sigma_files_repeat_byte_for_byte(sigma_file: Path, trained: Path, small_mnist: Path, tmp_path: Path):
     assert run_search(trained, small_mnist, tmp_path, sidecar=tmp_path / "sidecar.json").read_bytes() == sigma_file.read_bytes()
     assert json.loads((tmp_path / "sidecar.json").read_text())["seconds"] >= 0
+
+
+def test_the_noise_of_the_search_is_the_models_own(trained: Path, small_mnist: Path, tmp_path: Path):
+    """A model trained with uniform noise takes saturated steps of 0.96, not 2.05, times the step size."""
+    save_model(tmp_path / "uniform.safetensors", load_model(trained), {**read_facts(trained), "noise": "uniform"})
+    table = pq.read_table(run_search(tmp_path / "uniform.safetensors", small_mnist, tmp_path))
+    assert json.loads(table.schema.metadata[b"ddrs"])["noise"] == "uniform"
+    image = torch.tensor(load_split(small_mnist, "test").images[5] / np.float32(255))
+    expected = optimize_sigma(load_model(trained), image, 0.25, lr=0.005, iterations=12, n=2, split="test", example_ids=[5], noise="uniform")
+    found = table.to_pandas().set_index(["idx", "K"])["sigma_star"][5, 12]
+    assert found == pytest.approx(float(expected), abs=1e-6)
 
 
 def test_a_smaller_k_max_gives_the_same_sigmas_up_to_it(sigma_file: Path, trained: Path, small_mnist: Path, tmp_path: Path):

@@ -46,14 +46,14 @@ def killed_after(epoch: int):
 def train_fs(data: Path, folder: Path, settings: TrainSettings = SETTINGS, say=quiet, method: str = "cohen", name: str = "fs", **more) -> Path:
     out = folder / f"{name}.safetensors"
     runtime = Runtime(scratch=folder / "scratch")
-    arguments = {"architecture": "small_cnn", "sigma": 0.25, "noise": "gaussian", "seed": 0, **more}
+    arguments = {"architecture": "small_cnn", "sigma": 0.25, "seed": 0, **more}
     train(data, out, folder / f"{name}.branch.pt", method, settings=settings, runtime=runtime, say=say, **arguments)
     return out
 
 
 def train_ds2(data: Path, folder: Path, model: Path, branch: Path | None, settings: TrainSettings = SETTINGS, say=quiet, step=STEP) -> Path:
     out = folder / "ds2.safetensors"
-    finetune(data, model, branch, out, settings, step, "gaussian", 0, Runtime(scratch=folder / "scratch"), say)
+    finetune(data, model, branch, out, settings, step, 0, Runtime(scratch=folder / "scratch"), say)
     return out
 
 
@@ -203,7 +203,7 @@ def test_fs_leaves_every_sigma_at_sigma0(fs_run: Path):
     state = torch.load(fs_run / "fs.branch.pt", weights_only=True)
     assert torch.equal(state["sigmas"], torch.full((200,), 0.25))
     facts = read_facts(fs_run / "fs.safetensors")
-    assert (facts["mean_sigma"], facts["sigma"], facts["regime"]) == (0.25, 0.25, "fs")
+    assert (facts["mean_sigma"], facts["sigma"], facts["regime"], facts["noise"]) == (0.25, 0.25, "fs", "gaussian")
 
 
 def test_ds2_moves_the_sigma_of_each_example_and_says_so(ds2_run: Path, small_mnist: Path, fs_run: Path, tmp_path: Path, monkeypatch):
@@ -534,7 +534,6 @@ def test_divergence_in_the_last_step_is_not_saved_as_a_model(small_mnist: Path, 
         ({"sigma": -0.25}, "sigma = -0.25: must be a finite number > 0"),
         ({"sigma": 0.0}, "sigma = 0.0: must be a finite number > 0"),
         ({"sigma": float("nan")}, "sigma = nan: must be a finite number > 0"),
-        ({"noise": "laplace"}, "noise 'laplace': unknown; known are gaussian, uniform"),
         ({"method": "smoothadv"}, "loss of smoothadv: epsilon: Field required"),
         ({"settings": SETTINGS.model_copy(update={"loss": {"epsilon": 1.0}})}, "loss: unknown setting 'epsilon' of cohen; allowed are none"),
         (

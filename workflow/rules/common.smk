@@ -100,12 +100,12 @@ def search_flags(wildcards):
 
 
 def certify_flags(wildcards):
-    return f"{_images(wildcards)} --seed {settings.seed} {ddrs_config.flags(settings.certify[wildcards.dataset].sampling())}"
+    images = settings.datasets[wildcards.dataset].images[wildcards.split]
+    return f"{_images(wildcards)} --seed {settings.seed} {ddrs_config.flags(settings.certify[wildcards.dataset].sampling(images))}"
 
 
 def _images(wildcards):
-    count = settings.datasets[wildcards.dataset].images.get(wildcards.split)
-    return f"--split {wildcards.split}" + (f" --images {count}" if count else "")
+    return f"--split {wildcards.split} --images {settings.datasets[wildcards.dataset].images[wildcards.split]}"
 
 
 def radii(dataset):

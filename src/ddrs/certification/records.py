@@ -122,23 +122,39 @@ def _problem(line: str, header: list[str], fields: dict[str, str]) -> str | None
     return None
 
 
-def read_complete_lines(path: Path) -> list[str]:
-    """The lines of a partial log that were written whole, header excluded; a torn last line is cut off the file."""
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) != len(data):
-        with open(path, "r+b") as file:
-            file.truncate(len(whole))
-    return whole.decode("utf-8").splitlines()[1:]
+def resume_lines(path: Path, digest: str) -> dict[int, str]:
+    """The lines of a partial log by idx, the file left with just these; a new file with a header if there is none.
+
+    A line counts if it was written whole and carries the digest of the run: a torn or damaged one is dropped and its example certified
+    again.
+    """
+    header = "\t".join(COLUMNS)
+    lines = path.read_bytes().decode("utf-8", errors="replace").split("\n")[1:-1] if path.exists() else []
+    kept = {}
+    for line in lines:
+        fields: dict[str, str] = dict(zip(COLUMNS, line.split("\t"), strict=False))
+        if _problem(line, list(COLUMNS), fields) is None and fields["digest"] == digest:
+            kept[int(fields["idx"])] = line
+    write_text(path, "\n".join([header, *kept.values()]) + "\n")
+    return kept
 
 
 def export_field_format(log: Path, times: Path | None, out: Path) -> None:
     """Write the six-column log of locuslab/smoothing; `time` comes from the timing file of the run or the log itself, or is 0."""
     table = read_log(log).table
     own = dict(zip(table["idx"], table["time"], strict=True)) if "time" in table else {}
-    seconds = pd.read_csv(times, sep="\t").drop_duplicates("idx", keep="last").set_index("idx")["seconds"].to_dict() if times else own
+    seconds = own if times is None else _read_times(times)
     rows = ["\t".join(FIELD)]
     for values in zip(*(table[name].tolist() for name in PLAIN), strict=True):
         fields = dict(zip(PLAIN, values, strict=True))
         rows.append(format_line({**fields, "time": seconds.get(fields["idx"], 0)}, FIELD))
     write_text(out, "\n".join(rows) + "\n")
+
+
+def _read_times(path: Path) -> dict[int, float]:
+    """Seconds by idx, the last of an example that was certified twice; a torn line is skipped."""
+    lines = require(path, "timing file").read_bytes().decode("utf-8", errors="replace").splitlines()
+    if not lines or lines[0] != "idx\tseconds":
+        raise DdrsError(f"{path}: not a timing file (its first line must be idx, seconds)")
+    whole = [line.split("\t") for line in lines[1:] if re.fullmatch(r"[0-9]+\t[0-9]+\.[0-9]{6}", line)]
+    return {int(idx): float(seconds) for idx, seconds in whole}

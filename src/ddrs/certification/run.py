@@ -9,11 +9,11 @@ import torch
 
 from ddrs import models
 from ddrs.certification.engine import certify_each
-from ddrs.certification.records import COLUMNS, format_line, read_complete_lines
+from ddrs.certification.records import COLUMNS, format_line, resume_lines
 from ddrs.config import SampleSettings
 from ddrs.data import as_float, load_split
 from ddrs.errors import DdrsError
-from ddrs.files import publish
+from ddrs.files import write_text
 from ddrs.noise import check_sigma, get_noise
 from ddrs.options import Runtime, prepare
 from ddrs.provenance import digest, file_digest, write_sidecar
@@ -52,7 +52,7 @@ def certify(
         scale, sigma0, row = {int(i): sigma for i in indices}, sigma, "fs"
     else:
         assert sigmas is not None and k is not None
-        scale, sigma0 = read_sigmas(sigmas, k, indices)
+        scale, sigma0 = read_sigmas(sigmas, k, indices, {"model": file_digest(model), "data": part.digest, "split": split})
         row = "ds2" if facts["regime"] == "ds2" else "ds"
     inputs = {"model": file_digest(model), "data": part.digest, "sigmas": file_digest(sigmas) if sigmas else f"{sigma:.9g}"}
     made = {**settings.model_dump(), "noise": noise.name, "seed": seed, "split": split, "K": k, "inputs": inputs}
@@ -69,10 +69,7 @@ def certify(
     }
     header = "\t".join(COLUMNS)
     partial = runtime.scratch / f"certify-{constant['digest']}.tsv"
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    if not partial.exists():
-        partial.write_text(header + "\n", encoding="utf-8")
-    done = {int(line.split("\t", 1)[0]): line for line in read_complete_lines(partial)}
+    done = resume_lines(partial, str(constant["digest"]))
     if done:
         say(f"resuming: {len(done)} images are in {partial}")
     left = [int(i) for i in indices if int(i) not in done]
@@ -112,9 +109,8 @@ def certify(
             _append_time(times, i, seconds)
             if number % max(1, len(indices) // 10) == 0 or number == len(indices):
                 say(f"{number}/{len(indices)} images, {(len(indices) - number) * seconds:.0f} s left")
-    whole = "\n".join([header, *(done[int(i)] for i in indices)]) + "\n"
-    partial.write_text(whole, encoding="utf-8")
-    publish(partial, out)
+    write_text(out, "\n".join([header, *(done[int(i)] for i in indices)]) + "\n")
+    partial.unlink()
     write_sidecar(runtime.sidecar, made, {"model": str(model), "data": str(data), "sigmas": str(sigmas)}, started, str(device))
 
 

@@ -8,6 +8,7 @@ import csv
 from functools import cache
 from importlib.resources import files
 
+IMAGES = {"cifar10": 10_000, "imagenet": 500}  # test images behind the print
 SOURCE = "Alfarra, Bibi, Torr, Ghanem: Data Dependent Randomized Smoothing, UAI 2022"
 
 

@@ -51,8 +51,9 @@ def step(
     classes: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """One ascent step from `sigma` (B,), with noise at the *current* sigma, projected to [sigma_min, sigma_max]. The model is in eval mode."""
-    sigma = sigma.detach().requires_grad_(True)
-    (gradient,) = torch.autograd.grad(objective(model, x, sigma, eps, noise, classes).sum(), sigma)
+    with torch.enable_grad():
+        sigma = sigma.detach().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(objective(model, x, sigma, eps, noise, classes).sum(), sigma)
     return (sigma.detach() + settings.step_size * gradient).clamp_(settings.sigma_min, settings.sigma_max)
 
 

@@ -62,7 +62,7 @@ def search(
     say(f"{at_min} touched sigma_min = {settings.sigma_min}, {at_max} touched sigma_max = {settings.sigma_max}")
     say(f"sigma* at K = {settings.k_max}: {trajectory[-1].min():.4f} to {trajectory[-1].max():.4f}, mean {trajectory[-1].mean():.4f}")
     made = {
-        "settings": settings.model_dump(exclude={"batch_size"}),
+        "settings": settings.model_dump(),
         "noise": law.name,
         "seed": seed,
         "split": split,
@@ -84,18 +84,26 @@ def search(
     write_sidecar(runtime.sidecar, made, {"model": str(model), "data": str(data)}, started, str(device))
 
 
-def read_sigmas(path: Path, k: int, indices: np.ndarray) -> tuple[dict[int, float], float]:
-    """sigma* of each image after k steps, and sigma_0. DdrsError if the file is damaged or lacks the step or an image."""
+def read_sigmas(path: Path, k: int, indices: np.ndarray, made_from: dict[str, str]) -> tuple[dict[int, float], float]:
+    """sigma* of each image after k steps, and sigma_0.
+
+    made_from: what the search must have been of (model and data digests, split). DdrsError if the file is damaged, of something else, or
+    lacks the step or an image.
+    """
     require(path, "sigma file")
     try:
-        table = pq.read_table(path, filters=[("K", "=", k)])
+        table = pq.read_table(path, columns=["idx", "K", "sigma_star"], filters=[("K", "=", k)])
         facts = json.loads((table.schema.metadata or {})[b"ddrs"])
-    except (pa.ArrowException, KeyError, OSError, ValueError) as error:
+        found = dict(zip(table["idx"].to_pylist(), table["sigma_star"].to_pylist(), strict=True))
+        sigma0, k_max = float(facts["sigma0"]), int(facts["settings"]["k_max"])
+        differs = [name for name, value in made_from.items() if facts[name] != value]
+    except (pa.ArrowException, KeyError, OSError, ValueError, TypeError) as error:
         raise DdrsError(f"{path}: not a readable sigma file ({' '.join(str(error).split())[:200]})") from None
-    found = dict(zip(table["idx"].to_pylist(), table["sigma_star"].to_pylist(), strict=True))
+    if differs:
+        raise DdrsError(f"{path}: was searched for another {' and '.join(differs)} than is certified; search again")
     if not found:
-        raise DdrsError(f"{path}: has no step K = {k}; it holds 0 to {facts['settings']['k_max']}")
+        raise DdrsError(f"{path}: has no step K = {k}; it holds 0 to {k_max}")
     missing = [int(i) for i in indices if int(i) not in found]
     if missing:
         raise DdrsError(f"{path}: has no sigma for idx {missing[0]} ({len(missing)} of {len(indices)} images are missing)")
-    return found, float(facts["sigma0"])
+    return found, sigma0

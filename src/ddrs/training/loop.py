@@ -21,6 +21,8 @@ from ddrs.registry import load as load_registered
 from ddrs.sigma.ascent import step as ascent_step
 from ddrs.training import METHODS
 
+Regime = Literal["fs", "ds2"]
+
 
 @dataclass
 class Run:
@@ -55,8 +57,8 @@ class Run:
         self.epoch = state["epoch"]
 
 
-def start_run(model: nn.Module, images: int, sigma0: float, settings: TrainSettings, seed: int, device: torch.device) -> Run:
-    """A run at epoch 0, every example's sigma at sigma0."""
+def start_run(model: nn.Module, images: int, sigma0: float, settings: TrainSettings, seed: int, device: torch.device, regime: Regime) -> Run:
+    """A run at epoch 0, every example's sigma at sigma0. The two regimes of one seed draw from different streams."""
     model.to(device)
     optimizer: torch.optim.Optimizer
     if settings.optimizer == "sgd":
@@ -64,10 +66,10 @@ def start_run(model: nn.Module, images: int, sigma0: float, settings: TrainSetti
     else:
         optimizer = torch.optim.Adam(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
     generators = {
-        "order": torch_generator(seed, "train", "order"),
-        "augment": torch_generator(seed, "train", "augment"),
-        "noise": torch_generator(seed, "train", "noise", device=device),
-        "search": torch_generator(seed, "search", "train", device=device),
+        "order": torch_generator(seed, "train", regime, "order"),
+        "augment": torch_generator(seed, "train", regime, "augment"),
+        "noise": torch_generator(seed, "train", regime, "noise", device=device),
+        "search": torch_generator(seed, "search", "train", regime, device=device),
     }
     return Run(model, optimizer, _schedule(optimizer, settings), generators, torch.full((images,), sigma0))
 
@@ -88,7 +90,7 @@ def train(
     images: torch.Tensor,
     labels: torch.Tensor,
     method: str,
-    regime: Literal["fs", "ds2"],
+    regime: Regime,
     settings: TrainSettings,
     step: StepSettings,
     noise: Noise,
@@ -139,6 +141,8 @@ def train(
             f"sigma {low:.4f} to {high:.4f} (mean {mean:.4f}), {left:.0f} s left"
         )
         after_epoch(run)
+    if not all(bool(torch.isfinite(value).all()) for value in run.model.state_dict().values()):
+        raise DdrsError("training diverged: the model has weights that are not finite; lower learning_rate")
     run.model.eval()
 
 

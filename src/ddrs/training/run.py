@@ -10,6 +10,7 @@ from ddrs import models
 from ddrs.config import StepSettings, TrainSettings
 from ddrs.data import Split, as_float, load_split
 from ddrs.errors import DdrsError
+from ddrs.files import publish
 from ddrs.noise import check_sigma, get_noise, stream_key
 from ddrs.options import Runtime, prepare
 from ddrs.provenance import digest, file_digest, write_sidecar
@@ -39,7 +40,7 @@ def train(
     settings.loss_settings(method)
     torch.manual_seed(stream_key(seed, "train", "init") % 2**63)
     model = models.build_model(architecture, split.shape, split.classes)
-    run = loop.start_run(model, len(split.labels), sigma, settings, seed, device)
+    run = loop.start_run(model, len(split.labels), sigma, settings, seed, device, "fs")
     facts = {
         "architecture": architecture,
         "shape": list(split.shape),
@@ -73,7 +74,9 @@ def finetune(
     start = models.read_facts(model)
     models.check_fits(model, start, split)
     settings.loss_settings(start["method"])
-    run = loop.start_run(models.load_model(model), len(split.labels), start["sigma"], settings, seed, device)
+    if not step.sigma_min <= start["sigma"] <= step.sigma_max:
+        raise DdrsError(f"{model}: was trained with sigma {start['sigma']}, outside [{step.sigma_min}, {step.sigma_max}]")
+    run = loop.start_run(models.load_model(model), len(split.labels), start["sigma"], settings, seed, device, "ds2")
     if branch is not None:
         loop.load_state(branch, run)
         if run.epoch >= settings.epochs:
@@ -106,18 +109,21 @@ def _train(
     device = models.device_of(run.model)
     settings = TrainSettings(**facts["settings"])
     partial = runtime.scratch / f"train-{digest(facts)}.pt"
+    partial_branch = partial.with_suffix(".branch.pt")  # kept here until the end: a workflow engine deletes the outputs of a killed job
     if partial.exists():
         loop.load_state(partial, run)
         say(f"resuming after epoch {run.epoch} of {settings.epochs} from {partial}")
 
     def after_epoch(current: loop.Run) -> None:
         if branch_out is not None and current.epoch == branch_epoch:
-            loop.save_state(branch_out, current)
+            loop.save_state(partial_branch, current)
         loop.save_state(partial, current)
 
     images = torch.tensor(as_float(split.images), device=device)
     labels = torch.tensor(split.labels, device=device)
     loop.train(run, images, labels, facts["method"], facts["regime"], settings, step, get_noise(facts["noise"]), after_epoch, say)
     models.save_model(out, run.model, {**facts, "mean_sigma": round(float(run.sigmas.double().mean()), 6)})
+    if branch_out is not None:
+        publish(partial_branch, branch_out)
     partial.unlink(missing_ok=True)
     write_sidecar(runtime.sidecar, facts, inputs, started, str(device))
