@@ -71,6 +71,13 @@ def _two_decimals(value: float) -> float:
     return value
 
 
+def _increasing(values: list) -> list:
+    if any(a >= b for a, b in pairwise(values)):
+        raise ValueError(f"must be increasing, got {values}")
+    return values
+
+
+Increasing = AfterValidator(_increasing)
 Sigma = Annotated[float, Field(gt=0), AfterValidator(_two_decimals)]
 Radius = Annotated[float, Field(ge=0), AfterValidator(_two_decimals)]
 Count = Annotated[int, Field(ge=1)]
@@ -117,18 +124,11 @@ class DatasetSettings(Section):
     """What is trained and certified on a dataset, and on which grid."""
 
     architecture: Annotated[str, known_name("architecture", ARCHITECTURES)] = Field(description="network, by name")
-    sigmas: list[Sigma] = Field(min_length=1, description="training sigmas, each also the start of the sigma search")
-    radii: list[Radius] = Field(min_length=1, description="radius columns of the tables, increasing")
+    sigmas: Annotated[list[Sigma], Increasing] = Field(min_length=1, description="training sigmas, each also the start of the sigma search")
+    radii: Annotated[list[Radius], Increasing] = Field(min_length=1, description="radius columns of the tables, increasing")
     images: dict[Literal["validation", "test"], Count] = Field(description="how many images of a split are certified, evenly spaced")
     validation: int = Field(5000, ge=0, description="training images held out, where the dataset has no validation split of its own")
     source: str | None = Field(None, description="folder with the dataset's own files, used instead of the network")
-
-    @model_validator(mode="after")
-    def _increasing(self) -> Self:
-        for name, values in (("sigmas", self.sigmas), ("radii", self.radii)):
-            if any(a >= b for a, b in pairwise(values)):
-                raise ValueError(f"{name} must be increasing, got {values}")
-        return self
 
 
 class TrainSettings(Section):
@@ -141,7 +141,9 @@ class TrainSettings(Section):
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd")
     weight_decay: float = Field(0.0005, ge=0, description="weight decay")
     schedule: Literal["constant", "step", "multistep", "cosine"] = Field("step", description="learning rate over the epochs")
-    milestones: list[Count] = Field([30], min_length=1, description="step: one period in epochs; multistep: the epochs of the drops")
+    milestones: Annotated[list[Count], Increasing] = Field(
+        [30], min_length=1, description="step: one period in epochs; multistep: the epochs of the drops"
+    )
     gamma: float = Field(0.1, gt=0, le=1, description="factor of each drop")
     augment: Literal["none", "flip", "crop-flip"] = Field("none", description="crop is random, padded by 4")
     branch_epoch: int | None = Field(None, ge=1, description="epoch after which the branch state is saved; default: the last")
@@ -149,8 +151,6 @@ class TrainSettings(Section):
 
     @model_validator(mode="after")
     def _branch_within(self) -> Self:
-        if any(a >= b for a, b in pairwise(self.milestones)):
-            raise ValueError(f"milestones must be increasing, got {self.milestones}")
         if self.branch_epoch is not None and self.branch_epoch > self.epochs:
             raise ValueError(f"branch_epoch = {self.branch_epoch} is beyond epochs = {self.epochs}")
         return self
@@ -241,18 +241,24 @@ class TotalAlpha(Section):
     total: float = Field(gt=0, lt=1, description="divided by the number of images")
 
 
+def _alpha(value: Any) -> Any:
+    if not isinstance(value, Mapping | TotalAlpha) and not (isinstance(value, int | float) and 0 < value < 1):
+        raise ValueError("must be a number between 0 and 1, or {total: NUMBER} for all images together")
+    return value
+
+
 class CertifySettings(Section):
     """Certification of a dataset's images."""
 
     n0: Count = Field(100, description="samples that pick the class")
     n: Count = Field(100_000, description="fresh samples that estimate its probability")
-    alpha: float | TotalAlpha = Field(0.001, description="failure probability per image, or {total: ...} for all images together")
-    k: list[Count] = Field(min_length=1, description="the K (search steps) that are certified, increasing; at most search.k_max")
+    alpha: Annotated[float | TotalAlpha, BeforeValidator(_alpha)] = Field(
+        0.001, description="failure probability per image, or {total: ...} for all images together"
+    )
+    k: Annotated[list[Count], Increasing] = Field(min_length=1, description="the K (search steps) that are certified; at most search.k_max")
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
-        if any(a >= b for a, b in pairwise(self.k)):
-            raise ValueError(f"k must be increasing, got {self.k}")
         if not isinstance(self.alpha, TotalAlpha):
             self.sampling(1)
         return self

@@ -127,8 +127,11 @@ def test_a_missing_file_is_named_and_nothing_is_overwritten(verb: str, name: str
     assert contents(here / "out") == old
 
 
-@pytest.mark.parametrize("damage", ["empty", "binary", "truncated"])
-@pytest.mark.parametrize(("verb", "name"), READS, ids=[f"{verb} {name}" for verb, name in READS])
+DAMAGED = [(verb, name, damage) for verb, name in READS for damage in ("empty", "binary", "truncated")]
+DAMAGED.remove(("export", "times.tsv", "truncated"))  # a kill tears its last line: that one is skipped
+
+
+@pytest.mark.parametrize(("verb", "name", "damage"), DAMAGED)
 def test_a_damaged_file_is_named_and_nothing_is_overwritten(verb: str, name: str, damage: str, here: Path, ddrs_cli):
     data = (here / name).read_bytes()
     cut = data.rstrip(b"\n").rfind(b"\t") if name.endswith(".tsv") else len(data) // 2
@@ -162,7 +165,6 @@ def test_a_file_in_the_place_of_an_output_folder_is_one_line(here: Path, ddrs_cl
 # a full disk
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 @pytest.mark.parametrize(("verb", "name"), [(verb, name) for verb, names in OUTPUTS.items() for name in names])
 def test_a_full_disk_is_one_line_and_the_old_file_stays(verb: str, name: str, here: Path, ddrs_cli):
     old = with_old_outputs(here, verb)
@@ -210,7 +212,6 @@ WRONG_FLAGS = [
     ("envelope", ["--radii", ""], ["--radii", "numbers"]),
     ("envelope", ["--format", "html"], ["format 'html'", "csv, md or tex"]),
     ("cell", ["--label", "smoothadv"], ["log.tsv", "cohen", "smoothadv"]),
-    ("figure", ["--pdf", "out/f.doc"], ["f.doc"]),
     ("fetch", ["--source", "absent"], ["absent", "not a folder"]),
     ("fetch", ["--source", "data"], ["mnist5k", "no source folder"]),
 ]

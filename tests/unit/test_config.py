@@ -104,23 +104,23 @@ MISTAKES: list[tuple[str, object, list[str]]] = [
     ("datasets.mnist5k.sigmas", [0.125], ["datasets.mnist5k.sigmas.0", "at most two decimals", "0.125"]),
     ("datasets.mnist5k.sigmas", [], ["datasets.mnist5k.sigmas", "at least 1 item"]),
     ("datasets.mnist5k.sigmas", 0.25, ["datasets.mnist5k.sigmas", "list"]),
-    ("datasets.mnist5k.sigmas", [0.5, 0.25], ["datasets.mnist5k", "sigmas must be increasing", "[0.5, 0.25]"]),
-    ("datasets.mnist5k.sigmas", [0.25, 0.25], ["sigmas must be increasing"]),
+    ("datasets.mnist5k.sigmas", [0.5, 0.25], ["datasets.mnist5k.sigmas: must be increasing", "[0.5, 0.25]"]),
+    ("datasets.mnist5k.sigmas", [0.25, 0.25], ["datasets.mnist5k.sigmas: must be increasing"]),
     ("datasets.mnist5k.sigmas", [0.25, 2.5], ["datasets.mnist5k.sigmas: 2.5 is outside search.mnist5k's [0.001, 2.0]"]),
     ("datasets.mnist5k.radii", [-0.5, 0.0], ["datasets.mnist5k.radii.0", "greater than or equal to 0"]),
     ("datasets.mnist5k.radii", [0.0, "far"], ["datasets.mnist5k.radii.1", "number"]),
-    ("datasets.mnist5k.radii", [0.5, 0.0], ["datasets.mnist5k", "radii must be increasing"]),
+    ("datasets.mnist5k.radii", [0.5, 0.0], ["datasets.mnist5k.radii: must be increasing"]),
     ("datasets.mnist5k.images.test", 0, ["datasets.mnist5k.images.test", "greater than or equal to 1"]),
     ("datasets.mnist5k.validation", -1, ["datasets.mnist5k.validation", "greater than or equal to 0"]),
-    ("certify.mnist5k.alpha", 0.0, ["certify.mnist5k.alpha", "greater than 0"]),
-    ("certify.mnist5k.alpha", 1.0, ["certify.mnist5k.alpha", "less than 1"]),
-    ("certify.mnist5k.alpha", -0.1, ["certify.mnist5k.alpha", "greater than 0"]),
+    ("certify.mnist5k.alpha", 0.0, ["certify.mnist5k.alpha: must be a number between 0 and 1"]),
+    ("certify.mnist5k.alpha", 1.0, ["certify.mnist5k.alpha: must be a number between 0 and 1"]),
+    ("certify.mnist5k.alpha", -0.1, ["certify.mnist5k.alpha: must be a number between 0 and 1"]),
     ("certify.mnist5k.n", 9, ["certify.mnist5k", "n = 9 is too small", "alpha = 0.001", "at least 10 is needed"]),
     ("certify.mnist5k.n", 0, ["certify.mnist5k.n", "greater than or equal to 1"]),
     ("certify.mnist5k.n", 1000.5, ["certify.mnist5k.n", "integer", "1000.5"]),
     ("certify.mnist5k.n0", 0, ["certify.mnist5k.n0", "greater than or equal to 1"]),
     ("certify.mnist5k.k", [300, 1501], ["certify.mnist5k.k: 1501 is beyond search.mnist5k.k_max = 1500"]),
-    ("certify.mnist5k.k", [900, 300], ["certify.mnist5k.k must be increasing, got [900, 300]"]),
+    ("certify.mnist5k.k", [900, 300], ["certify.mnist5k.k: must be increasing, got [900, 300]"]),
     ("certify.mnist5k.k", [0], ["certify.mnist5k.k.0", "greater than or equal to 1"]),
     ("certify.mnist5k.k", [], ["certify.mnist5k.k", "at least 1 item"]),
     ("search.mnist5k.k_max", 0, ["search.mnist5k.k_max", "greater than or equal to 1"]),
@@ -157,7 +157,7 @@ MISTAKES: list[tuple[str, object, list[str]]] = [
     ("search.mnist5k", 5, ["search.mnist5k"]),
     ("train.mnist5k.cohen.branch_epoch", None, ["mnist5k.cohen", "branch_epoch"]),  # a branch at the end leaves nothing to fine-tune
     ("train.mnist5k.cohen.branch_epoch", 15, ["mnist5k.cohen", "branch_epoch"]),
-    ("finetune.mnist5k.cohen.step.sigma_max", 0.5, ["finetune.mnist5k.cohen", "sigma_max"]),  # training starts at sigma 1.00
+    ("finetune.mnist5k.cohen.step.sigma_max", 0.5, ["finetune.mnist5k.cohen.step", "[0.001, 0.5]"]),  # training starts at sigma 1.00
 ]
 
 
@@ -299,7 +299,7 @@ def test_the_flags_of_every_part_of_the_shipped_config_are_accepted(captured: di
         assert run in captured["finetune"] and own.step in captured["finetune"]
     assert ddrs_cli(*SIGMA_WORDS, *flags(settings.search["mnist5k"]).split())[0] == 0
     assert settings.search["mnist5k"] in captured["search"]
-    sampling = settings.certify["mnist5k"].sampling()
+    sampling = settings.certify["mnist5k"].sampling(100)
     assert ddrs_cli(*CERTIFY_WORDS, *flags(sampling).split())[0] == 0
     assert sampling in captured["certify"]
 

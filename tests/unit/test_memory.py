@@ -158,7 +158,7 @@ def test_remember_keeps_a_certified_log(mnist5k: Path, tmp_path: Path):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()  # every score is 0: class 0 wins every vote
-    facts = {"architecture": "small_cnn", "shape": [1, 28, 28], "classes": 10, "method": "cohen", "regime": "fs"}
+    facts = {"architecture": "small_cnn", "shape": [1, 28, 28], "classes": 10, "method": "cohen", "regime": "fs", "sigma": 0.25, "noise": "gaussian"}
     save_model(tmp_path / "model.safetensors", model, facts)
     settings, runtime = SampleSettings(n0=10, n=50, alpha=0.01), Runtime(scratch=tmp_path / "scratch")
     log = tmp_path / "log.tsv"

@@ -28,8 +28,11 @@ save_model(sys.argv[1], model, {"architecture": "small_cnn", "shape": [1, 28, 28
 """
 
 
+ORIGIN = {"method": "cohen", "regime": "fs", "sigma": 0.25, "noise": "gaussian"}
+
+
 def facts_of(architecture: str, classes: int = 10) -> dict:
-    return {"architecture": architecture, "shape": list(SHAPES[architecture]), "classes": classes, "sigma": 0.25, "note": "ä"}
+    return {"architecture": architecture, "shape": list(SHAPES[architecture]), "classes": classes, **ORIGIN, "note": "ä"}
 
 
 def exercised(architecture: str, classes: int = 10) -> nn.Module:
@@ -232,5 +235,5 @@ def test_an_unknown_device_is_one_line():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 def test_a_device_that_the_machine_lacks_is_one_line():
-    with pytest.raises(DdrsError, match="'cuda:0': this machine has no usable CUDA device"):
+    with pytest.raises(DdrsError, match="'cuda:0': this machine has 0 usable CUDA devices"):
         resolve_device("cuda:0")

@@ -379,11 +379,11 @@ def test_a_smaller_k_max_gives_the_same_sigmas_up_to_it(sigma_file: Path, traine
     short = run_search(trained, small_mnist, tmp_path, settings=SEARCH.model_copy(update={"k_max": 5}))
     indices = np.arange(6) * 5
     for k in (0, 3, 5):
-        assert read_sigmas(short, k, indices) == read_sigmas(sigma_file, k, indices)
+        assert read_sigmas(short, k, indices, {}) == read_sigmas(sigma_file, k, indices, {})
 
 
 def test_read_sigmas_gives_float32_values_and_sigma0(sigma_file: Path):
-    found, sigma0 = read_sigmas(sigma_file, 12, np.array([0, 25]))
+    found, sigma0 = read_sigmas(sigma_file, 12, np.array([0, 25]), {})
     assert sigma0 == 0.25 and set(found) >= {0, 25}
     assert all(np.float32(value) == value for value in found.values())
     table = pq.read_table(sigma_file).to_pandas().set_index(["idx", "K"])["sigma_star"]
@@ -404,13 +404,13 @@ def test_the_search_says_what_changed_class_and_hit_a_bound(trained: Path, small
 @pytest.mark.parametrize("k", [13, 1000, -1])
 def test_a_step_beyond_the_trajectory_is_one_line(k: int, sigma_file: Path):
     with pytest.raises(DdrsError, match=f"has no step K = {k}; it holds 0 to 12") as error:
-        read_sigmas(sigma_file, k, np.array([0]))
+        read_sigmas(sigma_file, k, np.array([0]), {})
     assert str(sigma_file) in str(error.value) and "\n" not in str(error.value)
 
 
 def test_an_image_without_sigma_is_one_line(sigma_file: Path):
     with pytest.raises(DdrsError, match=r"has no sigma for idx 3 \(2 of 4 images are missing\)") as error:
-        read_sigmas(sigma_file, 12, np.array([0, 3, 5, 7]))
+        read_sigmas(sigma_file, 12, np.array([0, 3, 5, 7]), {})
     assert str(sigma_file) in str(error.value)
 
 
@@ -442,7 +442,7 @@ def damaged(path: Path, kind: str, tmp_path: Path) -> Path:
 def test_a_damaged_sigma_file_is_one_line(kind: str, sigma_file: Path, tmp_path: Path):
     path = damaged(sigma_file, kind, tmp_path)
     with pytest.raises(DdrsError) as error:
-        read_sigmas(path, 12, np.array([0]))
+        read_sigmas(path, 12, np.array([0]), {})
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 

@@ -142,7 +142,7 @@ def test_a_resumed_run_still_leaves_the_branch_state(small_mnist: Path, fs_run: 
     """A workflow engine deletes the outputs of a job that failed; the partial file, which it does not know, is beyond the branch epoch."""
     with pytest.raises(KilledError):
         train_fs(small_mnist, tmp_path, say=killed_after(2))
-    (tmp_path / "fs.branch.pt").unlink()
+    assert not (tmp_path / "fs.branch.pt").exists()
     train_fs(small_mnist, tmp_path)
     assert (tmp_path / "fs.branch.pt").read_bytes() == (fs_run / "fs.branch.pt").read_bytes()
 
@@ -163,7 +163,7 @@ def test_a_corrupt_state_file_is_named(damage: bytes | str, small_mnist: Path, f
     data = (fs_run / "fs.branch.pt").read_bytes()
     branch.write_bytes(damage if isinstance(damage, bytes) else data[: len(data) // 2])
     if damage == "of another run":
-        run = loop.start_run(build_model("small_cnn", (1, 28, 28), 10), 7, 0.25, SETTINGS, 0, torch.device("cpu"))
+        run = loop.start_run(build_model("small_cnn", (1, 28, 28), 10), 7, 0.25, SETTINGS, 0, torch.device("cpu"), "fs")
         loop.save_state(branch, run)
     with pytest.raises(DdrsError) as error:
         train_ds2(small_mnist, tmp_path, fs_run / "fs.safetensors", branch)
@@ -177,7 +177,7 @@ def test_a_state_file_that_would_run_code_is_not_loaded(fs_run: Path, tmp_path: 
             return (Path.touch, (tmp_path / "ran",))
 
     torch.save({"sigmas": torch.zeros(200), "model": Harmful()}, tmp_path / "state.pt")
-    run = loop.start_run(build_model("small_cnn", (1, 28, 28), 10), 200, 0.25, SETTINGS, 0, torch.device("cpu"))
+    run = loop.start_run(build_model("small_cnn", (1, 28, 28), 10), 200, 0.25, SETTINGS, 0, torch.device("cpu"), "fs")
     with pytest.raises(DdrsError, match="not a readable training state"):
         loop.load_state(tmp_path / "state.pt", run)
     assert not (tmp_path / "ran").exists()
@@ -256,7 +256,7 @@ def recorded_run(regime: str, method: str, loss: dict, sigmas: torch.Tensor, ste
     labels = torch.arange(12) % 2
     settings = TrainSettings(epochs=epochs, batch_size=5, loss=loss)
     model = Constant()
-    run = loop.start_run(model, 12, 0.5, settings, 0, torch.device("cpu"))
+    run = loop.start_run(model, 12, 0.5, settings, 0, torch.device("cpu"), regime)
     run.sigmas = sigmas.clone()
     loop.train(run, images, labels, method, regime, settings, step, Ones(), lambda run: None, quiet)
     return run, images

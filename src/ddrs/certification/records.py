@@ -35,7 +35,7 @@ def round_down(value: float, digits: int) -> str:
     nearest = f"{value:.{digits}f}"
     if float(nearest) <= value:
         return nearest
-    return str(Decimal(float(value)).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_FLOOR))
+    return f"{Decimal(float(value)).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_FLOOR):f}"
 
 
 def format_sigma(sigma: float) -> str:

@@ -72,6 +72,8 @@ def certify(
     done = resume_lines(partial, str(constant["digest"]))
     if done:
         say(f"resuming: {len(done)} images are in {partial}")
+    elif times is not None:
+        times.unlink(missing_ok=True)
     left = [int(i) for i in indices if int(i) not in done]
     x = torch.tensor(as_float(part.images[left]))
     each = certify_each(
@@ -87,7 +89,7 @@ def certify(
         example_ids=left,
         batch_size=batch_size,
     )
-    last = time.perf_counter()
+    begun = last = time.perf_counter()
     with open(partial, "a", encoding="utf-8") as file:
         for number, (i, found) in enumerate(zip(left, each, strict=True), start=len(indices) - len(left) + 1):
             label = int(part.labels[i])
@@ -108,7 +110,8 @@ def certify(
             seconds, last = time.perf_counter() - last, time.perf_counter()
             _append_time(times, i, seconds)
             if number % max(1, len(indices) // 10) == 0 or number == len(indices):
-                say(f"{number}/{len(indices)} images, {(len(indices) - number) * seconds:.0f} s left")
+                remaining = (last - begun) / (number - len(indices) + len(left)) * (len(indices) - number)
+                say(f"{number}/{len(indices)} images, {remaining:.0f} s left")
     write_text(out, "\n".join([header, *(done[int(i)] for i in indices)]) + "\n")
     partial.unlink()
     write_sidecar(runtime.sidecar, made, {"model": str(model), "data": str(data), "sigmas": str(sigmas)}, started, str(device))
