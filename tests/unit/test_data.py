@@ -455,3 +455,18 @@ def test_as_float_maps_0_to_255_onto_0_to_1_exactly_in_float32():
     assert values[0] == 0.0 and values[255] == 1.0
     assert np.all(np.diff(values) > 0)
     assert np.array_equal(values, (np.arange(256) / 255).astype(np.float32))
+
+
+def test_debians_fashion_mnist_works_as_it_is(tmp_path: Path):
+    """All of Fashion-MNIST from the files of Debian's dataset-fashion-mnist, where that package is installed (CI installs it)."""
+    folder = Path("/usr/share/datasets/fashion-mnist")
+    if not folder.is_dir():
+        pytest.skip("Debian's dataset-fashion-mnist is not installed")
+    splits = fetch("fashion_mnist", tmp_path / "manifest.json", folder)["splits"]
+    assert splits["test"]["count"] == 10_000
+    assert (
+        splits["train"]["count"] + splits["validation"]["count"]
+        == 60_000 - splits["train"]["dropped_duplicates"] - splits["validation"]["dropped_duplicates"]
+    )
+    test = load_split(tmp_path / "manifest.json", "test")
+    assert np.bincount(test.labels).tolist() == [1000] * 10

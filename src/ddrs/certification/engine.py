@@ -52,11 +52,12 @@ def certify(
     different inputs consistent (see `Memory`). Floating-point effects of adding noise are ignored.
 
     model: maps (batch, ...) float32 to (batch, classes) scores; run in eval mode and left as it was. x: one image (C, H, W) or
-    vector (d,), or a batch of them, values in [0, 1] for images. sigma: noise scale (lambda for uniform noise), one or one per image,
-    rounded to float32 before use. n0 samples pick the class; n fresh ones estimate its probability. seed, split, example_ids: what
-    keys each image's noise; the id is by default a digest of the image, never its place in the batch: an image gets the same samples alone and in any
-    batch. batch_size: samples per forward pass (default 100 on the CPU, 1000 elsewhere), always padded to that shape, so that results
-    depend on nothing else. Errors: DdrsError for arguments out of range or a model that returns NaN or another shape.
+    vector (d,), or a batch of them, values in [0, 1] for images. sigma: noise scale (lambda for uniform noise), one or one per
+    image, rounded to float32 before use. n0 samples pick the class; n fresh ones estimate its probability. seed, split,
+    example_ids: what keys each image's noise; the id is by default a digest of the image, never its place in the batch: an image
+    gets the same samples alone and in any batch. batch_size: samples per forward pass (default 100 on the CPU, 1000 elsewhere),
+    always padded to that shape, so that results depend on nothing else. Errors: DdrsError for arguments out of range or a model
+    that returns NaN or another shape.
     Source: Cohen et al. (2019), CERTIFY; uniform noise: Yang et al. (2020).
     """
     single, images = as_batch(x)

@@ -1,0 +1,33 @@
+"""The README's own words: its Python block runs, and each of its snakemake lines names targets that exist."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from running import ROOT, snakemake
+
+README = (ROOT / "README.md").read_text()
+
+
+def test_python_block_runs_on_a_trained_model(tiny: Path) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    done = subprocess.run([sys.executable, "-c", block], cwd=tiny, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"-?\d+ [\d.]+ -> [\d.]+ -?\d+ [\d.]+ -> -?\d+ [\d.]+\n", done.stdout), done.stdout
+
+
+def test_snakemake_lines_name_real_targets(tmp_path: Path) -> None:
+    lines = [shlex.split(line, comments=True) for line in re.findall(r"^snakemake --cores 8 .+$", README, re.M)]
+    assert len(lines) >= 4
+    for words in lines:
+        snakemake("-n", *words[1:], folder=tmp_path, config=None)
+
+
+def test_envelope_line_reads_the_logs(tiny: Path) -> None:
+    (line,) = re.findall(r"^ddrs envelope .+$", README, re.M)
+    logs = sorted((tiny / "results/certificates/mnist5k/test/smoothadv/fs").glob("*.tsv"))
+    words = [word for word in shlex.split(line)[1:] if not word.endswith("*.tsv")]
+    done = subprocess.run([sys.executable, "-m", "ddrs.cli", *words, *map(str, logs)], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[0] == "log,0.25,0.5,0.75,acr" and done.stdout.splitlines()[-1].startswith("envelope,")
