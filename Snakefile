@@ -24,13 +24,12 @@ include: "workflow/rules/figures.smk"
 
 
 localrules:
-    all,
+    paper,
     models,
     certificates,
-    paper,
 
 
-rule all:
+rule paper:
     default_target: True
     input:
         expand("results/{table}.{form}", table=settings.tables, form=["csv", "md", "tex"]),
@@ -46,8 +45,3 @@ rule certificates:
     input:
         every("results/certificates/{dataset}/test/{method}/fs/sigma_{sigma}.tsv"),
         every("results/memory/{dataset}/test/{method}/{row}/sigma_{sigma}.K_{K}.tsv", row=["ds", "ds2"]),
-
-
-rule paper:
-    input:
-        rules.all.input,

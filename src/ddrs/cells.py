@@ -13,7 +13,10 @@ from ddrs.files import write_text
 from ddrs.provenance import digest, file_digest
 from ddrs.published import IMAGES, SOURCE, published
 
-INTERVAL = "95 % bootstrap over images, the choice of sigma and K redone in each replicate; optimistic, and without the variance of training"
+INTERVAL = (
+    "95 % bootstrap over images, the choice of sigma and K redone in each replicate, at least the Clopper-Pearson interval; "
+    "optimistic, and without the variance of training"
+)
 FACTS = ("dataset", "split", "n0", "n", "alpha", "noise", "seed")
 
 
@@ -30,6 +33,9 @@ def write_cells(paths: Sequence[Path], table: str, label: str, radii: Sequence[f
     for log in logs:
         if log.constant("method") != label:
             raise DdrsError(f"{log.name}: is of row {log.constant('method')}, not {label}")
+        if ("memory" in log.table) != (row_of(label) != "fs"):
+            state = "never passed" if row_of(label) != "fs" else "has been through"
+            raise DdrsError(f"{log.name}: {state} the memory; rows ds and ds2 are of `ddrs remember`, rows of a fixed sigma are not")
     facts = {name: logs[0].constant(name) for name in FACTS}
     for log in logs[1:]:
         for name, value in facts.items():
@@ -95,11 +101,12 @@ def _verdict(value: float, interval: np.ndarray, paper: float | None, dataset: s
 
 
 def _memory_counts(logs: Sequence[Log]) -> dict[str, int] | None:
-    """What the memory passes of a row's logs did, summed; None for rows without memory."""
+    """How many passes of how many entries the memory made of a row's logs, and what they did in sum; None for rows without memory."""
     if any("memory" not in log.table for log in logs):
         return None
     changes = [change for log in logs for change in log.table["memory"]]
-    return {name: changes.count(name) for name in ("kept", "adopted", "shrunk", "repeated")}
+    counts = {name: changes.count(name) for name in ("kept", "adopted", "shrunk", "repeated")}
+    return {"passes": len(logs), "entries": len(logs[0].table), **counts}
 
 
 def row_of(label: str) -> str:

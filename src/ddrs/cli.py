@@ -5,6 +5,7 @@ torch, pandas and matplotlib are imported inside the verbs that need them, so th
 
 import errno
 import os
+import signal
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -13,9 +14,12 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
+from ddrs.architectures import ARCHITECTURES
 from ddrs.config import SampleSettings, SearchSettings, StepSettings, TrainSettings
 from ddrs.errors import DdrsError
 from ddrs.options import Runtime, with_settings
+from ddrs.sources import DATASETS
+from ddrs.training import METHODS
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=(__doc__ or "").split("\n")[0])
 
@@ -32,6 +36,7 @@ Radii = Annotated[str, typer.Option("--radii", help="radii, separated by commas"
 
 def main() -> None:
     """Run a verb; what a user did wrong, or a full disk, ends in one line and exit code 2."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # so that temporary files are removed
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads: several one-thread jobs share the cores
     try:
         sys.exit(app(standalone_mode=False) or 0)
@@ -44,7 +49,7 @@ def main() -> None:
     except DdrsError as error:
         sys.exit(_failed(str(error)))
     except OSError as error:
-        what = "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or str(error))
+        what = "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or " ".join(map(str, error.args)))
         sys.exit(_failed(f"{error.filename or 'while writing'}: {what}"))
 
 
@@ -59,7 +64,7 @@ def _say(line: str) -> None:
 
 @app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help="dataset: mnist5k, mnist, fashion_mnist or cifar10")],
+    name: Annotated[str, typer.Argument(help=f"dataset: {', '.join(DATASETS)}")],
     out: Annotated[Path, typer.Option("--out", help="manifest to write; the arrays are written beside it")],
     source: Annotated[Path | None, typer.Option("--source", help="folder with the dataset's own files, used instead of the network (read)")] = None,
     validation: Annotated[int, typer.Option("--validation", min=0, help="training images to hold out, where there is no validation split")] = 5000,
@@ -76,8 +81,8 @@ def fetch(
 def train(
     data: Data,
     out: Out,
-    method: Annotated[str, typer.Option("--method", help="training loss: cohen or smoothadv")],
-    architecture: Annotated[str, typer.Option("--architecture", help="network: small_cnn or resnet18")],
+    method: Annotated[str, typer.Option("--method", help=f"training loss: {', '.join(METHODS)}")],
+    architecture: Annotated[str, typer.Option("--architecture", help=f"network: {', '.join(ARCHITECTURES)}")],
     sigma: Annotated[float, typer.Option("--sigma", help="noise scale, in units of the [0,1] pixel scale")],
     settings: TrainSettings,
     runtime: Runtime,
@@ -158,6 +163,8 @@ def remember(
     """Pass logs through the memory (Algorithm 3), each on its own, in ascending idx. Writes logs of the same names into --out-dir."""
     from ddrs.memory import remember
 
+    if len({log.name for log in logs}) != len(logs):
+        raise DdrsError("remember: two logs have the same file name, and so the same place in --out-dir")
     for log in logs:
         counts = remember(log, data, out_dir / log.name)
         _say(f"{log.name}: {sum(counts.values())} entries: " + ", ".join(f"{count} {change}" for change, count in counts.items()))

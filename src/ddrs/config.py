@@ -5,7 +5,6 @@ Importing this loads no torch.
 
 import difflib
 import json
-import math
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ddrs.architectures import ARCHITECTURES
+from ddrs.certification.bounds import check_n
 from ddrs.errors import DdrsError
 from ddrs.registry import load as load_registered
 from ddrs.sources import DATASETS
@@ -127,7 +127,6 @@ class DatasetSettings(Section):
     sigmas: Annotated[list[Sigma], Increasing] = Field(min_length=1, description="training sigmas, each also the start of the sigma search")
     radii: Annotated[list[Radius], Increasing] = Field(min_length=1, description="radius columns of the tables, increasing")
     images: dict[Literal["validation", "test"], Count] = Field(description="how many images of a split are certified, evenly spaced")
-    validation: int = Field(5000, ge=0, description="training images held out, where the dataset has no validation split of its own")
     source: str | None = Field(None, description="folder with the dataset's own files, used instead of the network")
 
 
@@ -228,10 +227,7 @@ class SampleSettings(Section):
 
     @model_validator(mode="after")
     def _n_can_certify(self) -> Self:
-        # alpha^(1/n) > 1/2, or not even n votes out of n certify anything
-        if math.log(self.alpha) / self.n <= math.log(0.5):
-            least = math.floor(math.log(self.alpha) / math.log(0.5)) + 1
-            raise ValueError(f"n = {self.n} is too small to certify anything at alpha = {self.alpha:g}; at least {least} is needed")
+        check_n(self.n, self.alpha)
         return self
 
 

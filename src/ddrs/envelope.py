@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ddrs.certification.bounds import lower_confidence_bound
 from ddrs.certification.records import Log, read_log
 from ddrs.errors import DdrsError
 
@@ -27,7 +28,8 @@ class Envelope:
 
     accuracy, chosen: (radii,), the largest certified accuracy and the index of the first log that has it. acr, acr_chosen: the same for
     the ACR. accuracy_interval (radii, 2), acr_interval (2,): 95 % percentile bootstrap over images that redoes the choice in each
-    replicate. They are optimistic: the choice was made on the same images. acr_oracle: mean over images of the best radius
+    replicate, that of a share widened to at least its Clopper-Pearson interval.
+    Optimistic: the choice was made on the same images. acr_oracle: mean over images of the best radius
     over the logs; not a classifier.
     """
 
@@ -48,8 +50,13 @@ def envelope(logs: Sequence[Log], radii: Sequence[float], replicates: int = 1000
     images = scores.shape[1]
     weights = np.random.Generator(np.random.Philox(key=seed)).multinomial(images, np.full(images, 1 / images), size=replicates) / images
     replicated = np.stack([(weights @ of_radius.T).max(1) for of_radius in hits])
-    interval = np.quantile(replicated, (0.025, 0.975), axis=1).T
     accuracy, acr = hits.mean(2), scores.mean(1)
+    low, high = np.quantile(replicated, (0.025, 0.975), axis=1)
+    best = np.rint(accuracy.max(1) * images).astype(int)
+    # near 0 and 1 the bootstrap collapses: never narrower than the exact interval of the chosen configuration
+    exact_low = lower_confidence_bound(best, images, 0.025)
+    exact_high = 1 - np.asarray(lower_confidence_bound(images - best, images, 0.025))
+    interval = np.stack([np.minimum(low, exact_low), np.maximum(high, exact_high)], axis=1)
     return Envelope(
         accuracy=accuracy.max(1),
         chosen=accuracy.argmax(1),

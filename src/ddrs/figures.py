@@ -14,10 +14,9 @@ from ddrs.errors import DdrsError
 from ddrs.files import write_bytes
 
 matplotlib.use("Agg")
-matplotlib.rcParams["svg.hashsalt"] = "ddrs"
-import matplotlib.pyplot as plt  # noqa: E402
-from matplotlib.artist import Artist  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
+import matplotlib.pyplot as plt
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 
 # the paper's order of curves; colours that stay apart in print and for colour-blind readers (Okabe and Ito)
 STYLES = {"fs": ("#000000", "--"), "ds": ("#0072B2", "-"), "ds2": ("#D55E00", "-")}

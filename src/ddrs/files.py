@@ -1,7 +1,6 @@
 """Files that are either whole or absent: every output is written beside its place and renamed onto it."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,18 +9,29 @@ from ddrs.errors import DdrsError
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Make an OSError inside the block name `path`, as errors of writing to an open file do not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
+@contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it onto `path` if the block ends well, else remove it."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())  # or a power loss could leave the new name on an empty file
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())  # or a power loss could leave the new name on an empty file
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -34,13 +44,6 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path`, atomically."""
     with atomic(path) as temporary:
         temporary.write_bytes(data)
-
-
-def publish(partial: Path, path: Path) -> None:
-    """Move a finished partial file onto its output, atomically even across file systems."""
-    with atomic(path) as temporary:
-        shutil.copyfile(partial, temporary)
-    Path(partial).unlink()
 
 
 def require(path: Path, what: str) -> Path:

@@ -19,7 +19,8 @@ class Memory:
 
     Guarantee, by construction and at no failure probability: for every stored entry, each *later* query strictly inside its ball
     gets the entry's class. Nothing is promised about correctness, about queries made earlier, or about another order of arrival; a
-    restart must reload every entry. Invariant: balls of different classes are disjoint (an abstention is a class of its own, radius 0).
+    restart must reload every entry. Invariant, up to float64 rounding of the
+    distances: balls of different classes are disjoint (an abstention is a class of its own, radius 0).
 
     norm: "l2" for certificates of Gaussian noise, "l1" for uniform noise. Distances are float64 between float32 inputs. Time and space
     per insert are O(entries * d). Source: the paper, Section 3.5 and Algorithm 3; containment is looked at before overlap.
@@ -92,6 +93,8 @@ class Memory:
             raise DdrsError(f"memory: radius {radius}: must be a finite number >= 0")
         if label < ABSTAIN:
             raise DdrsError(f"memory: label {label}: must be a class or {ABSTAIN}")
+        if int(label) != label:
+            raise DdrsError(f"memory: label {label}: must be an integer")
         if label == ABSTAIN and radius != 0:
             raise DdrsError(f"memory: radius {radius} of an abstention: must be 0")
         return values.astype(np.float64), values.tobytes()
@@ -116,6 +119,10 @@ def remember(log: Path, data: Path, out: Path) -> dict[str, int]:
     happened. Errors: DdrsError if the log does not say its dataset and noise, or the data is another.
     """
     table = read_log(log).table.sort_values("idx")
+    if "memory" in table:
+        raise DdrsError(f"{log}: has been through the memory already")
+    if out.exists() and out.samefile(log):
+        raise DdrsError(f"{log}: would be overwritten by what the memory makes of it; give another folder")
     missing = [name for name in COLUMNS if name not in table]
     if missing:
         raise DdrsError(f"{log}: lacks the column {missing[0]!r}, which the memory needs")

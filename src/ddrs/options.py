@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 class Runtime(Section):
-    """How a step runs; nothing here changes its result."""
+    """How a step runs. No setting of the experiment; but training bytes depend on the threads, and a GPU draws other noise than a CPU."""
 
-    threads: int = Field(1, ge=1, description="CPU threads (training bytes depend on them)")
+    threads: int = Field(1, ge=1, description="CPU threads")
     device: str = Field("cpu", description="cpu, cuda or cuda:N")
     scratch: Path = Field(Path("scratch"), description="folder for partial files, from which a killed step resumes")
     sidecar: Path | None = Field(None, description="JSON to write with commit, versions, device and time")

@@ -5,6 +5,7 @@ A new dataset is one function that returns its pools and one line in DATASETS.
 
 import gzip
 import hashlib
+import io
 import json
 import pickle
 import shutil
@@ -20,7 +21,7 @@ import numpy as np
 
 from ddrs.data import SPLITS
 from ddrs.errors import DdrsError
-from ddrs.files import atomic
+from ddrs.files import atomic, naming
 from ddrs.provenance import file_digest
 
 
@@ -187,8 +188,10 @@ def _write(name: str, out: Path, pools: dict[str, Pool], dropped: dict[str, int]
             for part, array in (("images", pools[split].images), ("labels", pools[split].labels)):
                 path = out.parent / f"{split}.{part}.npy"
                 temporary = stack.enter_context(atomic(path))
-                with open(temporary, "wb") as file:
-                    np.save(file, np.ascontiguousarray(array))
+                content = io.BytesIO()
+                np.save(content, np.ascontiguousarray(array))
+                with naming(path):
+                    temporary.write_bytes(content.getbuffer())
                 splits[split][part] = {"file": path.name, "sha256": file_digest(temporary)}
         manifest = {"dataset": name, "shape": list(DATASETS[name].shape), "classes": DATASETS[name].classes, "splits": splits}
         manifest_file.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")

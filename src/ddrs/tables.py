@@ -62,11 +62,11 @@ def _caption(cells: Sequence[dict]) -> str:
     parts.append("Each cell is the best over sigma (and K for DS), chosen on the same test images as in the paper: optimistic.")
     if any(cell["memory"] for cell in cells):
         parts.append(
-            "DS rows certify the stateful classifier that answers from its memory first: consistent with later queries by construction, "
-            "not correct, and not consistent with earlier ones."
+            "DS rows certify the stateful classifier that answers from its memory first. That promises consistency with later queries, by "
+            "construction; it promises nothing about correctness or about earlier queries."
         )
     return " ".join(parts)
 
 
 def _counts(memory: dict[str, int]) -> str:
-    return f"{sum(memory.values())} entries, {memory['adopted']} adopted another class, {memory['shrunk']} shrank"
+    return f"{memory['passes']} passes of {memory['entries']} entries, {memory['adopted']} adopted another class, {memory['shrunk']} shrank"

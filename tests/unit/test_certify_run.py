@@ -20,7 +20,8 @@ from ddrs.data import as_float, load_split
 from ddrs.errors import DdrsError
 from ddrs.models import load_model, read_facts, save_model
 from ddrs.options import Runtime
-from ddrs.sigma.run import read_sigmas, search
+from ddrs.sigma.files import read_sigmas
+from ddrs.sigma.run import search
 
 SETTINGS = SampleSettings(n0=20, n=300, alpha=0.001)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ddrs.errors import DdrsError
-from ddrs.files import atomic, publish, require, write_bytes, write_text
+from ddrs.files import atomic, require, write_bytes, write_text
 
 needs_full_device = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 
@@ -67,24 +67,6 @@ def test_folders_are_made(tmp_path: Path):
 def test_text_is_utf8_with_the_line_ends_given(tmp_path: Path):
     write_text(tmp_path / "file", "σ\n")
     assert (tmp_path / "file").read_bytes() == b"\xcf\x83\n"
-
-
-def test_publish_moves_a_file_also_into_a_new_folder(tmp_path: Path):
-    (tmp_path / "partial").write_bytes(b"data")
-    publish(tmp_path / "partial", tmp_path / "out" / "file")
-    assert (tmp_path / "out" / "file").read_bytes() == b"data"
-    assert not (tmp_path / "partial").exists() and len(list((tmp_path / "out").iterdir())) == 1
-
-
-@needs_full_device
-def test_publish_onto_a_full_disk_keeps_the_partial_file(old: Path):
-    partial = old.with_name("partial")
-    partial.write_text("new")
-    on_a_full_disk(old)
-    with pytest.raises(OSError, match="No space left"):
-        publish(partial, old)
-    assert old.read_text() == "old" and partial.read_text() == "new"
-    assert sorted(old.parent.iterdir()) == [old, partial]
 
 
 def test_require_gives_the_path_of_a_file_and_names_what_is_missing(old: Path):

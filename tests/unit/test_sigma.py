@@ -19,7 +19,8 @@ from ddrs.models import build_model, load_model, read_facts, save_model
 from ddrs.noise import NoiseStream, get_noise
 from ddrs.options import Runtime
 from ddrs.sigma import ascent
-from ddrs.sigma.run import read_sigmas, search
+from ddrs.sigma.files import read_sigmas
+from ddrs.sigma.run import search
 from tests.conftest import HalfSpace
 
 GAUSSIAN, UNIFORM = get_noise("gaussian"), get_noise("uniform")

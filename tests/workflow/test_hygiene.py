@@ -15,7 +15,7 @@ from ddrs.config import json_schema
 def test_lint_finds_nothing_but_the_missing_container(tmp_path: Path) -> None:
     text = snakemake("--lint", folder=tmp_path, check=False).stderr
     findings = set(re.findall(r"^ +\* (.+?):?$", text, re.M))
-    assert findings <= {"Specify a conda environment or container for each rule."}
+    assert findings == {"Specify a conda environment or container for each rule."}
 
 
 def test_every_rule_has_log_and_benchmark() -> None:

@@ -16,6 +16,8 @@ rule certify:
         runtime=runtime,
         sidecar="logs/certify/{dataset}/{split}/{method}/fs/sigma_{sigma}",
         code=code("certify"),
+    message:
+        "Certify {wildcards.method} with sigma {wildcards.sigma} on {wildcards.dataset} {wildcards.split}"
     shell:
         "ddrs certify --model {input.model} --data {input.data} --sigma {wildcards.sigma} --out {output.log} {params.flags}"
         " {params.runtime} --sidecar {params.sidecar}.json --times {params.sidecar}.times.tsv > {log} 2>&1"
@@ -40,6 +42,8 @@ rule certify_data_dependent:
         runtime=runtime,
         sidecar="logs/certify/{dataset}/{split}/{method}/{row}/sigma_{sigma}.K_{K}",
         code=code("certify"),
+    message:
+        "Certify {wildcards.method}-{wildcards.row} from sigma {wildcards.sigma}, K = {wildcards.K}, on {wildcards.dataset} {wildcards.split}"
     shell:
         "ddrs certify --model {input.model} --data {input.data} --sigmas {input.sigmas} --k {wildcards.K} --out {output.log} {params.flags}"
         " {params.runtime} --sidecar {params.sidecar}.json --times {params.sidecar}.times.tsv > {log} 2>&1"

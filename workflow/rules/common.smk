@@ -1,3 +1,5 @@
+import shlex
+
 from ddrs import config as ddrs_config
 from ddrs.errors import DdrsError
 from ddrs.provenance import code_digest
@@ -12,26 +14,23 @@ FIGURES = {"3": "table1", "4": "table2"}  # a figure shows the rows of a table
 CERTIFICATES = "results/certificates/{dataset}/{split}/{method}"
 REGIME = {"ds": "fs", "ds2": "ds2"}  # which training a row of data-dependent certificates stands on
 MEMORY = "results/memory/{dataset}/{split}/{method}"
-CODE = {  # the modules whose code makes a step's result; a change of any of them reruns the step, a new method or dataset none
-    "fetch": ["sources.py", "data.py"],
-    "train": ["training/run.py", "training/loop.py", "architectures.py", "models.py", "noise.py", "data.py"],
-    "finetune": ["training/run.py", "training/loop.py", "architectures.py", "models.py", "noise.py", "data.py", "sigma/ascent.py"],
-    "sigma": ["sigma/run.py", "sigma/ascent.py", "architectures.py", "models.py", "noise.py", "data.py"],
+MODEL = ["architectures.py", "models.py", "noise.py", "data.py", "vision.py"]
+CODE = {  # the modules whose code makes a step's result; a change of any of them reruns the step, a new method none
+    "train": ["training/run.py", "training/loop.py", "sigma/ascent.py", *MODEL],
+    "finetune": ["training/run.py", "training/loop.py", "sigma/ascent.py", *MODEL],
+    "sigma": ["sigma/run.py", "sigma/ascent.py", *MODEL],
     "certify": [
         "certification/run.py",
         "certification/engine.py",
         "certification/bounds.py",
         "certification/records.py",
-        "sigma/run.py",
-        "architectures.py",
-        "models.py",
-        "noise.py",
-        "data.py",
+        "sigma/files.py",
+        *MODEL,
     ],
     "remember": ["memory.py", "certification/records.py", "data.py"],
-    "cells": ["cells.py", "envelope.py", "published/__init__.py", "published/tables.csv", "certification/records.py"],
+    "cells": ["cells.py", "envelope.py", "published/__init__.py", "published/tables.csv", "certification/bounds.py", "certification/records.py"],
     "table": ["tables.py", "cells.py", "envelope.py"],
-    "figure": ["figures.py", "envelope.py", "certification/records.py"],
+    "figure": ["figures.py", "cells.py", "envelope.py", "certification/records.py"],
 }
 
 
@@ -49,7 +48,7 @@ wildcard_constraints:
 
 
 def runtime(wildcards, threads):
-    """Flags that say how a job runs; no result depends on them, but the bytes of a training on its threads."""
+    """How a job runs, which is no part of the experiment. A result of another device stands until it is deleted or forced."""
     return f"--threads {threads} --device {settings.device}"
 
 
@@ -61,12 +60,9 @@ def code(step):
     return code_digest(*CODE[step])
 
 
-def train_code(wildcards):
+def method_code(wildcards):
+    """Of training, where each method is a file of its own."""
     return code_digest(*CODE["train"], f"training/{wildcards.method}.py")
-
-
-def finetune_code(wildcards):
-    return code_digest(*CODE["finetune"], f"training/{wildcards.method}.py")
 
 
 def train_flags(wildcards):
@@ -90,9 +86,10 @@ def branch_flag(wildcards, input):
     return f"--branch {input.branch}" if input.branch else ""
 
 
-def fetch_flags(wildcards):
-    own = settings.datasets[wildcards.dataset]
-    return f"--validation {own.validation}" + (f" --source {own.source}" if own.source else "")
+def source_flag(wildcards, threads):
+    """Where a dataset comes from. It is pinned by checksums wherever that is: taking `threads` keeps this from triggering a rerun."""
+    source = settings.datasets[wildcards.dataset].source
+    return f"--source {shlex.quote(source)}" if source else ""
 
 
 def search_flags(wildcards):
@@ -173,6 +170,32 @@ def every(pattern, **more):
         for dataset, method in sorted(shown)
         for path in expand(pattern, dataset=dataset, method=method, sigma=settings.sigma_texts(dataset), K=settings.certify[dataset].k, **more)
     ]
+
+
+def protocol(dataset):
+    """How a dataset's test images are certified, for captions."""
+    images = settings.datasets[dataset].images["test"]
+    sampling = settings.certify[dataset].sampling(images)
+    made = f"{images} test images, protocol fixed, n0 = {sampling.n0}, n = {sampling.n:,}, alpha = {sampling.alpha:g} per image"
+    return f"{dataset}: {made}, search up to K = {settings.search[dataset].k_max} with n = {settings.search[dataset].samples}."
+
+
+def caption(table):
+    """What a caption must say of a table or of the figure that shows its rows."""
+    if table not in settings.tables:
+        return ""
+    return " ".join([f"Method: {ddrs_config.TABLES[table]}.", *(protocol(dataset) for dataset in settings.tables[table])])
+
+
+def table_caption(wildcards):
+    return caption(wildcards.table)
+
+
+def figure_caption(wildcards):
+    return caption(FIGURES[wildcards.number])
+
+
+certified_datasets = [name for name in settings.datasets if name in settings.certify and name in settings.search]
 
 
 def shown_figures():

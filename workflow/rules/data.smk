@@ -1,3 +1,5 @@
+# Data is pinned: it is fetched once, and no change of code or config fetches it again. (Snakemake 9.27 would otherwise skip, in the run
+# that fetches, every other reason to rerun a step behind an ancient() input.)
 rule fetch:
     output:
         manifest="data/{dataset}/manifest.json",
@@ -7,7 +9,8 @@ rule fetch:
         "logs/benchmarks/fetch/{dataset}.tsv"
     retries: 2
     params:
-        flags=fetch_flags,
-        code=code("fetch"),
+        source=source_flag,
+    message:
+        "Fetch {wildcards.dataset}"
     shell:
-        "ddrs fetch {wildcards.dataset} --out {output.manifest} {params.flags} > {log} 2>&1"
+        "ddrs fetch {wildcards.dataset} --out {output.manifest} {params.source} > {log} 2>&1"

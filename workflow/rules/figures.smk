@@ -9,6 +9,9 @@ rule figure:
     benchmark:
         "logs/benchmarks/figures/figure{number}.tsv"
     params:
+        caption=figure_caption,
         code=code("figure"),
+    message:
+        "Draw figure {wildcards.number}"
     shell:
         "ddrs figure {input.logs} --pdf {output.pdf} --png {output.png} > {log} 2>&1"

@@ -1,5 +1,5 @@
 # K is a list per dataset, and so is the output of one job: hence a rule per dataset.
-for name in settings.datasets:
+for name in certified_datasets:
 
     rule:
         name:
@@ -16,5 +16,7 @@ for name in settings.datasets:
         params:
             folder=subpath(output[0], parent=True),
             code=code("remember"),
+        message:
+            "Pass {wildcards.method}-{wildcards.row} from sigma {wildcards.sigma} through the memory"
         shell:
             "ddrs remember {input.logs} --data {input.data} --out-dir {params.folder} > {log} 2>&1"

@@ -16,6 +16,8 @@ rule sigma:
         runtime=runtime,
         sidecar="logs/sigma/{dataset}/{split}/{method}/{regime}/sigma_{sigma}",
         code=code("sigma"),
+    message:
+        "Search sigma per image: {wildcards.method} {wildcards.regime} from {wildcards.sigma} on {wildcards.dataset} {wildcards.split}"
     shell:
         "ddrs sigma --model {input.model} --data {input.data} --out {output.sigmas}"
         " {params.flags} {params.runtime} --sidecar {params.sidecar}.json > {log} 2>&1"

@@ -1,5 +1,5 @@
 # The radii are a list per dataset, and so is the output of one job: hence a rule per dataset.
-for name in settings.datasets:
+for name in certified_datasets:
 
     rule:
         name:
@@ -17,6 +17,8 @@ for name in settings.datasets:
             folder=subpath(output[0], parent=True),
             seed=settings.seed,
             code=code("cells"),
+        message:
+            "Cells of {wildcards.table}, row {wildcards.label}"
         shell:
             "ddrs cell {input.logs} --table {wildcards.table} --label {wildcards.label} --radii {params.radii}"
             " --out-dir {params.folder} --seed {params.seed} > {log} 2>&1"
@@ -34,6 +36,9 @@ rule table:
     benchmark:
         "logs/benchmarks/tables/{table}.tsv"
     params:
+        caption=table_caption,
         code=code("table"),
+    message:
+        "Assemble {wildcards.table}"
     shell:
         "ddrs table {input.cells} --csv {output.csv} --md {output.md} --tex {output.tex} > {log} 2>&1"

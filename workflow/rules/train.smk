@@ -15,7 +15,9 @@ rule train:
         flags=train_flags,
         runtime=runtime,
         sidecar="logs/train/{dataset}/{method}/fs/sigma_{sigma}",
-        code=train_code,
+        code=method_code,
+    message:
+        "Train {wildcards.method} on {wildcards.dataset} with sigma {wildcards.sigma}"
     shell:
         "ddrs train --data {input.data} --method {wildcards.method} --sigma {wildcards.sigma} --out {output.model}"
         " --branch-out {output.branch} {params.flags} {params.runtime} --sidecar {params.sidecar}.json > {log} 2>&1"
@@ -40,7 +42,9 @@ rule finetune:
         branch=branch_flag,
         runtime=runtime,
         sidecar="logs/train/{dataset}/{method}/ds2/sigma_{sigma}",
-        code=finetune_code,
+        code=method_code,
+    message:
+        "Train {wildcards.method} on {wildcards.dataset} with a sigma per example from {wildcards.sigma} (DS2)"
     shell:
         "ddrs finetune --data {input.data} --model {input.model} {params.branch} --out {output.model}"
         " {params.flags} {params.runtime} --sidecar {params.sidecar}.json > {log} 2>&1"

@@ -59,4 +59,4 @@ def check_n(n: int, alpha: float) -> None:
         raise DdrsError(f"n = {n!r}: must be an integer")
     least = smallest_n(alpha)
     if n < least:
-        raise DdrsError(f"n = {n}: too small to certify anything at alpha = {alpha:g}; at least {least} is needed")
+        raise DdrsError(f"n = {n} is too small to certify anything at alpha = {alpha:g}; at least {least} is needed")

@@ -115,6 +115,16 @@ def _problem(line: str, header: list[str], fields: dict[str, str]) -> str | None
     for name in ("radius", *(name for name in ("sigma", "p_lower") if name in fields)):
         if not re.fullmatch(NUMBER, fields[name]) or not np.isfinite(float(fields[name])):
             return f"{name} = {fields[name]!r} is not a finite number >= 0"
+    for name in {"n0", "n", "n_top", "seed"} & fields.keys():
+        if not re.fullmatch(r"[0-9]+", fields[name]):
+            return f"{name} = {fields[name]!r} is not an integer >= 0"
+    if not re.fullmatch(r"[0-9]*", fields.get("K", "")):
+        return f"K = {fields['K']!r} is neither empty nor an integer"
+    for name in {"alpha", "sigma0"} & fields.keys():
+        if not re.fullmatch(NUMBER, fields[name]) or not 0 < float(fields[name]) < (1 if name == "alpha" else np.inf):
+            return f"{name} = {fields[name]!r} is out of range"
+    if "n" in fields and int(fields.get("n_top", 0)) > int(fields["n"]):
+        return f"n_top = {fields['n_top']} is above n = {fields['n']}"
     if fields["correct"] == "1" and (fields["predict"] != fields["label"] or int(fields["predict"]) == ABSTAIN):
         return f"correct = 1, but predict = {fields['predict']} and label = {fields['label']}"
     if int(fields["predict"]) == ABSTAIN and float(fields["radius"]) > 0:

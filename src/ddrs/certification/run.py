@@ -13,11 +13,11 @@ from ddrs.certification.records import COLUMNS, format_line, resume_lines
 from ddrs.config import SampleSettings
 from ddrs.data import as_float, load_split
 from ddrs.errors import DdrsError
-from ddrs.files import write_text
+from ddrs.files import naming, write_text
 from ddrs.noise import check_sigma, get_noise
 from ddrs.options import Runtime, prepare
-from ddrs.provenance import digest, file_digest, write_sidecar
-from ddrs.sigma.run import read_sigmas
+from ddrs.provenance import code_digest, digest, file_digest, write_sidecar
+from ddrs.sigma.files import read_sigmas
 
 
 def certify(
@@ -49,7 +49,8 @@ def certify(
     indices = part.subset(images)
     if sigma is not None:
         check_sigma(sigma)
-        scale, sigma0, row = {int(i): sigma for i in indices}, sigma, "fs"
+        # a fixed sigma on a model of per-example training is no row of the paper
+        scale, sigma0, row = {int(i): sigma for i in indices}, sigma, "fs" if facts["regime"] == "fs" else "ds2-fixed"
     else:
         assert sigmas is not None and k is not None
         scale, sigma0 = read_sigmas(sigmas, k, indices, {"model": file_digest(model), "data": part.digest, "split": split})
@@ -68,7 +69,8 @@ def certify(
         "digest": digest(made),
     }
     header = "\t".join(COLUMNS)
-    partial = runtime.scratch / f"certify-{constant['digest']}.tsv"
+    code = code_digest("certification", "sigma/files.py", "architectures.py", "models.py", "noise.py", "data.py")
+    partial = runtime.scratch / f"certify-{digest([constant['digest'], code])}.tsv"
     done = resume_lines(partial, str(constant["digest"]))
     if done:
         say(f"resuming: {len(done)} images are in {partial}")
@@ -90,7 +92,7 @@ def certify(
         batch_size=batch_size,
     )
     begun = last = time.perf_counter()
-    with open(partial, "a", encoding="utf-8") as file:
+    with naming(partial), open(partial, "a", encoding="utf-8") as file:
         for number, (i, found) in enumerate(zip(left, each, strict=True), start=len(indices) - len(left) + 1):
             label = int(part.labels[i])
             fields = {
@@ -122,5 +124,5 @@ def _append_time(path: Path | None, idx: int, seconds: float) -> None:
         return
     new = not path.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as file:
+    with naming(path), open(path, "a", encoding="utf-8") as file:
         file.write(("idx\tseconds\n" if new else "") + f"{idx}\t{seconds:.6f}\n")

@@ -1,4 +1,4 @@
-"""Search strategies for a sigma per input. A strategy is a module with `search`, and one line here."""
+"""The search for a sigma per input."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
-
-STRATEGIES = {"ascent": "ddrs.sigma.ascent"}
 
 
 def optimize_sigma(

@@ -58,7 +58,10 @@ class Run:
 
 
 def start_run(model: nn.Module, images: int, sigma0: float, settings: TrainSettings, seed: int, device: torch.device, regime: Regime) -> Run:
-    """A run at epoch 0, every example's sigma at sigma0. The two regimes of one seed draw from different streams."""
+    """A run at epoch 0, every example's sigma at sigma0.
+
+    A run of each regime draws from streams of its own; a restored one goes on with those it had.
+    """
     model.to(device)
     optimizer: torch.optim.Optimizer
     if settings.optimizer == "sgd":

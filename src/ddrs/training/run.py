@@ -10,10 +10,10 @@ from ddrs import models
 from ddrs.config import StepSettings, TrainSettings
 from ddrs.data import Split, as_float, load_split
 from ddrs.errors import DdrsError
-from ddrs.files import publish
+from ddrs.files import write_bytes
 from ddrs.noise import check_sigma, get_noise, stream_key
 from ddrs.options import Runtime, prepare
-from ddrs.provenance import digest, file_digest, write_sidecar
+from ddrs.provenance import code_digest, digest, file_digest, write_sidecar
 from ddrs.registry import load as load_registered
 from ddrs.training import METHODS, loop
 
@@ -108,14 +108,15 @@ def _train(
     started = time.time()
     device = models.device_of(run.model)
     settings = TrainSettings(**facts["settings"])
-    partial = runtime.scratch / f"train-{digest(facts)}.pt"
+    code = code_digest("training", "sigma/ascent.py", "architectures.py", "models.py", "noise.py", "data.py")
+    partial = runtime.scratch / f"train-{digest([facts, code])}.pt"
     partial_branch = partial.with_suffix(".branch.pt")  # kept here until the end: a workflow engine deletes the outputs of a killed job
     if partial.exists():
         loop.load_state(partial, run)
         say(f"resuming after epoch {run.epoch} of {settings.epochs} from {partial}")
 
     def after_epoch(current: loop.Run) -> None:
-        if branch_out is not None and current.epoch == branch_epoch:
+        if current.epoch == branch_epoch:
             loop.save_state(partial_branch, current)
         loop.save_state(partial, current)
 
@@ -124,6 +125,7 @@ def _train(
     loop.train(run, images, labels, facts["method"], facts["regime"], settings, step, get_noise(facts["noise"]), after_epoch, say)
     models.save_model(out, run.model, {**facts, "mean_sigma": round(float(run.sigmas.double().mean()), 6)})
     if branch_out is not None:
-        publish(partial_branch, branch_out)
-    partial.unlink(missing_ok=True)
+        write_bytes(branch_out, partial_branch.read_bytes())
+    for file in (partial, partial_branch):
+        file.unlink(missing_ok=True)
     write_sidecar(runtime.sidecar, facts, inputs, started, str(device))
