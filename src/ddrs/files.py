@@ -14,7 +14,8 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        error.filename = str(path)
+        if error.filename is None:
+            error.filename = str(path)
         raise
 
 

@@ -194,7 +194,8 @@ def _write(name: str, out: Path, pools: dict[str, Pool], dropped: dict[str, int]
                     temporary.write_bytes(content.getbuffer())
                 splits[split][part] = {"file": path.name, "sha256": file_digest(temporary)}
         manifest = {"dataset": name, "shape": list(DATASETS[name].shape), "classes": DATASETS[name].classes, "splits": splits}
-        manifest_file.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        with naming(out):
+            manifest_file.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return manifest
 
 

@@ -52,7 +52,7 @@ def test_a_cell_says_what_gave_its_number(logs: list[Path], tmp_path: Path):
         assert cell["column"] == column and shared.items() <= cell.items()
         assert [cell["noise"], cell["seed"], cell["images"]] == ["gaussian", 0, 200]
         assert cell["digests"] == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in logs}
-        assert cell["memory"] == {"kept": 400, "adopted": 0, "shrunk": 200, "repeated": 0}
+        assert cell["memory"] == {"passes": 3, "entries": 200, "kept": 400, "adopted": 0, "shrunk": 200, "repeated": 0}
         assert "optimistic" in cell["selection"] and "optimistic" in cell["interval_is"]
 
 
@@ -72,7 +72,7 @@ def test_the_print_stands_beside_ours(logs: list[Path], tmp_path: Path):
 
 
 def test_a_number_near_the_print_is_within(tmp_path: Path):
-    log = write_log(tmp_path / "log.tsv", rows(0.6, 0.53), method="smoothadv-ds2", K=100, sigma0=0.5)
+    log = write_log(tmp_path / "log.tsv", rows(0.6, 0.53), method="smoothadv-ds2", K=100, sigma0=0.5, memory="kept")
     assert cells([log], tmp_path / "cells")["0.50"]["verdict"] == "within"
 
 
@@ -134,7 +134,7 @@ def test_what_is_no_cell_is_refused(tmp_path: Path, text: str):
     ("constant", "message"),
     [
         ({"method": "smoothadv-ds"}, "is of row smoothadv-ds, not smoothadv-ds2"),
-        ({"n": 500}, "has n 500"),
+        ({"n": 950}, "has n 950"),
         ({"n0": 10}, "has n0 10"),
         ({"seed": 1}, "has seed 1"),
         ({"alpha": 0.01}, "has alpha 0.01"),
@@ -143,10 +143,24 @@ def test_what_is_no_cell_is_refused(tmp_path: Path, text: str):
     ],
 )
 def test_logs_of_different_rows_or_protocols_are_refused(logs: list[Path], tmp_path: Path, constant: dict, message: str):
-    other = write_log(tmp_path / "other.tsv", rows(0.6, 0.5), **{"method": "smoothadv-ds2", "K": 100, **constant})
+    other = write_log(tmp_path / "other.tsv", rows(0.6, 0.5), **{"method": "smoothadv-ds2", "K": 100, "memory": "kept", **constant})
     with pytest.raises(DdrsError, match=message):
         write_cells([*logs, other], "table2", "smoothadv-ds2", RADII, tmp_path / "cells", seed=0)
     assert not (tmp_path / "cells").exists()
+
+
+def test_a_row_is_of_the_memory_or_not_at_all(tmp_path: Path):
+    """A data-dependent row without its memory pass would look sound, and a fixed one with it would not be the paper's."""
+    for method, memory in (("smoothadv-ds2", {}), ("smoothadv", {"memory": "kept"})):
+        log = write_log(tmp_path / "log.tsv", rows(0.6, 0.5), method=method, **memory)
+        with pytest.raises(DdrsError, match="the memory"):
+            write_cells([log], "table2", method, RADII, tmp_path / "cells", seed=0)
+
+
+def test_an_interval_never_collapses(tmp_path: Path):
+    """0 of 200 and 200 of 200: every replicate gives the same share, but the exact interval is wider."""
+    found = cells([write_log(tmp_path / "log.tsv", rows(1.0, 1.0), method="smoothadv-ds2", memory="kept")], tmp_path / "cells")
+    assert found["2.75"]["interval"][0] == 0 and found["2.75"]["interval"][1] == pytest.approx(100 * (1 - 0.025 ** (1 / 200)))
 
 
 @pytest.mark.parametrize("radii", [[0.125, 0.5], [0.251, 0.254]])

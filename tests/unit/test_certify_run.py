@@ -108,6 +108,22 @@ def test_data_dependent_logs_take_each_images_sigma_at_step_k(trained: Path, sma
     assert table["K"].tolist() == ["7"] * 6 and set(table["method"]) == {"cohen-ds"} and set(table["sigma0"]) == {0.25}
 
 
+def test_a_sigma_file_of_another_model_or_split_is_refused(trained: Path, small_mnist: Path, sigma_file: Path, tmp_path: Path):
+    """Else the log would state K and sigma_0 of images that were never searched."""
+    other = tmp_path / "other.safetensors"
+    save_model(other, load_model(trained), {**read_facts(trained), "seed": 99})
+    with pytest.raises(DdrsError, match="another model"):
+        run(other, small_mnist, tmp_path, sigma=None, sigmas=sigma_file, k=7)
+    with pytest.raises(DdrsError, match="another data and split"):
+        run(trained, small_mnist, tmp_path, sigma=None, sigmas=sigma_file, k=7, split="validation", images=4)
+
+
+def test_a_fixed_sigma_on_a_ds2_model_is_no_row_of_the_paper(trained: Path, small_mnist: Path, tmp_path: Path):
+    ds2 = tmp_path / "ds2.safetensors"
+    save_model(ds2, load_model(trained), {**read_facts(trained), "regime": "ds2"})
+    assert set(read_log(run(ds2, small_mnist, tmp_path)).table["method"]) == {"cohen-ds2-fixed"}
+
+
 def test_batch_size_and_number_of_images_change_no_line(whole: bytes, trained: Path, small_mnist: Path, tmp_path: Path):
     assert run(trained, small_mnist, tmp_path / "a", batch_size=37).read_bytes() == whole
     more = run(trained, small_mnist, tmp_path / "b", images=30).read_bytes().splitlines()

@@ -170,7 +170,7 @@ def test_a_full_disk_is_one_line_and_the_old_file_stays(verb: str, name: str, he
     old = with_old_outputs(here, verb)
     path = here / "out" / name
     path.with_name(f".{name}.{os.getpid()}.tmp").symlink_to("/dev/full")  # where the file is written before it is renamed
-    one_line(ddrs_cli(*COMMANDS[verb]), "ddrs: error: ", "the disk is full")
+    one_line(ddrs_cli(*COMMANDS[verb]), "ddrs: error: ", f"{name}: the disk is full")
     assert path.read_bytes() == old[path]
     assert [p.name for p in (here / "out").iterdir() if p not in old and p.suffix == ".tmp"] == []
     if verb in ("train", "finetune", "certify"):

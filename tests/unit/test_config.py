@@ -111,7 +111,6 @@ MISTAKES: list[tuple[str, object, list[str]]] = [
     ("datasets.mnist5k.radii", [0.0, "far"], ["datasets.mnist5k.radii.1", "number"]),
     ("datasets.mnist5k.radii", [0.5, 0.0], ["datasets.mnist5k.radii: must be increasing"]),
     ("datasets.mnist5k.images.test", 0, ["datasets.mnist5k.images.test", "greater than or equal to 1"]),
-    ("datasets.mnist5k.validation", -1, ["datasets.mnist5k.validation", "greater than or equal to 0"]),
     ("certify.mnist5k.alpha", 0.0, ["certify.mnist5k.alpha: must be a number between 0 and 1"]),
     ("certify.mnist5k.alpha", 1.0, ["certify.mnist5k.alpha: must be a number between 0 and 1"]),
     ("certify.mnist5k.alpha", -0.1, ["certify.mnist5k.alpha: must be a number between 0 and 1"]),

@@ -254,7 +254,7 @@ def test_modes_are_restored_after_success():
     ("change", "message"),
     [
         ({"n0": 0}, "n0 = 0"),
-        ({"n": 6}, "n = 6: too small.*at least 7"),
+        ({"n": 6}, "n = 6 is too small.*at least 7"),
         ({"n": 0}, "n = 0"),
         ({"alpha": 0.0}, "alpha 0.0"),
         ({"alpha": 1.0}, "alpha 1.0"),

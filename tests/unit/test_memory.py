@@ -215,6 +215,17 @@ def test_remember_uses_the_norm_of_the_noise(mnist5k: Path, tmp_path: Path):
         assert read_log(tmp_path / "out.tsv").table["predict"].tolist() == [3, answer]
 
 
+def test_remember_neither_overwrites_its_input_nor_takes_its_own_output(mnist5k: Path, tmp_path: Path):
+    log = write_log(tmp_path / "log.tsv", [(0, 0, 0, 0.5)], dataset="mnist5k")
+    before = log.read_bytes()
+    with pytest.raises(DdrsError, match="overwritten"):
+        remember(log, mnist5k, tmp_path / "log.tsv")
+    assert log.read_bytes() == before
+    remember(log, mnist5k, tmp_path / "memory.tsv")
+    with pytest.raises(DdrsError, match="already"):
+        remember(tmp_path / "memory.tsv", mnist5k, tmp_path / "again.tsv")
+
+
 def test_remember_repeats_its_bytes_and_keeps_k(mnist5k: Path, tmp_path: Path):
     log = write_log(tmp_path / "log.tsv", [(0, 1, 1, 0.5), (3, 1, 1, 0.25)], dataset="mnist5k", method="cohen-ds", K=900, alpha=1e-5, sigma=0.1)
     for name in ("a", "b"):

@@ -147,6 +147,24 @@ def test_a_resumed_run_still_leaves_the_branch_state(small_mnist: Path, fs_run: 
     assert (tmp_path / "fs.branch.pt").read_bytes() == (fs_run / "fs.branch.pt").read_bytes()
 
 
+def test_the_branch_state_is_kept_for_a_later_run_that_asks_for_it(small_mnist: Path, fs_run: Path, tmp_path: Path):
+    """Killed beyond the branch epoch without --branch-out, then run again with it."""
+    with pytest.raises(KilledError):
+        train(small_mnist, tmp_path / "x", None, "cohen", "small_cnn", 0.25, SETTINGS, 0, Runtime(scratch=tmp_path / "scratch"), killed_after(2))
+    train_fs(small_mnist, tmp_path)
+    assert (tmp_path / "fs.branch.pt").read_bytes() == (fs_run / "fs.branch.pt").read_bytes()
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_a_partial_file_of_other_code_is_not_used(small_mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(KilledError):
+        train_fs(small_mnist, tmp_path, say=killed_after(1))
+    monkeypatch.setattr("ddrs.training.run.code_digest", lambda *names: "another")
+    said: list[str] = []
+    train_fs(small_mnist, tmp_path, say=said.append)
+    assert not any("resuming" in line for line in said)
+
+
 def test_a_partial_file_of_other_settings_is_not_used(small_mnist: Path, fs_run: Path, tmp_path: Path):
     other = SETTINGS.model_copy(update={"learning_rate": 0.06})
     with pytest.raises(KilledError):
