@@ -308,3 +308,12 @@ def test_a_malformed_loss_flag_is_one_line(text: str, parts: list[str], captured
     code, _, err = ddrs_cli(*TRAIN_WORDS, "--method", "smoothadv", "--epochs", "1", "--loss", text)
     assert code != 0 and err.count("\n") == 1 and captured == {}
     assert [part for part in parts if part not in err] == [], err
+
+
+def test_alpha_for_all_images_together_is_shared_equally():
+    """`alpha: {total: 0.001}` over 100 images is 1e-5 each, and must still be possible with n."""
+    settings = load(changed("certify.mnist5k.alpha", {"total": 0.001})).certify["mnist5k"]
+    assert settings.sampling(100).alpha == pytest.approx(1e-5) and settings.sampling(100).n == settings.n
+    text = refusal(changed("certify.mnist5k.n", 12, changed("certify.mnist5k.alpha", {"total": 0.001})))
+    assert "certify.mnist5k" in text and "n = 12 is too small" in text
+    assert "total" in refusal(changed("certify.mnist5k.alpha", {"total": 2}))

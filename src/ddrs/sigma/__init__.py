@@ -29,7 +29,8 @@ def optimize_sigma(
     model: maps (batch, ...) to (batch, classes) scores; run in eval mode and left as it was. x: one image (C, H, W) or vector, or
     a batch of them. sigma0: where every image starts, in units of the [0,1] pixel scale. n: noise samples per step. Returns float32
     (B,), or a scalar tensor for one image, within [1e-3, sigma_max]. A saturated step moves sigma by about 2.05 lr. The noise is keyed by
-    example_ids (default: a digest of each image) under the purpose "search", so `certify` never sees it.
+    example_ids (default: a digest of each image) under the purpose "search", so `certify` never sees it; in another batch
+    sigma differs by rounding at most.
     Guarantee: none by itself; certify with the sigma that comes out. Source: the paper, Algorithm 1.
     """
     from ddrs.config import SearchSettings
@@ -42,6 +43,9 @@ def optimize_sigma(
     ids = [example_digest(image) for image in images] if example_ids is None else list(example_ids)
     if len(ids) != len(images):
         raise DdrsError(f"example_ids: {len(ids)} ids for {len(images)} images")
+    for name, value, allowed in (("lr", lr, lr > 0), ("iterations", iterations, iterations >= 1), ("n", n, n >= 1)):
+        if not allowed:
+            raise DdrsError(f"{name} = {value}: must be {'a number > 0' if name == 'lr' else 'an integer of at least 1'}")
     settings = SearchSettings.checked(step_size=lr, k_max=iterations, samples=n, objective_class=objective_class, sigma_max=sigma_max)
     law = get_noise(noise)
     streams = [NoiseStream(law, tuple(images.shape[1:]), seed, "search", split, one) for one in ids]
