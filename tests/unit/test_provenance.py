@@ -1,7 +1,6 @@
 """Digests that repeat, and the facts of a run that do not."""
 
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -184,7 +183,6 @@ def test_no_sidecar_is_written_without_a_path(tmp_path: Path, monkeypatch: pytes
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(shutil.which("git") is None, reason="no git")
 def test_the_git_state_is_the_commit_and_whether_tracked_files_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def git(*words: str) -> str:
         identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
