@@ -47,6 +47,12 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def cache_folder() -> Path:
+    """Where what can be computed again is kept between runs: $DDRS_CACHE, else $XDG_CACHE_HOME/ddrs, else ~/.cache/ddrs."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("DDRS_CACHE") or Path(base) / "ddrs")
+
+
 def require(path: Path, what: str) -> Path:
     """The path itself, or a DdrsError that names what is missing."""
     if not Path(path).is_file():
