@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ddrs.certification.records import Log, read_log
+from ddrs.certification.records import STATISTICS, Log, read_log
 from ddrs.envelope import envelope
 from ddrs.errors import DdrsError
 from ddrs.files import write_text
@@ -17,7 +17,7 @@ INTERVAL = (
     "95 % bootstrap over images, the choice of sigma and K redone in each replicate, at least the Clopper-Pearson interval; "
     "optimistic, and without the variance of training"
 )
-FACTS = ("dataset", "split", "n0", "n", "alpha", "noise", "seed")
+FACTS = ("dataset", "split", *STATISTICS, "seed")
 
 
 def write_cells(paths: Sequence[Path], table: str, label: str, radii: Sequence[float], out_dir: Path, seed: int) -> None:
@@ -58,7 +58,7 @@ def write_cells(paths: Sequence[Path], table: str, label: str, radii: Sequence[f
     _write(
         out_dir,
         "acr",
-        "average certified radius",
+        "average certified radius" + (", a lower bound" if facts["protocol"] == "sequential" else ""),
         best.acr,
         best.acr_interval,
         logs[best.acr_chosen],
@@ -81,21 +81,25 @@ def _write(out_dir: Path, column: str, unit: str, value: float, interval: np.nda
         **{name: round(float(one), 6) for name, one in more.items()},
         "paper": paper,
         "paper_source": SOURCE if paper is not None else None,
-        "verdict": _verdict(value, interval, paper, shared["dataset"], column),
+        "verdict": _verdict(value, interval, paper, shared, column),
     }
     cell["digest"] = digest(cell)
     write_text(out_dir / f"{column}.json", json.dumps(cell, indent=2, sort_keys=True) + "\n")
 
 
-def _verdict(value: float, interval: np.ndarray, paper: float | None, dataset: str, column: str) -> str:
+def _verdict(value: float, interval: np.ndarray, paper: float | None, shared: dict, column: str) -> str:
     """within if the 95 % interval of the difference of ours and the print contains 0, else above or below; no print without one.
+
+    The print is of protocol fixed with bound binary, and compared with nothing else.
 
     The print is taken as a binomial share at its own number of images; the ACR has none, so it is compared as if it were exact.
     """
     if paper is None:
         return "no print"
+    if (shared["protocol"], shared["bound"]) != ("fixed", "binary"):
+        return f"not comparable: protocol {shared['protocol']}, bound {shared['bound']}"
     share = paper / 100
-    theirs = 0.0 if column == "acr" else 100 * 1.96 * np.sqrt(share * (1 - share) / IMAGES[dataset])
+    theirs = 0.0 if column == "acr" else 100 * 1.96 * np.sqrt(share * (1 - share) / IMAGES[shared["dataset"]])
     half = np.hypot((interval[1] - interval[0]) / 2, theirs)
     return "within" if abs(value - paper) <= half else "above" if value > paper else "below"
 

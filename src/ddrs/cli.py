@@ -144,14 +144,26 @@ def certify(
     k: Annotated[int | None, typer.Option("--k", help="which step of the --sigmas trajectory")] = None,
     split: SplitName = "test",
     images: Images = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="samples per forward pass")] = None,
+    shard: Annotated[str, typer.Option("--shard", help="I/N: every N-th image from the I-th on; `ddrs merge` puts the N logs together")] = "1/1",
+    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="samples per forward pass; default: the fastest of a probe")] = None,
     times: Annotated[Path | None, typer.Option("--times", help="file to write with seconds per image")] = None,
     seed: Seed = 0,
 ) -> None:
     """Certify a split's images by Monte Carlo (Cohen et al. 2019). The log is resumed after a kill, without redoing finished images."""
-    from ddrs.certification.run import certify
+    from ddrs.certification.run import Shard, certify
 
-    certify(model, data, out, settings, sigma, sigmas, k, split, images, batch_size, times, seed, runtime, _say)
+    certify(model, data, out, settings, sigma, sigmas, k, split, images, Shard.parse(shard), batch_size, times, seed, runtime, _say)
+
+
+@app.command()
+def merge(
+    shards: Annotated[list[Path], typer.Argument(help="the logs of all shards of one run (read)")],
+    out: Out,
+) -> None:
+    """Put the logs of the shards of one certification together, byte for byte as one run would have written it."""
+    from ddrs.certification.records import merge_shards
+
+    _say(f"{out}: {merge_shards(shards, out)} images of {len(shards)} shards")
 
 
 @app.command()
@@ -244,6 +256,22 @@ def publish(
     from ddrs.publish import publish
 
     publish(files, config, out_dir)
+
+
+@app.command()
+def plan(
+    targets: Annotated[list[str] | None, typer.Argument(help="files or rules of the Snakefile; default: its default target")] = None,
+    snakefile: Annotated[Path | None, typer.Option("--snakefile", help="default: as Snakemake finds it in the current folder (read)")] = None,
+    configfile: Annotated[list[Path] | None, typer.Option("--configfile", help="config over the Snakefile's own; repeat for more (read)")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="where time is measured: cpu, cuda or cuda:N; default: as in the config")] = None,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads per job")] = 1,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="how many jobs run side by side")] = 1,
+    format: Annotated[str, typer.Option("--format", help="table or csv")] = "table",
+) -> None:
+    """Print what a target would cost, without running it: jobs, images, samples, FLOPs and estimated time of every step."""
+    from ddrs.plan import plan
+
+    _say(plan(typer.main.get_group(app), targets or [], snakefile, configfile or [], device, threads, jobs, format))
 
 
 def parse_radii(text: str) -> list[float]:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -19,6 +19,8 @@ from ddrs.registry import load as load_registered
 from ddrs.sources import DATASETS
 from ddrs.training import METHODS
 
+Precision = Literal["float32", "tf32", "bfloat16", "float16", "float32-compiled", "tf32-compiled", "bfloat16-compiled", "float16-compiled"]
+PRECISIONS = get_args(Precision)
 TABLES = {"table1": "cohen", "table2": "smoothadv"}  # the method that each table of the paper is about
 
 
@@ -218,16 +220,40 @@ class SearchSettings(StepSettings):
     batch_size: Count = Field(100, description="images searched at once")
 
 
-class SampleSettings(Section):
-    """The Monte Carlo budget of a certificate."""
+class Sampling(Section):
+    """How an image's votes are drawn and what is concluded from them."""
 
-    n0: Count = Field(100, description="samples that pick the class")
-    n: Count = Field(100_000, description="fresh samples that estimate its probability")
+    n0: Count = Field(100, description="samples that pick the class (two-stage: and n)")
+    n: Count = Field(100_000, description="fresh samples that estimate its probability (sequential, two-stage: at most)")
+    protocol: Literal["fixed", "sequential", "two-stage"] = Field(
+        "fixed", description="fixed: n samples (Cohen et al.); sequential: as many as the radii need; two-stage: as many as the pilot plans"
+    )
+    bound: Literal["binary", "joint"] = Field("binary", description="binary: p_B = 1 - p_A; joint: a bound of its own for the runner-up")
+    noise: Literal["gaussian", "uniform", "lattice"] | None = Field(
+        None, description="lattice: the model's noise on the 1/255 pixel grid, sound in floating point; default: as the model was trained"
+    )
+    precision: Precision = Field("float32", description="of the forward pass; -compiled: through torch.compile")
+    spending: Literal["sqrt", "log"] = Field("sqrt", description="sequential: how alpha is spent over the looks")
+    radius_loss: float = Field(0.02, ge=0, description="two-stage: what a smaller n may cost in radius, in units of sigma")
+
+    @model_validator(mode="after")
+    def _bound_of_protocol(self) -> Self:
+        if self.bound == "joint" and self.protocol == "sequential":
+            raise ValueError("bound: joint is for protocols fixed and two-stage; sequential tests one class against p0")
+        return self
+
+
+class SampleSettings(Sampling):
+    """The certificate of one image."""
+
     alpha: float = Field(0.001, gt=0, lt=1, description="failure probability per image")
+    radii: Annotated[list[Annotated[float, Field(ge=0)]], Increasing] = Field([], description="sequential: the radii that are asked for, increasing")
 
     @model_validator(mode="after")
     def _n_can_certify(self) -> Self:
-        check_n(self.n, self.alpha)
+        check_n(self.n, self.alpha / 2 if self.bound == "joint" else self.alpha)
+        if self.protocol == "sequential" and not self.radii:
+            raise ValueError("protocol sequential: needs radii, the increasing list of radii that are asked for")
         return self
 
 
@@ -243,27 +269,28 @@ def _alpha(value: Any) -> Any:
     return value
 
 
-class CertifySettings(Section):
+class CertifySettings(Sampling):
     """Certification of a dataset's images."""
 
-    n0: Count = Field(100, description="samples that pick the class")
-    n: Count = Field(100_000, description="fresh samples that estimate its probability")
     alpha: Annotated[float | TotalAlpha, BeforeValidator(_alpha)] = Field(
         0.001, description="failure probability per image, or {total: ...} for all images together"
     )
     k: Annotated[list[Count], Increasing] = Field(min_length=1, description="the K (search steps) that are certified; at most search.k_max")
+    shards: Count = Field(1, description="jobs that the certificate of one row at one sigma and K is split into; changes no number")
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
         if not isinstance(self.alpha, TotalAlpha):
-            self.sampling(1)
+            self.sampling(1, [0.0])
         return self
 
-    def sampling(self, images: int) -> SampleSettings:
-        """What the certificate of each of `images` images is made with."""
+    def sampling(self, images: int, radii: list[float]) -> SampleSettings:
+        """What the certificate of each of `images` images is made with; radii are those of the tables, for protocol sequential."""
         alpha = self.alpha.total / images if isinstance(self.alpha, TotalAlpha) else self.alpha
+        unread = {"fixed": ("spending", "radius_loss"), "sequential": ("radius_loss",), "two-stage": ("spending",)}[self.protocol]
+        shared = {name: getattr(self, name) for name in Sampling.model_fields if name not in unread}  # so that these trigger nothing
         try:
-            return SampleSettings(n0=self.n0, n=self.n, alpha=alpha)
+            return SampleSettings(**shared, alpha=alpha, radii=radii if self.protocol == "sequential" else [])
         except ValidationError as error:
             raise ValueError(one_line(error)) from None
 
@@ -302,8 +329,10 @@ class Config(Section):
             if name in self.search and max(certify.k) > self.search[name].k_max:
                 raise ValueError(f"certify.{name}.k: {max(certify.k)} is beyond search.{name}.k_max = {self.search[name].k_max}")
             for images in self.datasets[name].images.values() if name in self.datasets else []:
+                if certify.shards > images:
+                    raise ValueError(f"certify.{name}.shards: {certify.shards} is above the {images} images of a split")
                 try:
-                    certify.sampling(images)
+                    certify.sampling(images, self.datasets[name].radii)
                 except ValueError as error:
                     raise ValueError(f"certify.{name}: {error}") from None
         for name, methods in self.finetune.items():

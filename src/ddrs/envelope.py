@@ -43,7 +43,7 @@ class Envelope:
 
 
 def envelope(logs: Sequence[Log], radii: Sequence[float], replicates: int = 1000, seed: int = 0) -> Envelope:
-    """The envelope of logs of the same images. DdrsError if their images, alpha or noise differ."""
+    """The envelope of logs of the same images. DdrsError if their images, alpha, noise or protocol differ."""
     check_comparable(logs)
     hits = _hits(logs, radii)
     scores = np.stack([log.radius * log.correct for log in logs])
@@ -69,28 +69,32 @@ def envelope(logs: Sequence[Log], radii: Sequence[float], replicates: int = 1000
 
 
 def check_comparable(logs: Sequence[Log]) -> None:
-    """DdrsError unless there are logs, and all are of the same images, alpha and noise."""
+    """DdrsError unless there are logs, and all are of the same images, alpha, noise and protocol."""
     if not logs:
         raise DdrsError("no logs were given")
     first = logs[0]
     for log in logs[1:]:
         if not np.array_equal(log.table[["idx", "label"]].to_numpy(), first.table[["idx", "label"]].to_numpy()):
             raise DdrsError(f"{log.name}: is of other images than {first.name} (idx and label must agree line by line)")
-        for column in ("dataset", "split", "alpha", "noise"):
+        for column in ("dataset", "split", "alpha", "noise", "protocol", "bound", "n_max"):
             ours, theirs = log.constant(column), first.constant(column)
             if None not in (ours, theirs) and ours != theirs:
                 raise DdrsError(f"{log.name}: has {column} {ours}, but {first.name} has {theirs}")
 
 
 def envelope_report(paths: Sequence[Path], radii: Sequence[float], form: str) -> str:
-    """One line per log and one for the envelope, as csv, md or tex: certified accuracy as a fraction per radius, and ACR."""
+    """One line per log and one for the envelope, as csv, md or tex: certified accuracy as a fraction per radius, and ACR.
+
+    Protocol sequential decides the radii of its grid only, so there the last column is a lower bound of the ACR and says so.
+    """
     if form not in ("csv", "md", "tex"):
         raise DdrsError(f"format {form!r}: must be csv, md or tex")
     logs = [read_log(path) for path in paths]
     best = envelope(logs, radii, replicates=1)
     rows = [[log.name, *certified_accuracy(log, radii), average_certified_radius(log)] for log in logs]
     rows.append(["envelope", *best.accuracy, best.acr])
-    table = pd.DataFrame(rows, columns=["log", *(f"{radius:g}" for radius in radii), "acr"])
+    acr = "acr_lower_bound" if logs[0].constant("protocol") == "sequential" else "acr"
+    table = pd.DataFrame(rows, columns=["log", *(f"{radius:g}" for radius in radii), acr])
     return render(table, form, ["%.4f"] * (len(radii) + 1))
 
 

@@ -12,6 +12,7 @@ from ddrs.certification.records import Log, read_log
 from ddrs.envelope import check_comparable
 from ddrs.errors import DdrsError
 from ddrs.files import write_bytes
+from ddrs.norms import norm_of
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -53,7 +54,7 @@ def certified_accuracy_figure(paths: Sequence[Path], pdf: Path, png: Path) -> No
             axis.set_xlim(0, end)
             axis.set_ylim(0, 100)
             axis.grid(alpha=0.3, linewidth=0.5)
-            axis.set_xlabel("$\\ell_1$ radius" if own[0].constant("noise") == "uniform" else "$\\ell_2$ radius")
+            axis.set_xlabel({"l1": "$\\ell_1$ radius", "l2": "$\\ell_2$ radius"}[norm_of(own[0].constant("noise"), own[0].name)])
         for axis in line[len(panels[name]) + 1 :]:
             axis.set_visible(False)
         line[0].set_ylabel(f"{name}\ncertified accuracy (%)")

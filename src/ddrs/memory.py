@@ -1,7 +1,6 @@
 """Algorithm 3 of the paper: a memory that keeps the answers of a data-dependent classifier consistent."""
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -9,9 +8,8 @@ from ddrs.certification.records import ABSTAIN, COLUMNS, format_line, read_log
 from ddrs.data import as_float, load_split
 from ddrs.errors import DdrsError
 from ddrs.files import write_text
+from ddrs.norms import Norm, norm_of
 from ddrs.provenance import digest, file_digest
-
-NORMS: dict[str, Literal["l1", "l2"]] = {"gaussian": "l2", "uniform": "l1"}  # the norm of each noise's certificate
 
 
 class Memory:
@@ -26,7 +24,7 @@ class Memory:
     per insert are O(entries * d). Source: the paper, Section 3.5 and Algorithm 3; containment is looked at before overlap.
     """
 
-    def __init__(self, norm: Literal["l2", "l1"] = "l2"):
+    def __init__(self, norm: Norm = "l2"):
         if norm not in ("l2", "l1"):
             raise DdrsError(f"norm {norm!r}: must be l2 or l1")
         self.norm = norm
@@ -133,10 +131,7 @@ def remember(log: Path, data: Path, out: Path) -> dict[str, int]:
     if indices.min() < 0 or indices.max() >= len(split.labels):
         outside = indices.min() if indices.min() < 0 else indices.max()
         raise DdrsError(f"{log}: idx {outside} is outside {split.dataset} {split.split}, which has {len(split.labels)} images")
-    noise = str(table["noise"].iloc[0])
-    if noise not in NORMS:
-        raise DdrsError(f"{log}: noise {noise!r}: no norm is known for it; known are {', '.join(NORMS)}")
-    norm = NORMS[noise]
+    norm = norm_of(table["noise"].iloc[0], str(log))
     memory = Memory(norm)
     columns = (*COLUMNS, "memory")
     lines = ["\t".join(columns)]

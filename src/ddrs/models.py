@@ -11,7 +11,7 @@ from safetensors.torch import save
 from torch import nn
 
 from ddrs.architectures import ARCHITECTURES
-from ddrs.data import Split
+from ddrs.data import Split, load_split
 from ddrs.errors import DdrsError
 from ddrs.files import require, write_bytes
 
@@ -123,6 +123,14 @@ def check_fits(path: Path, facts: dict, split: Split) -> None:
     for what, has, wants in (("classes", facts["classes"], split.classes), ("image shape", tuple(facts["shape"]), split.shape)):
         if has != wants:
             raise DdrsError(f"{path}: a model for {what} {has}, but {split.dataset} has {wants}")
+
+
+def load_with_data(model: Path, data: Path, split: str, device: torch.device) -> tuple[nn.Module, dict, Split]:
+    """A checkpoint's model on a device, its facts, and a split of the dataset; DdrsError if they do not fit each other."""
+    part = load_split(data, split)
+    facts = read_facts(model)
+    check_fits(model, facts, part)
+    return load_model(model).to(device), facts, part
 
 
 def as_batch(x: torch.Tensor) -> tuple[bool, torch.Tensor]:

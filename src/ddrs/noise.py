@@ -6,30 +6,51 @@ size, sharding, resume and the order of the examples change no sample.
 
 import hashlib
 import json
-from typing import Literal, Protocol, get_args
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import torch
 from scipy.special import ndtri
 
 from ddrs.errors import DdrsError
+from ddrs.norms import NORMS, Norm
 
 Purpose = Literal["train", "search", "select-class", "pilot", "estimate", "falsify-search", "falsify-confirm"]
+Law = Literal["gaussian", "uniform"]
 BLOCK = 100  # samples per block; part of the law that maps a key to samples, so changing it changes every result
 
 
-class Noise(Protocol):
-    """A smoothing distribution with scale sigma (lambda for uniform noise), in units of the [0,1] pixel scale."""
+class Source(Protocol):
+    """What a stream draws blocks from."""
+
+    def generator(self, key: int) -> Any:
+        """The CPU's generator of one block."""
+        ...
+
+    def fill(self, out: torch.Tensor, generator: Any) -> None:
+        """Fill `out` (float32, contiguous). With a generator of the CPU, cutting a call in two changes nothing."""
+        ...
+
+
+class Noise(Source, Protocol):
+    """A smoothing distribution with scale sigma (lambda for uniform noise), in units of the [0,1] pixel scale. `fill` is at scale 1."""
 
     name: str
-    norm: Literal["l1", "l2"]
+    base: Law  # the continuous law behind it
+    norm: Norm
 
-    def fill(self, out: torch.Tensor, generator: np.random.Generator | torch.Generator) -> None:
-        """Fill `out` (float32, contiguous) with noise of scale 1."""
+    def at(self, sigma: float) -> "Sampler":
+        """What draws at one scale; its preparation costs little, but do it once per image."""
         ...
 
     def radius(self, p_lower: np.ndarray | float, sigma: np.ndarray | np.floating | float) -> np.ndarray:
         """Certified radius of a lower bound on the top class's probability; meaningful for p_lower > 1/2."""
+        ...
+
+    def joint_radius(self, p_lower: float, p_upper: float, sigma: float) -> float:
+        """Certified radius of bounds on the top class's and every other class's probability; meaningful for p_lower > p_upper."""
         ...
 
     def objective(self, top: torch.Tensor, runner_up: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
@@ -37,11 +58,56 @@ class Noise(Protocol):
         ...
 
 
+class Sampler(Source, Protocol):
+    """Draws a noise at one scale and makes noisy copies of an image of it."""
+
+    def place(self, out: torch.Tensor, image: torch.Tensor) -> None:
+        """Turn noise (m, d) into m noisy copies of an image (d,), in place."""
+        ...
+
+    def deviation(self, device: torch.device) -> float:
+        """The most by which a coordinate's law can differ from the true one, in total variation, on that device."""
+        ...
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A continuous law at one scale: x + sigma * noise in float32."""
+
+    noise: "Gaussian | Uniform"
+    sigma: float
+
+    def generator(self, key: int) -> np.random.Generator:
+        return self.noise.generator(key)
+
+    def fill(self, out: torch.Tensor, generator: np.random.Generator | torch.Generator) -> None:
+        self.noise.fill(out, generator)
+
+    def place(self, out: torch.Tensor, image: torch.Tensor) -> None:
+        values, pixels = in_place(out), in_place(image)
+        values *= self.sigma
+        values += pixels
+
+    def deviation(self, device: torch.device) -> float:
+        return self.noise.missing_mass(device)
+
+
 class Gaussian:
     """N(0, sigma^2 I), certifying l2 balls (Cohen et al. 2019)."""
 
-    name = "gaussian"
-    norm: Literal["l1", "l2"] = "l2"
+    name: str = "gaussian"
+    base: Law = "gaussian"
+    norm: Norm = NORMS["gaussian"]
+
+    def at(self, sigma: float) -> Sampler:
+        return Scaled(self, sigma)
+
+    def generator(self, key: int) -> np.random.Generator:
+        return np.random.Generator(np.random.Philox(key=key))
+
+    def missing_mass(self, device: torch.device) -> float:
+        """Beyond 8.2 sigma, the end of NumPy's float32 ziggurat with 24-bit tails; 6.6 sigma for CUDA's Box-Muller of 32-bit words."""
+        return 2.5e-16 if device.type == "cpu" else 4.2e-11
 
     def fill(self, out: torch.Tensor, generator: np.random.Generator | torch.Generator) -> None:
         if isinstance(generator, torch.Generator):
@@ -53,6 +119,10 @@ class Gaussian:
         """R = sigma * Phi^-1(p_lower), in float64 (Cohen et al. 2019, Theorem 1 with p_B = 1 - p_A)."""
         return np.asarray(sigma, np.float64) * ndtri(np.asarray(p_lower, np.float64))
 
+    def joint_radius(self, p_lower: float, p_upper: float, sigma: float) -> float:
+        """R = sigma / 2 * (Phi^-1(p_lower) - Phi^-1(p_upper)) (Cohen et al. 2019, Theorem 1)."""
+        return float(sigma) / 2 * float(ndtri(p_lower) - ndtri(p_upper))
+
     def objective(self, top: torch.Tensor, runner_up: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """Equation 1 of the paper."""
         return sigma / 2 * (torch.special.ndtri(top) - torch.special.ndtri(runner_up))
@@ -61,8 +131,18 @@ class Gaussian:
 class Uniform:
     """U[-lambda, lambda]^d, certifying l1 balls (Yang et al. 2020); `sigma` is lambda."""
 
-    name = "uniform"
-    norm: Literal["l1", "l2"] = "l1"
+    name: str = "uniform"
+    base: Law = "uniform"
+    norm: Norm = NORMS["uniform"]
+
+    def at(self, sigma: float) -> Sampler:
+        return Scaled(self, sigma)
+
+    def generator(self, key: int) -> np.random.Generator:
+        return np.random.Generator(np.random.Philox(key=key))
+
+    def missing_mass(self, device: torch.device) -> float:
+        return 0.0
 
     def fill(self, out: torch.Tensor, generator: np.random.Generator | torch.Generator) -> None:
         if isinstance(generator, torch.Generator):
@@ -75,16 +155,25 @@ class Uniform:
         """R = 2 lambda (p_lower - 1/2), in float64 (Yang et al. 2020)."""
         return 2 * np.asarray(sigma, np.float64) * (np.asarray(p_lower, np.float64) - 0.5)
 
+    def joint_radius(self, p_lower: float, p_upper: float, sigma: float) -> float:
+        """R = lambda (p_lower - p_upper) (Yang et al. 2020)."""
+        return float(sigma) * (p_lower - p_upper)
+
     def objective(self, top: torch.Tensor, runner_up: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """Equation 4 of the paper."""
         return sigma * (top - runner_up)
 
 
-NOISES: dict[str, Noise] = {"gaussian": Gaussian(), "uniform": Uniform()}
+def in_place(values: torch.Tensor) -> Any:
+    """A view on which `+=` runs in the calling thread alone: NumPy's on the CPU, where torch would start threads of its own."""
+    return values.numpy() if values.device.type == "cpu" else values
+
+
+NOISES: dict[str, Noise] = {"gaussian": Gaussian(), "uniform": Uniform()}  # what models are trained with and sigma is searched with
 
 
 def get_noise(name: str) -> Noise:
-    """The noise of that name, or a DdrsError that lists the names."""
+    """The continuous noise of that name, or a DdrsError that lists the names."""
     if name not in NOISES:
         raise DdrsError(f"noise {name!r}: unknown; known are {', '.join(NOISES)}")
     return NOISES[name]
@@ -116,22 +205,17 @@ class NoiseStream:
     counter-based Philox generator with a 128-bit key, elsewhere from the device's own generator with a 64-bit seed.
     """
 
-    def __init__(self, noise: Noise, shape: tuple[int, ...], seed: int, purpose: Purpose, split: str, example_id: object):
+    def __init__(self, noise: Source, shape: tuple[int, ...], seed: int, purpose: Purpose, split: str, example_id: object):
         self.noise, self.shape = noise, tuple(shape)
         self.key = (seed, purpose, split, example_id)
         self.position = 0
-        self._generator: np.random.Generator | None = None
+        self._generator: Any = None
         self._block: torch.Tensor | None = None
 
     def fill(self, out: torch.Tensor) -> None:
-        """Fill `out`, float32 of shape (m, *shape), with the next m samples of scale 1."""
-        done = 0
-        while done < len(out):
-            block, offset = divmod(self.position, BLOCK)
-            take = min(len(out) - done, BLOCK - offset)
-            self._fill_within(out[done : done + take], block, offset)
-            done += take
-            self.position += take
+        """Fill `out`, float32 of shape (m, *shape), with the next m samples of scale 1 (of a sampler: as it draws them)."""
+        for _, draw in self.pieces(out):
+            draw()
 
     def draw(self, count: int, device: torch.device | str = "cpu") -> torch.Tensor:
         """The next `count` samples, as a new float32 tensor of shape (count, *shape)."""
@@ -139,21 +223,36 @@ class NoiseStream:
         self.fill(out)
         return out
 
-    def _fill_within(self, out: torch.Tensor, block: int, offset: int) -> None:
-        key = stream_key(*self.key, block)
+    def pieces(self, out: torch.Tensor) -> list[tuple[torch.Tensor, Callable[[], None]]]:
+        """The parts of `out` and what fills each. All must be called before more is asked of the stream; on the CPU in any order or thread."""
+        parts, done = [], 0
+        while done < len(out):
+            block, offset = divmod(self.position, BLOCK)
+            take = min(len(out) - done, BLOCK - offset)
+            part = out[done : done + take]
+            parts.append((part, self._piece(part, block, offset)))
+            done += take
+            self.position += take
+        return parts
+
+    def _piece(self, out: torch.Tensor, block: int, offset: int) -> Callable[[], None]:
         if out.device.type == "cpu":
             # NumPy's generators give the same numbers however the calls are cut, so the block needs no buffer.
-            if offset == 0 or self._generator is None:
-                self._generator = np.random.Generator(np.random.Philox(key=key))
-            self.noise.fill(out, self._generator)
-            return
+            if offset == 0:
+                self._generator = self.noise.generator(stream_key(*self.key, block))
+            generator = self._generator
+            return lambda: self.noise.fill(out, generator)
+        return lambda: self._fill_on_device(out, block, offset)
+
+    def _fill_on_device(self, out: torch.Tensor, block: int, offset: int) -> None:
         # torch's generators repeat only for calls of the same shape: always draw the whole block.
+        seed = stream_key(*self.key, block) & (2**64 - 1)
         if len(out) == BLOCK:
-            self.noise.fill(out, torch.Generator(device=out.device).manual_seed(key & (2**64 - 1)))
+            self.noise.fill(out, torch.Generator(device=out.device).manual_seed(seed))
             return
         if offset == 0 or self._block is None:
             self._block = torch.empty(BLOCK, *self.shape, device=out.device)
-            self.noise.fill(self._block, torch.Generator(device=out.device).manual_seed(key & (2**64 - 1)))
+            self.noise.fill(self._block, torch.Generator(device=out.device).manual_seed(seed))
         out.copy_(self._block[offset : offset + len(out)])
 
 

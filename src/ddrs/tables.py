@@ -9,6 +9,7 @@ from ddrs.cells import read_cell, row_of
 from ddrs.envelope import render
 from ddrs.errors import DdrsError
 from ddrs.files import write_text
+from ddrs.norms import norm_of
 from ddrs.provenance import digest
 
 REGIMES = {"fs": ("FS", "FS"), "ds": ("FS", "DS"), "ds2": ("DS", "DS")}  # row: (train, certify)
@@ -52,11 +53,14 @@ def _caption(cells: Sequence[dict]) -> str:
     for dataset in dict.fromkeys(cell["dataset"] for cell in cells):
         own = [cell for cell in cells if cell["dataset"] == dataset]
         one = own[0]
-        norm = "ℓ1" if one["noise"] == "uniform" else "ℓ2"
+        norm = {"l1": "ℓ1", "l2": "ℓ2"}[norm_of(one["noise"], f"cell {one['label']} {one['column']}")]
+        grid = ", noise on the pixel grid" if one["noise"].endswith("lattice") else ""
         parts.append(
-            f"{dataset}: certified accuracy (%) at {norm} radius on {one['images']} {one['split']} images, protocol fixed, n0 = {one['n0']}, "
-            f"n = {one['n']:,}, alpha = {one['alpha']:g} per image."
+            f"{dataset}: certified accuracy (%) at {norm} radius on {one['images']} {one['split']} images, protocol {one['protocol']}, "
+            f"n0 = {one['n0']}, n = {one['n_max']:,}, alpha = {one['alpha']:g} per image{grid}."
         )
+        if one["protocol"] == "sequential":
+            parts.append("Its ACR is a lower bound: protocol sequential decides the radii of the columns only.")
         for label, counts in dict.fromkeys((cell["label"], _counts(cell["memory"])) for cell in own if cell["memory"]):
             parts.append(f"Memory pass of {label}: {counts}.")
     parts.append("Each cell is the best over sigma (and K for DS), chosen on the same test images as in the paper: optimistic.")

@@ -1,49 +1,71 @@
+# {run} is what one log is of: a row at a sigma, for DS rows with K, as in fs/sigma_0.25 or ds2/sigma_0.25.K_900.
 rule certify:
     input:
-        data=ancient("data/{dataset}/manifest.json"),
-        model="results/models/{dataset}/{method}/fs/sigma_{sigma}.safetensors",
+        unpack(inputs_of_run),
     output:
-        log=f"{CERTIFICATES}/fs/sigma_{{sigma}}.tsv",
+        log=f"{CERTIFICATES}/{{run}}.tsv",
     log:
-        "logs/certify/{dataset}/{split}/{method}/fs/sigma_{sigma}.log",
+        "logs/certify/{dataset}/{split}/{method}/{run}.log",
     benchmark:
-        "logs/benchmarks/certify/{dataset}/{split}/{method}/fs/sigma_{sigma}.tsv"
+        "logs/benchmarks/certify/{dataset}/{split}/{method}/{run}.tsv"
+    wildcard_constraints:
+        dataset=one_of(whole_datasets),
     threads: 1
     resources:
         gpu=gpu,
     params:
+        scale=scale_flags,
         flags=certify_flags,
         runtime=runtime,
-        sidecar="logs/certify/{dataset}/{split}/{method}/fs/sigma_{sigma}",
+        sidecar="logs/certify/{dataset}/{split}/{method}/{run}",
         code=code("certify"),
     message:
-        "Certify {wildcards.method} with sigma {wildcards.sigma} on {wildcards.dataset} {wildcards.split}"
+        "Certify {wildcards.method} {wildcards.run} on {wildcards.dataset} {wildcards.split}"
     shell:
-        "ddrs certify --model {input.model} --data {input.data} --sigma {wildcards.sigma} --out {output.log} {params.flags}"
+        "ddrs certify --model {input.model} --data {input.data} {params.scale} --out {output.log} {params.flags}"
         " {params.runtime} --sidecar {params.sidecar}.json --times {params.sidecar}.times.tsv > {log} 2>&1"
 
 
-rule certify_data_dependent:
+# The same in parts, where config says `shards`: each part is a job, and the parts together are byte for byte what one job would write.
+rule certify_shard:
     input:
-        data=ancient("data/{dataset}/manifest.json"),
-        model=data_dependent_model,
-        sigmas=data_dependent_sigmas,
+        unpack(inputs_of_run),
     output:
-        log=f"{CERTIFICATES}/{{row}}/sigma_{{sigma}}.K_{{K}}.tsv",
+        log=temp("scratch/shards/{dataset}/{split}/{method}/{run}/{shard}-of-{shards}.tsv"),
     log:
-        "logs/certify/{dataset}/{split}/{method}/{row}/sigma_{sigma}.K_{K}.log",
+        "logs/certify/{dataset}/{split}/{method}/{run}.{shard}-of-{shards}.log",
     benchmark:
-        "logs/benchmarks/certify/{dataset}/{split}/{method}/{row}/sigma_{sigma}.K_{K}.tsv"
+        "logs/benchmarks/certify/{dataset}/{split}/{method}/{run}.{shard}-of-{shards}.tsv"
     threads: 1
     resources:
         gpu=gpu,
     params:
+        scale=scale_flags,
         flags=certify_flags,
         runtime=runtime,
-        sidecar="logs/certify/{dataset}/{split}/{method}/{row}/sigma_{sigma}.K_{K}",
+        sidecar="logs/certify/{dataset}/{split}/{method}/{run}.{shard}-of-{shards}",
         code=code("certify"),
     message:
-        "Certify {wildcards.method}-{wildcards.row} from sigma {wildcards.sigma}, K = {wildcards.K}, on {wildcards.dataset} {wildcards.split}"
+        "Certify {wildcards.method} {wildcards.run} on {wildcards.dataset} {wildcards.split}, shard {wildcards.shard} of {wildcards.shards}"
     shell:
-        "ddrs certify --model {input.model} --data {input.data} --sigmas {input.sigmas} --k {wildcards.K} --out {output.log} {params.flags}"
-        " {params.runtime} --sidecar {params.sidecar}.json --times {params.sidecar}.times.tsv > {log} 2>&1"
+        "ddrs certify --model {input.model} --data {input.data} {params.scale} --out {output.log} --shard {wildcards.shard}/{wildcards.shards}"
+        " {params.flags} {params.runtime} --sidecar {params.sidecar}.json --times {params.sidecar}.times.tsv > {log} 2>&1"
+
+
+rule merge:
+    input:
+        shards=shards_of_run,
+    output:
+        log=f"{CERTIFICATES}/{{run}}.tsv",
+    log:
+        "logs/merge/{dataset}/{split}/{method}/{run}.log",
+    benchmark:
+        "logs/benchmarks/merge/{dataset}/{split}/{method}/{run}.tsv"
+    wildcard_constraints:
+        dataset=one_of(sharded_datasets),
+    params:
+        code=code("merge"),
+    message:
+        "Merge the shards of {wildcards.method} {wildcards.run} on {wildcards.dataset} {wildcards.split}"
+    shell:
+        "ddrs merge {input.shards} --out {output.log} > {log} 2>&1"

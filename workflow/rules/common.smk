@@ -12,25 +12,19 @@ except DdrsError as error:
 
 FIGURES = {"3": "table1", "4": "table2"}  # a figure shows the rows of a table
 CERTIFICATES = "results/certificates/{dataset}/{split}/{method}"
-REGIME = {"ds": "fs", "ds2": "ds2"}  # which training a row of data-dependent certificates stands on
+REGIME = {"fs": "fs", "ds": "fs", "ds2": "ds2"}  # which training the certificates of a row stand on
 MEMORY = "results/memory/{dataset}/{split}/{method}"
-MODEL = ["architectures.py", "models.py", "noise.py", "data.py", "vision.py"]
+MODEL = ["architectures.py", "models.py", "noise.py", "norms.py", "data.py", "vision.py"]
 CODE = {  # the modules whose code makes a step's result; a change of any of them reruns the step, a new method none
     "train": ["training/run.py", "training/loop.py", "sigma/ascent.py", *MODEL],
     "finetune": ["training/run.py", "training/loop.py", "sigma/ascent.py", *MODEL],
     "sigma": ["sigma/run.py", "sigma/ascent.py", *MODEL],
-    "certify": [
-        "certification/run.py",
-        "certification/engine.py",
-        "certification/bounds.py",
-        "certification/records.py",
-        "sigma/files.py",
-        *MODEL,
-    ],
-    "remember": ["memory.py", "certification/records.py", "data.py"],
+    "certify": ["certification", "sigma/files.py", *MODEL],
+    "merge": ["certification/records.py"],
+    "remember": ["memory.py", "norms.py", "certification/records.py", "data.py"],
     "cells": ["cells.py", "envelope.py", "published/__init__.py", "published/tables.csv", "certification/bounds.py", "certification/records.py"],
-    "table": ["tables.py", "cells.py", "envelope.py"],
-    "figure": ["figures.py", "cells.py", "envelope.py", "certification/records.py"],
+    "table": ["tables.py", "norms.py", "cells.py", "envelope.py"],
+    "figure": ["figures.py", "norms.py", "cells.py", "envelope.py", "certification/records.py"],
 }
 
 
@@ -42,6 +36,9 @@ wildcard_constraints:
     row="ds|ds2",
     sigma=r"\d+\.\d\d",
     K=r"\d+",
+    run=r"fs/sigma_\d+\.\d\d|(ds|ds2)/sigma_\d+\.\d\d\.K_\d+",
+    shard=r"\d+",
+    shards=r"\d+",
     table="|".join(ddrs_config.TABLES),
     number="|".join(FIGURES),
     label="(" + "|".join(METHODS) + ")(-ds2?)?",
@@ -97,8 +94,43 @@ def search_flags(wildcards):
 
 
 def certify_flags(wildcards):
-    images = settings.datasets[wildcards.dataset].images[wildcards.split]
-    return f"{_images(wildcards)} --seed {settings.seed} {ddrs_config.flags(settings.certify[wildcards.dataset].sampling(images))}"
+    return f"{_images(wildcards)} --seed {settings.seed} {ddrs_config.flags(sampling(wildcards.dataset, wildcards.split))}"
+
+
+def sampling(dataset, split):
+    own = settings.datasets[dataset]
+    return settings.certify[dataset].sampling(own.images[split], own.radii)
+
+
+def scale_flags(wildcards, input):
+    """The one sigma of an FS run, or the trajectory and K of a DS run."""
+    row, sigma, k = parts_of_run(wildcards.run)
+    return f"--sigmas {input.sigmas} --k {k}" if k else f"--sigma {sigma}"
+
+
+def inputs_of_run(wildcards):
+    row, sigma, k = parts_of_run(wildcards.run)
+    regime = REGIME[row]
+    inputs = {
+        "data": ancient("data/{dataset}/manifest.json"),
+        "model": f"results/models/{{dataset}}/{{method}}/{regime}/sigma_{sigma}.safetensors",
+    }
+    if k:
+        inputs["sigmas"] = f"results/sigmas/{{dataset}}/{{split}}/{{method}}/{regime}/sigma_{sigma}.parquet"
+    return inputs
+
+
+def shards_of_run(wildcards):
+    count = settings.certify[wildcards.dataset].shards
+    place = "scratch/shards/{dataset}/{split}/{method}/{run}"
+    return [f"{place}/{shard}-of-{count}.tsv" for shard in range(1, count + 1)]
+
+
+def parts_of_run(run):
+    """Row, sigma and K (empty for FS) of fs/sigma_0.25 or ds/sigma_0.25.K_900."""
+    row, _, rest = run.partition("/sigma_")
+    sigma, _, k = rest.partition(".K_")
+    return row, sigma, k
 
 
 def _images(wildcards):
@@ -154,14 +186,6 @@ def logs_of_row(dataset):
     return logs
 
 
-def data_dependent_model(wildcards):
-    return f"results/models/{{dataset}}/{{method}}/{REGIME[wildcards.row]}/sigma_{{sigma}}.safetensors"
-
-
-def data_dependent_sigmas(wildcards):
-    return f"results/sigmas/{{dataset}}/{{split}}/{{method}}/{REGIME[wildcards.row]}/sigma_{{sigma}}.parquet"
-
-
 def every(pattern, **more):
     """A path for all datasets and methods that the tables show, and their sigmas."""
     shown = {(dataset, ddrs_config.TABLES[table]) for table, datasets in settings.tables.items() for dataset in datasets}
@@ -175,9 +199,10 @@ def every(pattern, **more):
 def protocol(dataset):
     """How a dataset's test images are certified, for captions."""
     images = settings.datasets[dataset].images["test"]
-    sampling = settings.certify[dataset].sampling(images)
-    made = f"{images} test images, protocol fixed, n0 = {sampling.n0}, n = {sampling.n:,}, alpha = {sampling.alpha:g} per image"
-    return f"{dataset}: {made}, search up to K = {settings.search[dataset].k_max} with n = {settings.search[dataset].samples}."
+    own = sampling(dataset, "test")
+    made = f"{images} test images, protocol {own.protocol}, n0 = {own.n0}, n = {own.n:,}, alpha = {own.alpha:g} per image"
+    noise = {"lattice": ", noise on the pixel grid", None: ""}.get(own.noise, f", noise {own.noise}")
+    return f"{dataset}: {made}{noise}, search up to K = {settings.search[dataset].k_max} with n = {settings.search[dataset].samples}."
 
 
 def caption(table):
@@ -195,6 +220,13 @@ def figure_caption(wildcards):
     return caption(FIGURES[wildcards.number])
 
 
+def one_of(names):
+    """A wildcard's constraint to some names, or to none."""
+    return "|".join(names) or "(?!)"
+
+
+whole_datasets = [name for name, own in settings.certify.items() if own.shards == 1]
+sharded_datasets = [name for name, own in settings.certify.items() if own.shards > 1]
 certified_datasets = [name for name in settings.datasets if name in settings.certify and name in settings.search]
 
 

@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from scipy.special import betainc, betaincinv
+from scipy.special import betainc, betainccinv, betaincinv
 
 from ddrs.errors import DdrsError
 
@@ -27,15 +27,26 @@ def lower_confidence_bound(k: np.ndarray | int, n: np.ndarray | int, alpha: floa
     kf, nf = k_.astype(np.float64), n_.astype(np.float64)
     inner = (k_ > 0) & (k_ < n_)
     a, b = np.where(inner, kf, 1.0), np.where(inner, nf - kf + 1.0, 1.0)
-    p = betaincinv(a, b, alpha)
+    # from 1e7 samples on, 1 - p has too few digits in p: solve for 1 - p, and keep what that loses on the safe side
+    large = n_ >= 10_000_000
+    p = np.where(large, 1.0 - betainccinv(b, a, alpha) * (1 + 1e-9), betaincinv(a, b, alpha))
     for _ in range(64):  # the inverse may land a few ulp high: step down until the tail probability is at most alpha
-        high = betainc(a, b, p) > alpha
+        high = ~large & (betainc(a, b, p) > alpha)
         if not high.any():
             break
         p = np.where(high, np.nextafter(p, 0.0), p)
     p = np.where(k_ == n_, np.exp(math.log(alpha) / nf), p)
     p = np.where(k_ == 0, 0.0, p * (1 - 8 * np.finfo(np.float64).eps))  # what the functions above may themselves be off by
     return float(p) if p.ndim == 0 else p
+
+
+def upper_confidence_bound(k: np.ndarray | int, n: np.ndarray | int, alpha: float) -> np.ndarray | float:
+    """One-sided Clopper-Pearson upper bound on p: 1 minus the lower bound of the failures, rounded up; 1 at k = n.
+
+    Guarantee: P(bound < p) <= alpha. Arguments, errors and source as `lower_confidence_bound`.
+    """
+    bound = np.minimum(np.nextafter(1 - np.asarray(lower_confidence_bound(np.asarray(n) - np.asarray(k), n, alpha)), 2.0), 1.0)
+    return float(bound) if bound.ndim == 0 else bound
 
 
 def check_alpha(alpha: float) -> None:

@@ -1,16 +1,24 @@
-"""Monte Carlo certification of a smoothed classifier: protocol `fixed` (Cohen et al. 2019)."""
+"""Monte Carlo certification of a smoothed classifier: votes of noisy copies of many images, counted in batches of one fixed shape."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
 
-from ddrs.certification.bounds import check_n, lower_confidence_bound
-from ddrs.certification.records import ABSTAIN
+from ddrs.certification.inference import Scores, best_batch_size, flat, running
+from ddrs.certification.lattice import LATTICES, certifiable_noise, check_on_grid
+from ddrs.certification.protocols import PROTOCOLS, Outcome, Steps, make_task
+from ddrs.config import SampleSettings
 from ddrs.errors import DdrsError
-from ddrs.models import as_batch, checked_scores, device_of, evaluating
-from ddrs.noise import Noise, NoiseStream, Purpose, example_digest, get_noise
+from ddrs.models import as_batch, device_of
+from ddrs.noise import Noise, NoiseStream, Purpose, Sampler, example_digest
+
+SMALLEST_REQUEST = 25  # samples between two looks: how many images must be under way to fill a batch
+WORTH_A_PROBE = 100_000  # samples in all, below which a probe of the batch size costs more than it saves
+UNPROBED = {"cpu": 128, "cuda": 1024}
 
 
 @dataclass(frozen=True)
@@ -18,8 +26,10 @@ class Certificate:
     """What `certify` found, for B images; every field is a scalar (counts: a vector) if one image was given.
 
     prediction: int64 (B,), the certified class or ABSTAIN (-1). radius: float64 (B,), in units of the [0,1] pixel scale, 0 for an
-    abstention. counts: int64 (B, classes), the votes of the n estimation samples. n, n_top: int64 (B,), number of estimation
+    abstention. counts: int64 (B, classes), the votes of the estimation samples. n, n_top: int64 (B,), number of estimation
     samples and votes for the class picked beforehand. p_lower: float64 (B,), lower confidence bound on that class's probability.
+    p_upper: float64 (B,), upper bound on any other class's: 1 - p_lower, smaller with bound "joint"; NaN for protocol sequential.
+    z: float64 (B,), for protocol sequential the largest claimed radius in units of sigma, else NaN.
     """
 
     prediction: np.ndarray | np.integer
@@ -28,6 +38,8 @@ class Certificate:
     n: np.ndarray | np.integer
     n_top: np.ndarray | np.integer
     p_lower: np.ndarray | np.floating
+    p_upper: np.ndarray | np.floating
+    z: np.ndarray | np.floating
 
 
 def certify(
@@ -38,7 +50,13 @@ def certify(
     n: int = 100_000,
     alpha: float = 0.001,
     *,
+    protocol: str = "fixed",
+    radii: Sequence[float] | None = None,
+    bound: str = "binary",
     noise: str = "gaussian",
+    precision: str = "float32",
+    spending: str = "sqrt",
+    radius_loss: float = 0.02,
     seed: int = 0,
     split: str = "",
     example_ids: Sequence[object] | None = None,
@@ -49,95 +67,197 @@ def certify(
     Guarantee, per image: with probability at least 1 - alpha over the noise, either the prediction is ABSTAIN, or g is constant
     and equal to the prediction on the open ball of that radius around x (l2 for Gaussian noise, l1 for uniform). It speaks of the
     classifier smoothed with *this* sigma everywhere; where sigma was chosen per input, only the memory makes the answers of
-    different inputs consistent (see `Memory`). Floating-point effects of adding noise are ignored.
+    different inputs consistent (see `Memory`). `noise="gaussian"` and "uniform" ignore that float32 sums round; "lattice" and
+    "uniform-lattice" do not: they certify the classifier after rounding its input to multiples of 1/255.
 
     model: maps (batch, ...) float32 to (batch, classes) scores; run in eval mode and left as it was. x: one image (C, H, W) or
-    vector (d,), or a batch of them, values in [0, 1] for images. sigma: noise scale (lambda for uniform noise), one or one per
-    image, rounded to float32 before use. n0 samples pick the class; n fresh ones estimate its probability. seed, split,
+    vector (d,), or a batch of them; pixels in [0, 1]. sigma: noise scale (lambda for uniform noise), one or one per
+    image, rounded to float32 before use. protocol: "fixed", n0 samples pick the class and n fresh ones estimate its probability;
+    "sequential", as many samples as it takes, n at most, to decide each of `radii` (increasing): the radius is the largest of them that
+    is claimed, rounded up to a grid of 0.01 sigma; "two-stage", the n0 samples also plan how many fresh ones are drawn, n at most, so
+    that by plan the radius loses at most radius_loss * sigma. bound: "binary" (p_B = 1 - p_A) or "joint", a bound of its own for
+    the runner-up. precision: of the forward pass; the certificate is for the function that ran. seed, split,
     example_ids: what keys each image's noise; the id is by default a digest of the image, never its place in the batch: an image
-    gets the same samples alone and in any batch. batch_size: samples per forward pass (default 100 on the CPU, 1000 elsewhere),
-    always padded to that shape, so that results depend on nothing else. Errors: DdrsError for arguments out of range or a model
-    that returns NaN or another shape.
-    Source: Cohen et al. (2019), CERTIFY; uniform noise: Yang et al. (2020).
+    gets the same samples alone and in any batch. batch_size: samples per forward pass, by default the fastest of a short probe; every
+    pass has that shape. Errors: DdrsError for arguments out of range or a model that returns NaN or another shape.
+    Source: Cohen et al. (2019), CERTIFY; uniform noise: Yang et al. (2020); sequential: docs/certification.md.
     """
     single, images = as_batch(x)
+    settings = SampleSettings.checked(
+        n0=n0,
+        n=n,
+        alpha=alpha,
+        protocol=protocol,
+        radii=list(radii or []),
+        bound=bound,
+        precision=precision,
+        spending=spending,
+        radius_loss=radius_loss,
+    )
     if example_ids is not None and len(example_ids) != len(images):
         raise DdrsError(f"example_ids: {len(example_ids)} ids for {len(images)} images")
-    results = list(
-        certify_each(
-            model, images, sigma, n0, n, alpha, noise=get_noise(noise), seed=seed, split=split, example_ids=example_ids, batch_size=batch_size
-        )
+    ids = [example_digest(image) for image in images] if example_ids is None else list(example_ids)
+    found: dict[int, Outcome] = dict(
+        certify_each(model, images, sigma, settings, noise=certifiable_noise(noise), seed=seed, split=split, example_ids=ids, batch_size=batch_size)
     )
-    fields = {name: np.stack([getattr(r, name) for r in results]) for name in Certificate.__dataclass_fields__}
-    return Certificate(**{name: value[0] if single else value for name, value in fields.items()})
+    columns = {one.name: np.stack([np.asarray(getattr(found[i], one.name)) for i in range(len(images))]) for one in fields(Certificate)}
+    return Certificate(**{name: value[0] if single else value for name, value in columns.items()})
 
 
 def certify_each(
     model: torch.nn.Module,
     images: torch.Tensor,
     sigma: float | torch.Tensor | np.ndarray,
-    n0: int,
-    n: int,
-    alpha: float,
+    settings: SampleSettings,
     *,
     noise: Noise,
     seed: int,
     split: str,
-    example_ids: Sequence[object] | None,
+    example_ids: Sequence[object],
     batch_size: int | None,
-) -> Iterator[Certificate]:
-    """`certify`, yielding each image's certificate (scalar fields) as it is finished."""
-    check_n(n, alpha)
-    if not isinstance(n0, int | np.integer) or n0 < 1:
-        raise DdrsError(f"n0 = {n0!r}: must be an integer of at least 1")
+) -> Iterator[tuple[int, Outcome]]:
+    """`certify`, yielding (place in the batch, outcome) as each image is finished, in no promised order."""
+    device, shape = device_of(model), tuple(images.shape[1:])
     sigmas = _sigma_vector(sigma, len(images))
-    device = device_of(model)
-    if batch_size is None:
-        batch_size = 100 if device.type == "cpu" else 1000
-    if batch_size < 1:
+    for i, image in enumerate(images):
+        _check_image(image, noise, f"image {example_ids[i]}")
+    # also an error, before any work, for the largest sigma
+    task = make_task(settings, noise, noise.at(float(sigmas.max())).deviation(device) * images[0].numel())
+    if batch_size is not None and batch_size < 1:
         raise DdrsError(f"batch_size = {batch_size}: must be at least 1")
-    with evaluating(model):
-        for i, image in enumerate(images.to(device)):
-            example = example_digest(image) if example_ids is None else example_ids[i]
 
-            def votes(purpose: Purpose, samples: int, image=image, example=example, sigma=sigmas[i]) -> np.ndarray:
-                stream = NoiseStream(noise, tuple(image.shape), seed, purpose, split, example)
-                return count_votes(model, image, sigma, samples, stream, batch_size)
+    def jobs() -> Iterator[_Job]:
+        for i, image in enumerate(images):
+            key = (seed, split, example_ids[i])
+            yield _Job(i, flat(image).to(device), noise.at(float(sigmas[i])), key, PROTOCOLS[settings.protocol](task, sigmas[i]))
 
-            picked = int(votes("select-class", n0).argmax())
-            counts = votes("estimate", n)
-            p_lower = lower_confidence_bound(int(counts[picked]), n, alpha)
-            radius = float(noise.radius(p_lower, sigmas[i])) if p_lower > 0.5 else 0.0
-            yield Certificate(
-                prediction=np.int64(picked if radius > 0 else ABSTAIN),
-                radius=np.float64(radius),
-                counts=counts,
-                n=np.int64(n),
-                n_top=counts[picked],
-                p_lower=np.float64(p_lower),
-            )
+    with running(model, shape, settings.precision) as scores:
+        if batch_size is None:
+            worth = len(images) * settings.n >= WORTH_A_PROBE
+            batch_size = best_batch_size(scores, images[0].numel(), device) if worth else UNPROBED[device.type]
+        yield from serve(jobs(), scores, batch_size, images[0].numel(), device)
 
 
-@torch.inference_mode()
-def count_votes(model: torch.nn.Module, image: torch.Tensor, sigma: np.float32, n: int, stream: NoiseStream, batch_size: int) -> np.ndarray:
-    """How often each class is the argmax among n noisy copies of one image; int64 (classes,).
+@dataclass
+class _Job:
+    """One image under way: its protocol, what it is waiting for, and its streams."""
 
-    Every forward pass has the same shape (the last one is padded), so kernels round alike whatever n is.
+    place: int
+    image: torch.Tensor  # (d,) on the device
+    sampler: Sampler
+    key: tuple[int, str, object]
+    steps: Steps
+    purpose: Purpose = "estimate"
+    missing: int = 0  # samples of the present request that are not drawn yet
+    slot: int = -1
+    streams: dict[Purpose, NoiseStream] = field(default_factory=dict)
+
+    def advance(self, votes: np.ndarray | None) -> Outcome | None:
+        """Hand the protocol the votes that it asked for (at first None); its next request is taken down, or its outcome returned."""
+        try:
+            self.purpose, self.missing = next(self.steps) if votes is None else self.steps.send(votes)
+        except StopIteration as finished:
+            return finished.value
+        return None
+
+    def stream(self) -> NoiseStream:
+        """The noise of the present purpose, read on from where it stopped."""
+        if self.purpose not in self.streams:
+            seed, split, example = self.key
+            self.streams[self.purpose] = NoiseStream(self.sampler, self.image.shape, seed, self.purpose, split, example)
+        return self.streams[self.purpose]
+
+
+def serve(jobs: Iterator[_Job], scores: Scores, batch_size: int, values: int, device: torch.device) -> Iterator[tuple[int, Outcome]]:
+    """Run jobs to their end, filling every batch with samples of as many of them as it takes.
+
+    Samples are a function of their keys, so neither the batch size nor which images share a batch changes a count, but for a tie of two
+    scores that kernels may round differently. Only a job that has all its samples makes the host wait for the device.
     """
-    noise = torch.zeros(batch_size, *image.shape, device=image.device)
-    layout = torch.channels_last if image.ndim == 3 else torch.contiguous_format
-    noisy = torch.empty_like(noise, memory_format=layout)
-    counts: torch.Tensor | None = None
-    for start in range(0, n, batch_size):
-        size = min(batch_size, n - start)
-        stream.fill(noise[:size])
-        torch.add(image, noise, alpha=float(sigma), out=noisy)
-        scores = checked_scores(model(noisy), batch_size)[:size]
-        if counts is None:
-            counts = torch.zeros(scores.shape[1], dtype=torch.int64, device=image.device)
-        counts += torch.bincount(scores.argmax(1), minlength=len(counts))
-    assert counts is not None
-    return counts.cpu().numpy()
+    batch = torch.zeros(batch_size, values, device=device)
+    slots = 1 + -(-batch_size // SMALLEST_REQUEST)
+    votes = _Votes(scores, batch, slots)
+    active: list[_Job] = []
+    free = list(range(slots))
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(threads)) if threads > 1 else None
+        more = True
+        while True:
+            while more and free:
+                job = next(jobs, None)
+                if job is None:
+                    more = False
+                    break
+                job.slot = free.pop()
+                job.advance(None)
+                active.append(job)
+            if not active:
+                return
+            rows, draws = 0, []
+            for job in active:
+                take = min(job.missing, batch_size - rows)
+                if take:
+                    for part, draw in job.stream().pieces(batch[rows : rows + take]):
+                        draws.append((job, part, draw))
+                    votes.slot_of_row[rows : rows + take] = job.slot
+                    rows, job.missing = rows + take, job.missing - take
+            for _ in pool.map(_fill, draws) if pool else map(_fill, draws):
+                pass
+            votes.count(rows)
+            for job in [job for job in active if not job.missing]:
+                outcome = job.advance(votes.take(job.slot))
+                if outcome is not None:
+                    active.remove(job)
+                    free.append(job.slot)
+                    yield job.place, outcome
+
+
+def _fill(work: tuple) -> None:
+    job, part, draw = work
+    draw()
+    job.sampler.place(part, job.image)
+
+
+class _Votes:
+    """A histogram per slot, on the device."""
+
+    def __init__(self, scores: Scores, batch: torch.Tensor, slots: int):
+        self.scores, self.batch, self.slots = scores, batch, slots
+        self.slot_of_row = np.zeros(len(batch), np.int64)
+        self.counts: torch.Tensor | None = None
+        self.finite = torch.ones((), dtype=torch.bool, device=batch.device)
+
+    def count(self, rows: int) -> None:
+        """Classify the batch and count the votes of its first rows. The rest is left over from before: every pass has the same shape."""
+        scores = self.scores(self.batch)
+        if scores.ndim != 2 or scores.shape[0] != len(self.batch) or scores.shape[1] < 2:
+            raise DdrsError(f"the model returned shape {tuple(scores.shape)} for a batch of {len(self.batch)}; (batch, classes) is needed")
+        classes = scores.shape[1]
+        if self.counts is None:
+            self.counts = torch.zeros(self.slots * classes, dtype=torch.int64, device=scores.device)
+        self.finite &= torch.isfinite(scores[:rows]).all()
+        first, last = self.slot_of_row[0], self.slot_of_row[rows - 1]
+        alone = bool((self.slot_of_row[:rows] == first).all()) if first == last else False
+        slots = int(first) if alone else torch.from_numpy(self.slot_of_row[:rows]).to(scores.device)
+        self.counts += torch.bincount(slots * classes + scores[:rows].argmax(1), minlength=self.slots * classes)
+
+    def take(self, slot: int) -> np.ndarray:
+        """The votes of a slot, int64 (classes,), which starts again at 0. DdrsError if any score so far was not finite."""
+        assert self.counts is not None
+        if not bool(self.finite):
+            raise DdrsError("the model returned NaN or infinite scores; nothing can be certified with it")
+        mine = self.counts.view(self.slots, -1)[slot]
+        found = mine.cpu().numpy().copy()
+        mine.zero_()
+        return found
+
+
+def _check_image(image: torch.Tensor, noise: Noise, what: str) -> None:
+    if image.ndim == 3 and not bool(((image >= 0) & (image <= 1)).all()):
+        raise DdrsError(f"{what}: holds values outside [0, 1], the scale of sigma and radius; put any other scaling into the model")
+    if noise.name in LATTICES:
+        check_on_grid(image, what)
 
 
 def _sigma_vector(sigma: float | torch.Tensor | np.ndarray, count: int) -> np.ndarray:

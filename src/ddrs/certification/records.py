@@ -8,9 +8,11 @@ six-column logs of other projects too. No torch is needed here.
 import csv
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,10 +23,13 @@ from ddrs.files import require, write_text
 ABSTAIN = -1  # the prediction of an example on which the certifier abstains
 PLAIN = ("idx", "label", "predict", "radius", "correct")
 FIELD = (*PLAIN, "time")  # the six columns of locuslab/smoothing
-COLUMNS = (*PLAIN, "sigma", "n0", "n", "n_top", "p_lower", "alpha", "noise", "dataset", "split", "method", "sigma0", "K", "seed", "digest")
+OF_EXAMPLE = ("sigma", "n", "n_top", "n_second", "p_lower", "p_upper", "z")
+STATISTICS = ("n0", "n_max", "alpha", "protocol", "bound", "spending", "looks", "noise", "precision")
+OF_RUN = (*STATISTICS, "dataset", "split", "method", "sigma0", "K", "seed", "digest")
+COLUMNS = (*PLAIN, *OF_EXAMPLE, *OF_RUN)
 NUMBER = r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?"
-TEXT = ("noise", "dataset", "split", "method", "K", "digest", "time")
-CONSTANT = ("n0", "n", "alpha", "noise", "dataset", "split", "method", "sigma0", "K", "seed", "digest")
+TEXT = ("noise", "dataset", "split", "method", "K", "digest", "time", "protocol", "bound", "spending", "looks", "precision")
+TEXT_OR_EMPTY = ("n_second", "p_upper", "z")  # numbers of bound joint, of protocol sequential
 
 
 def round_down(value: float, digits: int) -> str:
@@ -43,13 +48,17 @@ def format_sigma(sigma: float) -> str:
     return f"{np.float32(sigma):.9g}"
 
 
-def format_line(fields: dict[str, object], columns: tuple[str, ...] = COLUMNS) -> str:
-    """One line of a log, without its line end."""
+def format_line(fields: dict[str, Any], columns: tuple[str, ...] = COLUMNS) -> str:
+    """One line of a log, without its line end. Bounds are rounded to the safe side; p_upper and z may be empty."""
     text = dict(fields)
-    text["radius"] = round_down(float(fields["radius"]), 6)  # type: ignore[arg-type]
+    text["radius"] = round_down(float(fields["radius"]), 6)
     if "p_lower" in columns:
-        text["p_lower"] = round_down(float(fields["p_lower"]), 12)  # type: ignore[arg-type]
-        text["sigma"] = format_sigma(float(fields["sigma"]))  # type: ignore[arg-type]
+        text["p_lower"] = round_down(float(fields["p_lower"]), 12)
+        text["sigma"] = format_sigma(float(fields["sigma"]))
+        if fields["p_upper"] != "":
+            text["p_upper"] = f"{1 - Decimal(round_down(1 - float(fields['p_upper']), 12)):f}"
+        if fields["z"] != "":
+            text["z"] = f"{float(fields['z']):.2f}"
     return "\t".join(str(text[name]) for name in columns)
 
 
@@ -93,11 +102,12 @@ def read_log(path: Path) -> Log:
             raise DdrsError(f"{path}: line {number} is malformed: {problem}")
     if len(lines) < 2:
         raise DdrsError(f"{path}: holds no examples")
-    table = pd.read_csv(io.StringIO("\n".join(lines)), sep="\t", dtype=dict.fromkeys(TEXT, str), keep_default_na=False, quoting=csv.QUOTE_NONE)
+    kinds: Any = dict.fromkeys((*TEXT, *TEXT_OR_EMPTY), str)
+    table = pd.read_csv(io.StringIO("\n".join(lines)), sep="\t", dtype=kinds, keep_default_na=False, quoting=csv.QUOTE_NONE)
     indices, counts = np.unique(table["idx"].to_numpy(), return_counts=True)
     if counts.max() > 1:
         raise DdrsError(f"{path}: idx {indices[counts.argmax()]} occurs {counts.max()} times")
-    for name in CONSTANT:
+    for name in OF_RUN:
         values = set(table[name]) if name in table else set()
         if len(values) > 1:
             raise DdrsError(f"{path}: column {name!r} has {len(values)} different values; a log has one")
@@ -115,7 +125,10 @@ def _problem(line: str, header: list[str], fields: dict[str, str]) -> str | None
     for name in ("radius", *(name for name in ("sigma", "p_lower") if name in fields)):
         if not re.fullmatch(NUMBER, fields[name]) or not np.isfinite(float(fields[name])):
             return f"{name} = {fields[name]!r} is not a finite number >= 0"
-    for name in {"n0", "n", "n_top", "seed"} & fields.keys():
+    for name in TEXT_OR_EMPTY:
+        if fields.get(name) and not re.fullmatch(NUMBER, fields[name]):
+            return f"{name} = {fields[name]!r} is neither empty nor a number >= 0"
+    for name in {"n0", "n", "n_max", "n_top", "seed"} & fields.keys():
         if not re.fullmatch(r"[0-9]+", fields[name]):
             return f"{name} = {fields[name]!r} is not an integer >= 0"
     if not re.fullmatch(r"[0-9]*", fields.get("K", "")):
@@ -136,17 +149,45 @@ def resume_lines(path: Path, digest: str) -> dict[int, str]:
     """The lines of a partial log by idx, the file left with just these; a new file with a header if there is none.
 
     A line counts if it was written whole and carries the digest of the run: a torn or damaged one is dropped and its example certified
-    again.
+    again. DdrsError, and the file as it was, if a whole line carries the digest of another run.
     """
     header = "\t".join(COLUMNS)
     lines = path.read_bytes().decode("utf-8", errors="replace").split("\n")[1:-1] if path.exists() else []
     kept = {}
     for line in lines:
         fields: dict[str, str] = dict(zip(COLUMNS, line.split("\t"), strict=False))
-        if _problem(line, list(COLUMNS), fields) is None and fields["digest"] == digest:
+        if _problem(line, list(COLUMNS), fields) is None:
+            if fields["digest"] != digest:
+                raise DdrsError(f"{path}: a partial log of another configuration ({fields['digest']}, not {digest}); move it away")
             kept[int(fields["idx"])] = line
     write_text(path, "\n".join([header, *kept.values()]) + "\n")
     return kept
+
+
+def merge_shards(shards: Sequence[Path], out: Path) -> int:
+    """Write the log that one run over all examples would have written, from its shards in any order. Returns the number of examples.
+
+    DdrsError if a shard is of another run, an example is in two, or one shard is missing: shard i of N holds every N-th example.
+    """
+    logs = [read_log(path) for path in shards]
+    lines: dict[int, str] = {}
+    for log, path in zip(logs, shards, strict=True):
+        if tuple(log.table) != COLUMNS:
+            raise DdrsError(f"{path}: not a log of `ddrs certify`")
+        if log.constant("digest") != logs[0].constant("digest"):
+            raise DdrsError(f"{path}: is of another run than {shards[0]} ({log.constant('digest')}, not {logs[0].constant('digest')})")
+        for line in path.read_text(encoding="utf-8").splitlines()[1:]:
+            idx = int(line.partition("\t")[0])
+            if idx in lines:
+                raise DdrsError(f"{path}: idx {idx} is in another shard too")
+            lines[idx] = line
+    order = sorted(lines)
+    for log in logs:
+        own = sorted(log.table["idx"])
+        if own != order[order.index(own[0]) :: len(shards)]:
+            raise DdrsError(f"{log.name}: is not every {len(shards)}-th example of the {len(order)} that were given: a shard is missing")
+    write_text(out, "\n".join(["\t".join(COLUMNS), *(lines[idx] for idx in order)]) + "\n")
+    return len(order)
 
 
 def export_field_format(log: Path, times: Path | None, out: Path) -> None:

@@ -1,23 +1,55 @@
 """Certification from files to a log: `ddrs certify`."""
 
+import json
+import platform
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ddrs import models
 from ddrs.certification.engine import certify_each
-from ddrs.certification.records import COLUMNS, format_line, resume_lines
+from ddrs.certification.inference import best_batch_size, running
+from ddrs.certification.lattice import CERTIFIABLE
+from ddrs.certification.protocols import Outcome
+from ddrs.certification.records import COLUMNS, STATISTICS, format_line, resume_lines
+from ddrs.certification.sequential import FIRST, RATIO
 from ddrs.config import SampleSettings
-from ddrs.data import as_float, load_split
+from ddrs.data import as_float
 from ddrs.errors import DdrsError
-from ddrs.files import naming, write_text
-from ddrs.noise import check_sigma, get_noise
+from ddrs.files import cache_folder, naming, write_text
+from ddrs.models import load_with_data
+from ddrs.noise import check_sigma
 from ddrs.options import Runtime, prepare
+from ddrs.progress import CertificationProgress
 from ddrs.provenance import code_digest, digest, file_digest, write_sidecar
 from ddrs.sigma.files import read_sigmas
+
+CODE = ("certification", "sigma/files.py", "architectures.py", "models.py", "noise.py", "norms.py", "data.py")  # what a partial log's lines depend on
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Every `count`-th example from the `number`-th on; number is from 1 to count."""
+
+    number: int = 1
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """Of "2/5"."""
+        number, _, count = text.partition("/")
+        if not (number.isascii() and number.isdigit() and count.isascii() and count.isdigit() and 1 <= int(number) <= int(count)):
+            raise DdrsError(f"--shard {text!r}: must be I/N with 1 <= I <= N")
+        return cls(int(number), int(count))
+
+    def of(self, indices: np.ndarray) -> np.ndarray:
+        if self.count > len(indices):
+            raise DdrsError(f"--shard {self.number}/{self.count}: {self.count} shards of {len(indices)} images; at most one shard per image")
+        return indices[self.number - 1 :: self.count]
 
 
 def certify(
@@ -30,23 +62,21 @@ def certify(
     k: int | None,
     split: str,
     images: int | None,
+    shard: Shard,
     batch_size: int | None,
     times: Path | None,
     seed: int,
     runtime: Runtime,
     say: Callable[[str], None],
 ) -> None:
-    """Certify a split, at one sigma or at the K-th step of a stored trajectory."""
+    """Certify a split or a shard of it, at one sigma or at the K-th step of a stored trajectory."""
     started = time.time()
     device = prepare(runtime)
     if (sigma is None) == (sigmas is None) or (sigmas is None) != (k is None):
         raise DdrsError("certify: give either --sigma, or --sigmas with --k")
-    part = load_split(data, split)
-    facts = models.read_facts(model)
-    models.check_fits(model, facts, part)
-    noise = get_noise(facts["noise"])
-    net = models.load_model(model).to(device)
-    indices = part.subset(images)
+    net, facts, part = load_with_data(model, data, split, device)
+    noise = CERTIFIABLE[_noise_name(settings.noise, facts["noise"], model)]
+    indices = shard.of(part.subset(images))
     if sigma is not None:
         check_sigma(sigma)
         # a fixed sigma on a model of per-example training is no row of the paper
@@ -57,9 +87,15 @@ def certify(
         row = "ds2" if facts["regime"] == "ds2" else "ds"
     inputs = {"model": file_digest(model), "data": part.digest, "sigmas": file_digest(sigmas) if sigmas else f"{sigma:.9g}"}
     made = {**settings.model_dump(), "noise": noise.name, "seed": seed, "split": split, "K": k, "inputs": inputs}
-    constant = {
+    statistics = {
         **settings.model_dump(),
+        "n_max": settings.n,
+        "spending": settings.spending if settings.protocol == "sequential" else "",
+        "looks": f"{FIRST}*{RATIO:g}^j" if settings.protocol == "sequential" else "",
         "noise": noise.name,
+    }
+    constant = {
+        **{name: statistics[name] for name in STATISTICS},
         "dataset": part.dataset,
         "split": split,
         "method": facts["method"] if row == "fs" else f"{facts['method']}-{row}",
@@ -68,55 +104,83 @@ def certify(
         "seed": seed,
         "digest": digest(made),
     }
-    header = "\t".join(COLUMNS)
-    code = code_digest("certification", "sigma/files.py", "architectures.py", "models.py", "noise.py", "data.py")
-    partial = runtime.scratch / f"certify-{digest([constant['digest'], code])}.tsv"
+    part_of = "" if shard.count == 1 else f".{shard.number}-of-{shard.count}"
+    partial = runtime.scratch / f"certify-{digest([constant['digest'], code_digest(*CODE)])}{part_of}.tsv"
     done = resume_lines(partial, str(constant["digest"]))
     if done:
         say(f"resuming: {len(done)} images are in {partial}")
     elif times is not None:
         times.unlink(missing_ok=True)
     left = [int(i) for i in indices if int(i) not in done]
-    x = torch.tensor(as_float(part.images[left]))
-    each = certify_each(
-        net,
-        x,
-        np.array([scale[i] for i in left], np.float32),
-        settings.n0,
-        settings.n,
-        settings.alpha,
-        noise=noise,
-        seed=seed,
-        split=split,
-        example_ids=left,
-        batch_size=batch_size,
-    )
-    begun = last = time.perf_counter()
-    with naming(partial), open(partial, "a", encoding="utf-8") as file:
-        for number, (i, found) in enumerate(zip(left, each, strict=True), start=len(indices) - len(left) + 1):
-            label = int(part.labels[i])
-            fields = {
-                **constant,
-                "idx": i,
-                "label": label,
-                "predict": int(found.prediction),
-                "radius": found.radius,
-                "correct": int(found.prediction == label),
-                "sigma": scale[i],
-                "n_top": int(found.n_top),
-                "p_lower": found.p_lower,
-            }
-            done[i] = format_line(fields)
-            file.write(done[i] + "\n")
-            file.flush()
-            seconds, last = time.perf_counter() - last, time.perf_counter()
-            _append_time(times, i, seconds)
-            if number % max(1, len(indices) // 10) == 0 or number == len(indices):
-                remaining = (last - begun) / (number - len(indices) + len(left)) * (len(indices) - number)
-                say(f"{number}/{len(indices)} images, {remaining:.0f} s left")
-    write_text(out, "\n".join([header, *(done[int(i)] for i in indices)]) + "\n")
+    if left:
+        x = torch.tensor(as_float(part.images[left]))
+        if batch_size is None:
+            batch_size = _probed(net, facts, settings.precision, device, runtime.threads)
+        each = certify_each(
+            net,
+            x,
+            np.array([scale[i] for i in left], np.float32),
+            settings,
+            noise=noise,
+            seed=seed,
+            split=split,
+            example_ids=left,
+            batch_size=batch_size,
+        )
+        last = time.perf_counter()
+        progress = CertificationProgress(len(indices), len(indices) - len(left), settings.n, say)
+        with progress, naming(partial), open(partial, "a", encoding="utf-8") as file:
+            for place, found in each:
+                i = left[place]
+                label = int(part.labels[i])
+                measured = {"idx": i, "label": label, "correct": int(found.prediction == label), "sigma": scale[i]}
+                done[i] = format_line({**constant, **measured, **_of_example(found, settings)})
+                file.write(done[i] + "\n")
+                file.flush()
+                seconds, last = time.perf_counter() - last, time.perf_counter()
+                _append_time(times, i, seconds)
+                progress.image(found.radius > 0, found.n)
+    write_text(out, "\n".join(["\t".join(COLUMNS), *(done[int(i)] for i in indices)]) + "\n")
     partial.unlink()
     write_sidecar(runtime.sidecar, made, {"model": str(model), "data": str(data), "sigmas": str(sigmas)}, started, str(device))
+
+
+def _noise_name(asked: str | None, trained: str, model: Path) -> str:
+    if asked == "lattice":
+        return {"gaussian": "lattice", "uniform": "uniform-lattice"}[trained]
+    if asked not in (None, trained):
+        raise DdrsError(f"noise {asked!r}: {model} was trained with {trained} noise; certify it with {trained} or lattice")
+    return trained
+
+
+def _of_example(found: Outcome, settings: SampleSettings) -> dict[str, object]:
+    joint, claimed = settings.bound == "joint", np.isfinite(found.z)
+    return {
+        "predict": found.prediction,
+        "radius": found.radius,
+        "n": found.n,
+        "n_top": found.n_top,
+        "n_second": found.n_second if joint else "",
+        "p_lower": found.p_lower,
+        "p_upper": found.p_upper if joint else "",
+        "z": found.z if claimed else "",
+    }
+
+
+def _probed(net: torch.nn.Module, facts: dict, precision: str, device: torch.device, threads: int) -> int:
+    """The fastest batch size, probed once per architecture and device and then kept: kernels of another shape may round differently."""
+    card = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+    key = [facts["architecture"], facts["shape"], facts["classes"], precision, card, threads, torch.__version__]
+    path = cache_folder() / f"batch-{digest(key)}.json"
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["batch_size"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not probed yet, or damaged: a probe costs less than a question
+    with running(net, tuple(facts["shape"]), precision) as scores:
+        size = best_batch_size(scores, int(np.prod(facts["shape"])), device)
+    with suppress(OSError):  # a cache that cannot be written is done without
+        write_text(path, json.dumps({"batch_size": size}) + "\n")
+    return size
 
 
 def _append_time(path: Path | None, idx: int, seconds: float) -> None:

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ddrs import models
 from ddrs.config import SearchSettings
-from ddrs.data import as_float, load_split
+from ddrs.data import as_float
 from ddrs.files import atomic
+from ddrs.models import load_with_data
 from ddrs.noise import NoiseStream, get_noise
 from ddrs.options import Runtime, prepare
 from ddrs.provenance import digest, file_digest, write_sidecar
@@ -34,11 +34,8 @@ def search(
     """Algorithm 1 on a split; one row per image and K."""
     started = time.time()
     device = prepare(runtime)
-    part = load_split(data, split)
-    facts = models.read_facts(model)
+    net, facts, part = load_with_data(model, data, split, device)
     law = get_noise(facts["noise"])
-    models.check_fits(model, facts, part)
-    net = models.load_model(model).to(device)
     indices = part.subset(images)
     sigma0 = float(facts["sigma"])
     paths, at_min, at_max, changed = [], 0, 0, 0
