@@ -57,6 +57,8 @@ def _caption(cells: Sequence[dict]) -> str:
             f"{dataset}: certified accuracy (%) at {norm} radius on {one['images']} {one['split']} images, protocol fixed, n0 = {one['n0']}, "
             f"n = {one['n']:,}, alpha = {one['alpha']:g} per image."
         )
+        if one["noise"] == "uniform":
+            parts.append("Its sigma is lambda, the half-width of the uniform noise.")
         for label, counts in dict.fromkeys((cell["label"], _counts(cell["memory"])) for cell in own if cell["memory"]):
             parts.append(f"Memory pass of {label}: {counts}.")
     parts.append("Each cell is the best over sigma (and K for DS), chosen on the same test images as in the paper: optimistic.")
