@@ -144,9 +144,9 @@ def test_saturated_scores_give_finite_losses_and_gradients(scale: float, dtype: 
     assert torch.isfinite(value) and torch.isfinite(gradient).all() and value.dtype == dtype
     assert not gradient[1].any(), "a wrong image has no part in the hinge"
     tied = 0.5 / 2 * 8 / 4  # xi = 0 where the label ties with another class
-    assert float(value) >= 2 * tied - 1e-6
+    assert value.item() >= 2 * tied - 1e-6
     if scale >= 30:
-        assert float(value) == pytest.approx(2 * tied) and not gradient[0].any(), "a certain image is beyond gamma"
+        assert value.item() == pytest.approx(2 * tied) and not gradient[0].any(), "a certain image is beyond gamma"
 
 
 def test_a_batch_in_which_no_image_counts_is_the_cross_entropy_of_the_smoothed_classifier(batch: tuple):
@@ -163,7 +163,7 @@ def test_a_label_without_probability_has_a_finite_cross_entropy():
     model.weight.data = torch.tensor([[500.0], [-500.0]])
     loss, _ = macer.loss(model, torch.ones(1, 1), torch.tensor([1]), torch.zeros(1, 2, 1), torch.ones(1), macer.Settings(k=2))
     loss.backward()
-    assert float(loss) == pytest.approx(1000.0) and torch.isfinite(model.weight.grad).all()
+    assert loss.item() == pytest.approx(1000.0) and torch.isfinite(model.weight.grad).all()
 
 
 def test_the_settings_are_the_paper_s_symbols_and_values():
