@@ -38,10 +38,9 @@ rule paper:
 
 rule models:
     input:
-        every("results/models/{dataset}/{method}/{regime}/sigma_{sigma}.safetensors", regime=["fs", "ds2"]),
+        of_rows(row_models, settings.tables),
 
 
 rule certificates:
     input:
-        every("results/certificates/{dataset}/test/{method}/fs/sigma_{sigma}.tsv"),
-        every("results/memory/{dataset}/test/{method}/{row}/sigma_{sigma}.K_{K}.tsv", row=["ds", "ds2"]),
+        of_rows(row_logs, settings.tables),

@@ -228,7 +228,7 @@ def figure(
     pdf: Annotated[Path, typer.Option("--pdf", help="figure to write")],
     png: Annotated[Path, typer.Option("--png", help="the same as PNG")],
 ) -> None:
-    """Draw certified accuracy against radius: a panel per training sigma and one for the envelope, a row per dataset (Figures 3, 4)."""
+    """Draw certified accuracy against radius: a panel per training sigma and one for the envelope, a row per dataset (Figures 3, 4, 5)."""
     from ddrs.figures import certified_accuracy_figure
 
     certified_accuracy_figure(logs, pdf, png)

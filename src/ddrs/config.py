@@ -3,103 +3,30 @@
 Importing this loads no torch.
 """
 
-import difflib
 import json
 from collections.abc import Mapping
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from ddrs.architectures import ARCHITECTURES
 from ddrs.certification.bounds import check_n
 from ddrs.errors import DdrsError
+from ddrs.published import TABLES
 from ddrs.registry import load as load_registered
+from ddrs.sections import Count, Increasing, Radius, Section, Sigma, known_name, nearest, one_line, two_decimals
 from ddrs.sources import DATASETS
 from ddrs.training import METHODS
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16", "float32-compiled", "tf32-compiled", "bfloat16-compiled", "float16-compiled"]
 PRECISIONS = get_args(Precision)
-TABLES = {"table1": "cohen", "table2": "smoothadv"}  # the method that each table of the paper is about
-
-
-class Section(BaseModel):
-    """A part of the config: keys that it does not know are errors, and so is every value out of range."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_unknown_keys(cls, values: Any) -> Any:
-        if isinstance(values, Mapping):
-            for key, value in values.items():
-                if isinstance(value, bool):
-                    raise ValueError(f"{key} must not be {str(value).lower()}: no key is a switch")
-                if key not in cls.model_fields:
-                    raise ValueError(f"unknown key {key!r}{nearest(str(key), cls.model_fields)}; allowed are {', '.join(cls.model_fields)}")
-        return values
-
-    @classmethod
-    def checked(cls, **values: Any) -> Self:
-        """The settings, or a DdrsError of one line instead of pydantic's report."""
-        try:
-            return cls(**values)
-        except ValidationError as error:
-            raise DdrsError(one_line(error)) from None
-
-
-def nearest(name: str, known: Any) -> str:
-    """' (did you mean ...?)' if a known name is close, else nothing."""
-    close = difflib.get_close_matches(name, [str(one) for one in known], n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def one_line(error: ValidationError) -> str:
-    """pydantic's findings as one line: each with its place in the config."""
-    findings = []
-    for finding in error.errors():
-        place = ".".join(str(part) for part in finding["loc"])
-        message = finding["msg"].removeprefix("Value error, ")
-        given = finding.get("input")
-        shown = f" (got {given!r})" if isinstance(given, int | float | str | bool | None) and "unknown" not in message else ""
-        findings.append(f"{place}: {message}{shown}" if place else f"{message}{shown}")
-    return "; ".join(findings)
-
-
-def _two_decimals(value: float) -> float:
-    if round(value, 2) != value:
-        raise ValueError("must have at most two decimals, as it stands in paths")
-    return value
-
-
-def _increasing(values: list) -> list:
-    if any(a >= b for a, b in pairwise(values)):
-        raise ValueError(f"must be increasing, got {values}")
-    return values
-
-
-Increasing = AfterValidator(_increasing)
-Sigma = Annotated[float, Field(gt=0), AfterValidator(_two_decimals)]
-Radius = Annotated[float, Field(ge=0), AfterValidator(_two_decimals)]
-Count = Annotated[int, Field(ge=1)]
-
-
-def known_name(kind: str, known: Mapping[str, object]) -> AfterValidator:
-    """A validator that accepts the names of a registry."""
-
-    def check(name: str) -> str:
-        if name not in known:
-            raise ValueError(f"unknown {kind} {name!r}{nearest(name, known)}; known are {', '.join(known)}")
-        return name
-
-    return AfterValidator(check)
 
 
 def _loss_value(value: Any) -> float | int | dict[str, float]:
     """A number, also as the text of a flag, or a mapping from sigma (any spelling of the number) to one."""
     if isinstance(value, Mapping):
-        return {f"{_two_decimals(float(sigma)):.2f}": float(one) for sigma, one in value.items()}
+        return {f"{two_decimals(float(sigma)):.2f}": float(one) for sigma, one in value.items()}
     if isinstance(value, bool):
         raise TypeError
     if isinstance(value, float):
@@ -120,14 +47,27 @@ def _checked_loss_value(value: Any) -> float | int | dict[str, float]:
 LossValue = Annotated[float | int | dict[str, float], BeforeValidator(_checked_loss_value)]
 Dataset = Annotated[str, known_name("dataset", DATASETS)]
 Method = Annotated[str, known_name("method", METHODS)]
+Table = Annotated[str, known_name("table", TABLES)]
+Architecture = Annotated[str, known_name("architecture", ARCHITECTURES)]
+Sigmas = Annotated[list[Sigma], Increasing, Field(min_length=1)]
+Radii = Annotated[list[Radius], Increasing, Field(min_length=1)]
+
+
+class UniformSettings(Section):
+    """What differs on a dataset for the methods that train with uniform noise and certify l1 balls."""
+
+    architecture: Architecture | None = Field(None, description="network, by name")
+    sigmas: Sigmas | None = Field(None, description="training lambdas: half-widths of the noise, which stand as sigma in paths and logs")
+    radii: Radii | None = Field(None, description="l1 radius columns of the tables, increasing")
 
 
 class DatasetSettings(Section):
     """What is trained and certified on a dataset, and on which grid."""
 
-    architecture: Annotated[str, known_name("architecture", ARCHITECTURES)] = Field(description="network, by name")
-    sigmas: Annotated[list[Sigma], Increasing] = Field(min_length=1, description="training sigmas, each also the start of the sigma search")
-    radii: Annotated[list[Radius], Increasing] = Field(min_length=1, description="radius columns of the tables, increasing")
+    architecture: Architecture = Field(description="network, by name")
+    sigmas: Sigmas = Field(description="training sigmas, each also the start of the sigma search")
+    radii: Radii = Field(description="radius columns of the tables, increasing")
+    uniform: UniformSettings = Field(default_factory=UniformSettings.checked, description="what differs for methods with uniform noise")
     images: dict[Literal["validation", "test"], Count] = Field(description="how many images of a split are certified, evenly spaced")
     source: str | None = Field(None, description="folder with the dataset's own files, used instead of the network")
 
@@ -163,10 +103,10 @@ class TrainSettings(Section):
     def loss_settings(self, method: str) -> BaseModel:
         """The loss's own settings, checked by the method's model."""
         settings = load_registered("method", METHODS, method).Settings
+        known = [field.alias or name for name, field in settings.model_fields.items()]
         for name in self.loss:
-            if name not in settings.model_fields:
-                allowed = ", ".join(settings.model_fields) or "none"
-                raise DdrsError(f"loss: unknown setting {name!r} of {method}{nearest(name, settings.model_fields)}; allowed are {allowed}")
+            if name not in known:
+                raise DdrsError(f"loss: unknown setting {name!r} of {method}{nearest(name, known)}; allowed are {', '.join(known) or 'none'}")
         try:
             return settings(**self.loss)
         except ValidationError as error:
@@ -300,9 +240,7 @@ class Config(Section):
 
     seed: int = Field(0, ge=0, description="seed of everything random")
     device: str = Field("cpu", pattern=r"^(cpu|cuda)$", description="cpu, or cuda: one GPU per job")
-    tables: dict[Literal["table1", "table2"], list[Dataset]] = Field(
-        description="datasets that each table shows; Figures 3 and 4 follow Tables 1 and 2"
-    )
+    tables: dict[Table, list[Dataset]] = Field(description="datasets that each table shows; Figures 3, 4 and 5 follow Tables 1, 2 and 3")
     datasets: dict[Dataset, DatasetSettings]
     train: dict[Dataset, dict[Method, TrainSettings]] = Field(description="fixed-sigma training, by dataset and method")
     finetune: dict[Dataset, dict[Method, FinetuneSettings]] = Field(description="DS2 training, by dataset and method")
@@ -318,13 +256,14 @@ class Config(Section):
                 for part in ("datasets", "train", "finetune", "search", "certify"):
                     if name not in getattr(self, part):
                         raise ValueError(f"tables.{table}: dataset {name!r} has no {part}.{name}")
-                for part in ("train", "finetune"):
-                    if TABLES[table] not in getattr(self, part)[name]:
-                        raise ValueError(f"tables.{table}: method {TABLES[table]!r} has no {part}.{name}.{TABLES[table]}")
+                method, *rows = TABLES[table]
+                for part in ("train", "finetune") if f"{method}-ds2" in rows else ("train",):
+                    if method not in getattr(self, part)[name]:
+                        raise ValueError(f"tables.{table}: method {method!r} has no {part}.{name}.{method}")
         for name, search in self.search.items():
-            for sigma in self.datasets[name].sigmas if name in self.datasets else []:
+            for place, sigma in self._starts(name):
                 if not search.sigma_min <= sigma <= search.sigma_max:
-                    raise ValueError(f"datasets.{name}.sigmas: {sigma} is outside search.{name}'s [{search.sigma_min}, {search.sigma_max}]")
+                    raise ValueError(f"{place}: {sigma} is outside search.{name}'s [{search.sigma_min}, {search.sigma_max}]")
         for name, certify in self.certify.items():
             if name in self.search and max(certify.k) > self.search[name].k_max:
                 raise ValueError(f"certify.{name}.k: {max(certify.k)} is beyond search.{name}.k_max = {self.search[name].k_max}")
@@ -342,24 +281,37 @@ class Config(Section):
                     raise ValueError(
                         f"finetune.{name}.{method}: start: branch needs train.{name}.{method}.branch_epoch below its epochs = {run.epochs}"
                     )
-                for sigma in self.datasets[name].sigmas if name in self.datasets else []:
+                for sigma in self.on(name, method).sigmas if name in self.datasets else []:
                     if not tuned.step.sigma_min <= sigma <= tuned.step.sigma_max:
                         allowed = f"[{tuned.step.sigma_min}, {tuned.step.sigma_max}]"
-                        raise ValueError(f"datasets.{name}.sigmas: {sigma} is outside finetune.{name}.{method}.step's {allowed}")
+                        raise ValueError(f"datasets.{name}: sigma {sigma} is outside finetune.{name}.{method}.step's {allowed}")
         for part in ("train", "finetune"):
             for name, methods in getattr(self, part).items():
                 for method, entry in methods.items():
                     settings = entry if isinstance(entry, TrainSettings) else entry.train
-                    for sigma in self.sigma_texts(name) if settings else []:
+                    for sigma in self.sigma_texts(name, method) if settings else []:
                         try:
                             settings.at_sigma(sigma).loss_settings(method)
                         except DdrsError as error:
                             raise ValueError(f"{part}.{name}.{method}.{error}") from None
         return self
 
-    def sigma_texts(self, dataset: str) -> list[str]:
-        """A dataset's sigmas as they stand in paths."""
-        return [f"{sigma:.2f}" for sigma in self.datasets[dataset].sigmas] if dataset in self.datasets else []
+    def on(self, dataset: str, method: str) -> DatasetSettings:
+        """A dataset's settings as they are for a method: what `uniform` says stands in where the method's noise is uniform."""
+        own = self.datasets[dataset]
+        uniform = load_registered("method", METHODS, method).NOISE == "uniform"
+        return own.model_copy(update=own.uniform.model_dump(exclude_none=True)) if uniform else own
+
+    def sigma_texts(self, dataset: str, method: str) -> list[str]:
+        """A method's sigmas on a dataset as they stand in paths."""
+        return [f"{sigma:.2f}" for sigma in self.on(dataset, method).sigmas] if dataset in self.datasets else []
+
+    def _starts(self, dataset: str) -> list[tuple[str, float]]:
+        """Every sigma that a search on the dataset may start from, each with its place in the config."""
+        if dataset not in self.datasets:
+            return []
+        own, place = self.datasets[dataset], f"datasets.{dataset}"
+        return [(f"{place}.sigmas", one) for one in own.sigmas] + [(f"{place}.uniform.sigmas", one) for one in own.uniform.sigmas or []]
 
     def finetune_settings(self, dataset: str, method: str) -> TrainSettings:
         """The run that DS2 training is: its own, or the rest of the branched one."""

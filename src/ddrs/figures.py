@@ -1,4 +1,4 @@
-"""Figures: certified accuracy against radius (Figures 3 and 4 of the paper)."""
+"""Figures: certified accuracy against radius (Figures 3, 4 and 5 of the paper)."""
 
 import io
 from collections.abc import Sequence

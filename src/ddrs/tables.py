@@ -61,6 +61,8 @@ def _caption(cells: Sequence[dict]) -> str:
         )
         if one["protocol"] == "sequential":
             parts.append("Its ACR is a lower bound: protocol sequential decides the radii of the columns only.")
+        if norm == "ℓ1":
+            parts.append("Its sigma is lambda, the half-width of the uniform noise.")
         for label, counts in dict.fromkeys((cell["label"], _counts(cell["memory"])) for cell in own if cell["memory"]):
             parts.append(f"Memory pass of {label}: {counts}.")
     parts.append("Each cell is the best over sigma (and K for DS), chosen on the same test images as in the paper: optimistic.")

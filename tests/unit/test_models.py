@@ -12,11 +12,14 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ddrs.architectures import ARCHITECTURES
+from ddrs.config import StepSettings, TrainSettings
 from ddrs.data import load_split
 from ddrs.errors import DdrsError
 from ddrs.models import build_model, check_fits, checked_scores, evaluating, load_model, read_facts, resolve_device, save_model
+from ddrs.noise import get_noise
+from ddrs.training import loop
 
-SHAPES = {"small_cnn": (1, 28, 28), "resnet18": (3, 32, 32)}
+SHAPES = {"small_cnn": (1, 28, 28), "resnet18": (3, 32, 32), "resnet50": (3, 64, 64), "wide_resnet40_2": (3, 32, 32)}
 
 SAVE_ONE = """
 import sys, torch
@@ -160,6 +163,50 @@ def test_resnet18_has_the_parameters_of_its_cifar_form():
     assert stages == {"conv1": (1, 64, 32, 32), "layer1": (1, 64, 32, 32), "layer4": (1, 512, 4, 4)}
 
 
+def test_resnet50_is_that_of_torchvision():
+    model = build_model("resnet50", (3, 224, 224), 1000)
+    assert sum(p.numel() for p in model.parameters()) == 25_557_032
+    assert isinstance(model.maxpool, nn.MaxPool2d) and model.conv1.kernel_size == (7, 7)
+
+
+def test_wide_resnet40_2_has_the_layers_of_its_name():
+    """2.24 million parameters; 40 layers with weights on the longest way: 1 + 3 * 6 * 2 convolutions, a linear layer, and 2 of the 3 shortcuts'."""
+    model = build_model("wide_resnet40_2", (3, 32, 32), 10)
+    assert sum(p.numel() for p in model.parameters()) == 2_243_546
+    kernels = [module.kernel_size for module in model.modules() if isinstance(module, nn.Conv2d)]
+    assert (kernels.count((3, 3)), kernels.count((1, 1))) == (37, 3)
+    sizes: list[tuple[int, ...]] = []
+    for layer in model:
+        layer.register_forward_hook(lambda _, __, out: sizes.append(tuple(out.shape[1:])))
+    model.eval()(torch.rand(1, 3, 32, 32))
+    assert [size for i, size in enumerate(sizes) if size not in sizes[:i]] == [
+        *[(16, 32, 32), (32, 32, 32), (64, 16, 16), (128, 8, 8)],
+        *[(128, 1, 1), (128,), (10,)],
+    ]
+
+
+def test_wide_resnet_blocks_start_with_normalisation_and_add_their_input():
+    """With residuals of zero a block of equal width is the identity; one that widens is the shortcut of its normalised input."""
+    _, wider, equal, *_ = build_model("wide_resnet40_2", (3, 32, 32), 10).eval()
+    for block in (wider, equal):
+        nn.init.zeros_(block.residual[-1].weight)
+    x = torch.randn(2, 16, 8, 8)
+    normalised = (x / (1 + 1e-5) ** 0.5).relu()  # the statistics of a new BatchNorm in eval mode are 0 and 1
+    assert torch.allclose(wider(x), nn.functional.conv2d(normalised, wider.shortcut.weight), atol=1e-5)
+    assert torch.equal(equal(wider(x)), wider(x))
+
+
+@pytest.mark.parametrize(("architecture", "shape"), [("wide_resnet40_2", (3, 16, 16)), ("resnet50", (3, 64, 64))])
+def test_the_paper_s_architectures_take_a_training_step(architecture: str, shape: tuple[int, int, int]):
+    settings = TrainSettings(epochs=1, batch_size=4)
+    torch.manual_seed(0)
+    run = loop.start_run(build_model(architecture, shape, 10), 4, 0.25, settings, 0, torch.device("cpu"), "fs")
+    before = [p.clone() for p in run.model.parameters()]
+    loop.train(run, torch.rand(4, *shape), torch.arange(4), "cohen", "fs", settings, StepSettings(), get_noise("gaussian"), lambda _: None, print)
+    assert all(torch.isfinite(p).all() for p in run.model.parameters())
+    assert all(not torch.equal(p, old) for p, old in zip(run.model.parameters(), before, strict=True))
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 30, 34)], ids=str)
 def test_architectures_map_images_of_any_shape_to_scores(architecture: str, shape: tuple[int, int, int]):
@@ -168,7 +215,10 @@ def test_architectures_map_images_of_any_shape_to_scores(architecture: str, shap
         assert model(torch.rand(2, *shape)).shape == (2, 7)
 
 
-@pytest.mark.parametrize(("architecture", "shape"), [("small_cnn", (1, 28, 28)), ("resnet18", (3, 32, 32))])
+@pytest.mark.parametrize(
+    ("architecture", "shape"),
+    [("small_cnn", (1, 28, 28)), ("resnet18", (3, 32, 32)), ("resnet50", (3, 224, 224)), ("wide_resnet40_2", (3, 32, 32))],
+)
 def test_an_architecture_costs_what_its_docstring_says(architecture: str, shape: tuple[int, int, int]):
     stated = re.search(r"([\d.]+) ([MG])MAC", ARCHITECTURES[architecture].__doc__ or "")
     assert stated is not None

@@ -72,6 +72,7 @@ def test_the_caption_says_what_was_measured(cells: list[Path], tmp_path: Path):
     text = written(cells, tmp_path)["md"]
     for words in ("Table 1", "8 test images", "n0 = 100", "n = 1,000", "alpha = 0.001 per image", "optimistic", "ℓ2 radius"):
         assert words in text
+    assert "lambda" not in text
     assert "Memory pass of cohen-ds: 1 passes of 8 entries, 8 adopted another class, 0 shrank" in text
     assert "Memory pass of cohen-ds2: 1 passes of 8 entries, 0 adopted another class, 8 shrank" in text
     assert "promises consistency with later queries, by construction; it promises nothing about correctness" in text
@@ -83,7 +84,9 @@ def test_a_fixed_sigma_table_speaks_of_no_memory(tmp_path: Path):
 
 def test_uniform_noise_is_captioned_l1_and_latex_is_escaped(tmp_path: Path):
     text = written(row(tmp_path, "fashion_mnist", "cohen", [0.5], 6, noise="uniform"), tmp_path)
-    assert "ℓ1 radius" in text["md"] and r"$\ell_1$ radius" in text["tex"]
+    assert (
+        "ℓ1 radius" in text["md"] and "Its sigma is lambda, the half-width of the uniform noise." in text["md"] and r"$\ell_1$ radius" in text["tex"]
+    )
     assert r"fashion\_mnist: certified accuracy (\%)" in text["tex"] and r"fashion\_mnist & cohen" in text["tex"]
 
 

@@ -17,7 +17,7 @@ from ddrs.errors import DdrsError
 from ddrs.models import build_model, read_facts
 from ddrs.noise import get_noise
 from ddrs.options import Runtime
-from ddrs.training import cohen, loop, smoothadv
+from ddrs.training import cohen, loop, macer, smoothadv, yang
 from ddrs.training.run import finetune, train
 
 GAUSSIAN = get_noise("gaussian")
@@ -310,6 +310,23 @@ def test_repeated_noise_samples_keep_image_sigma_and_label_together(monkeypatch)
     assert torch.equal(torch.cat(labels), which % 2), "labels are aligned with the copies"
 
 
+@pytest.mark.parametrize("regime", ["fs", "ds2"])
+def test_macer_gets_the_sigma_that_its_noise_was_scaled_with(regime: str, monkeypatch):
+    given: list[torch.Tensor] = []
+    hinge = macer.hinge
+    monkeypatch.setattr(macer, "hinge", lambda scores, y, sigma, settings: (given.append(sigma.clone()), hinge(scores, y, sigma, settings))[1])
+    start, k = (torch.arange(12) + 1) / 10, 3
+    run, images = recorded_run(regime, "macer", {"k": k}, start, StepSettings(step_size=0.01, samples=8))
+    seen = torch.cat([x for training, x in run.model.seen if training])[:, 0, 0, 0].view(12, k)
+    assert torch.equal(seen, seen[:, :1].expand(-1, k)), "the copies of an image are neighbours"
+    sigma = torch.cat(given)
+    which = ((seen[:, 0] - sigma) * 100).round().long() - 1
+    assert torch.equal(which.sort().values, torch.arange(12)) and torch.allclose(seen[:, 0] - sigma, images[which, 0, 0, 0], atol=1e-6)
+    assert torch.equal(sigma, run.sigmas[which]) and torch.equal(run.sigmas == start, torch.full((12,), regime == "fs"))
+    searched = [x for training, x in run.model.seen if not training]
+    assert sum(len(x) for x in searched) == (12 * 8 if regime == "ds2" else 0), "the sigma step has its own samples"
+
+
 def test_ds2_steps_each_example_from_its_own_last_sigma():
     """With constant scores the objective is linear in sigma: every step moves every example by the same known amount."""
     start = (torch.arange(12) + 1) / 10
@@ -376,6 +393,31 @@ def test_smoothadv_reports_accuracy_over_all_noise_samples(small_mnist: Path, tm
     assert read_facts(out)["settings"]["loss"] == {"epsilon": 0.25, "attack_steps": 1, "noise_samples": 2}
 
 
+def test_macer_learns_and_is_finetuned_with_a_sigma_per_example(small_mnist: Path, tmp_path: Path):
+    settings = TrainSettings(epochs=8, batch_size=20, learning_rate=0.02, schedule="constant", loss={"k": 4, "lambda": 4})
+    said: list[str] = []
+    model = train_fs(small_mnist, tmp_path, settings, said.append, method="macer")
+    accuracy = [float(line.split("noisy accuracy ")[1].split()[0]) for line in said]
+    assert accuracy[-1] > 60 > accuracy[0]
+    out = train_ds2(small_mnist, tmp_path, model, None, settings.model_copy(update={"epochs": 1}), step=StepSettings(step_size=0.01, samples=8))
+    facts = read_facts(out)
+    assert (facts["method"], facts["regime"], facts["noise"], facts["step"]["samples"]) == ("macer", "ds2", "gaussian", 8)
+    assert facts["mean_sigma"] != 0.25
+
+
+def test_yang_trains_with_uniform_noise(small_mnist: Path, tmp_path: Path, monkeypatch):
+    """One draw per image, evenly spread over [-1, 1]; the model records which noise it is for."""
+    seen: list[torch.Tensor] = []
+    uniform = type(get_noise("uniform"))
+    fill = uniform.fill
+    monkeypatch.setattr(uniform, "fill", lambda self, out, generator: (fill(self, out, generator), seen.append(out.clone()))[0])
+    model = train_fs(small_mnist, tmp_path, TrainSettings(epochs=1, batch_size=100), method="yang", sigma=0.5)
+    noise = torch.cat([one.flatten() for one in seen])
+    assert noise.abs().max() <= 1 and noise.abs().mean() == pytest.approx(0.5, abs=0.01) and len(noise) == 200 * 784
+    assert (read_facts(model)["noise"], read_facts(model)["sigma"]) == ("uniform", 0.5)
+    assert (yang.loss, yang.noise_samples(yang.Settings())) == (cohen.loss, 1)
+
+
 # losses
 
 
@@ -390,7 +432,7 @@ def noisy_batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def test_the_cohen_loss_is_the_cross_entropy_on_noisy_images(noisy_batch):
     x, y, noise = noisy_batch
     model = build_model("small_cnn", (1, 28, 28), 10).eval()
-    loss, scores = cohen.loss(model, x, y, noise[:, :1], cohen.Settings())
+    loss, scores = cohen.loss(model, x, y, noise[:, :1], torch.full((6,), 0.25), cohen.Settings())
     expected = model(x + noise[:, 0])
     assert torch.equal(loss, F.cross_entropy(expected, y))
     assert torch.equal(scores, expected) and not scores.requires_grad
@@ -474,7 +516,7 @@ def test_the_smoothadv_loss_is_the_cross_entropy_on_attacked_images_under_the_sa
     x, y, noise = noisy_batch
     model = build_model("small_cnn", (1, 28, 28), 10).eval()
     settings = smoothadv.Settings(epsilon=0.5, attack_steps=2, noise_samples=2)
-    loss, scores = smoothadv.loss(model, x, y, noise, settings)
+    loss, scores = smoothadv.loss(model, x, y, noise, torch.full((6,), 0.25), settings)
     attacked = smoothadv.attack(model, x, y, noise, settings)
     terms = [F.cross_entropy(model(attacked[i : i + 1] + noise[i, j]), y[i : i + 1]) for i in range(6) for j in range(2)]
     assert torch.allclose(loss, torch.stack(terms).mean(), atol=1e-6)

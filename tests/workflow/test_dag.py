@@ -22,7 +22,7 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize(("table", "method"), [("table1", "cohen"), ("table2", "smoothadv")])
+@pytest.mark.parametrize(("table", "method"), [("table1", "cohen"), ("table2", "smoothadv"), ("table3", "macer")])
 def test_tables_have_the_paper_rows_and_the_config_radii(tiny: Path, table: str, method: str) -> None:
     found = rows(tiny / f"results/{table}.csv")
     assert list(found[0]) == ["dataset", "method", "train", "certify", "0.00", "0.25", "0.50", "acr"]
@@ -34,6 +34,20 @@ def test_tables_have_the_paper_rows_and_the_config_radii(tiny: Path, table: str,
     for row in found:
         assert float(row["0.00"]) >= float(row["0.25"]) >= float(row["0.50"]) >= 0
         assert 0 <= float(row["acr"]) <= 2
+
+
+def test_the_l1_table_has_two_rows_and_its_own_grid(tiny: Path) -> None:
+    """No DS2 row, radii and lambda of `uniform`; searched, certified and remembered with uniform noise."""
+    found = rows(tiny / "results/table4.csv")
+    assert list(found[0]) == ["dataset", "method", "train", "certify", "0.00", "0.10", "acr"]
+    assert [(r["method"], r["train"], r["certify"]) for r in found] == [("yang", "FS", "FS"), ("yang-ds", "FS", "DS")]
+    assert "ℓ1 radius" in (tiny / "results/table4.md").read_text() and "ℓ2 radius" in (tiny / "results/table3.md").read_text()
+    assert sorted(p.name for p in (tiny / "results/models/mnist5k/yang").rglob("*.safetensors")) == ["sigma_0.50.safetensors"]
+    for path in ("certificates/mnist5k/test/yang/fs/sigma_0.50.tsv", "memory/mnist5k/test/yang/ds/sigma_0.50.K_20.tsv"):
+        log = read_log(tiny / "results" / path)
+        assert log.constant("noise") == "uniform"
+        one = log.table[log.table["predict"] >= 0]
+        assert ((one["radius"] - 2 * one["sigma"] * (one["p_lower"] - 0.5)).abs() < 1e-6).all() and (log.radius < log.table["sigma"]).all()
 
 
 def test_every_table_value_is_its_cell(tiny: Path) -> None:
@@ -70,7 +84,7 @@ def test_memory_pass_reports_its_counts_even_when_nothing_changed(tiny: Path) ->
 
 
 def test_figures_are_pictures(tiny: Path) -> None:
-    for number in (3, 4):
+    for number in (3, 4, 5):
         assert (tiny / f"results/figure{number}.png").read_bytes().startswith(b"\x89PNG")
         assert (tiny / f"results/figure{number}.pdf").read_bytes().startswith(b"%PDF")
 
@@ -99,22 +113,52 @@ def test_a_fresh_clone_runs_the_whole_chain(tmp_path: Path) -> None:
         "certify": 3,
         "certify_data_dependent": 18,
         "remember_mnist5k": 6,
-        "cells_mnist5k": 3,
+        "cells_table2_mnist5k": 3,
         "table": 1,
     }
 
 
+def test_a_table_without_a_ds2_row_finetunes_nothing(tmp_path: Path) -> None:
+    text = snakemake("-n", "--quiet", "rules", "--", "results/table4.csv", folder=tmp_path, config=None).stdout
+    assert planned(text) == {
+        "fetch": 1,
+        "train": 3,
+        "sigma": 3,
+        "certify": 3,
+        "certify_data_dependent": 9,
+        "remember_mnist5k": 3,
+        "cells_table4_mnist5k": 2,
+        "table": 1,
+    }
+
+
+def test_the_stages_are_all_that_the_tables_stand_on(tmp_path: Path) -> None:
+    """Targets `models` and `certificates` make no row that no table has."""
+    for target, rule, count in (("models", "train", 12), ("models", "finetune", 9), ("certificates", "remember_mnist5k", 21)):
+        assert planned(snakemake("-n", "--quiet", "rules", "--", target, folder=tmp_path, config=None).stdout)[rule] == count
+
+
+def test_a_cell_of_no_row_of_its_table_is_no_target(tmp_path: Path) -> None:
+    for cell in ("table4/mnist5k/yang-ds2/0.50", "table4/mnist5k/yang/2.25", "table1/mnist5k/macer/0.50"):
+        done = snakemake("-n", f"results/cells/{cell}.json", folder=tmp_path, config=None, check=False)
+        assert done.returncode != 0 and "No rule to produce" in done.stderr + done.stdout
+
+
 def test_one_cell_is_a_target_of_its_own(tmp_path: Path) -> None:
     text = snakemake("-n", "--quiet", "rules", "--", "results/cells/table2/mnist5k/smoothadv/0.50.json", folder=tmp_path, config=None).stdout
-    assert planned(text) == {"fetch": 1, "train": 3, "certify": 3, "cells_mnist5k": 1}
+    assert planned(text) == {"fetch": 1, "train": 3, "certify": 3, "cells_table2_mnist5k": 1}
+
+
+CELLS = {f"cells_table{number}_mnist5k" for number in (1, 2, 3, 4)}
 
 
 @pytest.mark.parametrize(
     ("change", "rules"),
     [
-        ("certify={mnist5k: {n: 300}}", {"certify", "certify_data_dependent", "remember_mnist5k", "cells_mnist5k", "table", "figure"}),
-        ("certify={mnist5k: {k: [5, 10, 20]}}", {"certify_data_dependent", "remember_mnist5k", "cells_mnist5k", "table", "figure"}),
-        ("datasets={mnist5k: {radii: [0.0, 0.25]}}", {"cells_mnist5k", "table"}),
+        ("certify={mnist5k: {n: 300}}", {"certify", "certify_data_dependent", "remember_mnist5k", *CELLS, "table", "figure"}),
+        ("certify={mnist5k: {k: [5, 10, 20]}}", {"certify_data_dependent", "remember_mnist5k", *CELLS, "table", "figure"}),
+        ("datasets={mnist5k: {radii: [0.0, 0.25]}}", {*CELLS - {"cells_table4_mnist5k"}, "table"}),
+        ("datasets={mnist5k: {uniform: {radii: [0.0, 0.2]}}}", {"cells_table4_mnist5k", "table"}),
         ("train={mnist5k: {cohen: {learning_rate: 0.06}}}", None),
     ],
 )

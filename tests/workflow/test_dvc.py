@@ -8,6 +8,8 @@ import pytest
 import yaml
 from running import ROOT, snakemake
 
+from ddrs.training import METHODS
+
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 COMMON = (ROOT / "workflow/rules/common.smk").read_text()
 
@@ -57,10 +59,12 @@ def test_the_modules_that_a_layer_runs_are_in_its_deps(outputs: dict[str, str]) 
     for path, rule in outputs.items():
         for stage in stage_of(path):
             assert covers(STAGES[stage]["deps"], "workflow/rules/common.smk") and covers(STAGES[stage]["deps"], "Snakefile")
-            step = re.sub(r"_(mnist5k|data_dependent)$", "", rule)
+            step = re.sub(r"(_table\d)?_(mnist5k|data_dependent)$", "", rule)
             for module in code[step]:
                 assert covers(STAGES[stage]["deps"], f"src/ddrs/{module}"), (stage, module)
-            where = next(p for p in (ROOT / "workflow/rules").glob("*.smk") if re.search(rf'(rule {rule}:|f"{step}_\{{name\}}")', p.read_text()))
+            where = next(
+                p for p in (ROOT / "workflow/rules").glob("*.smk") if re.search(rf'(rule {rule}:|f"{step}_(\{{table\}}_)?\{{name\}}")', p.read_text())
+            )
             assert f"workflow/rules/{where.name}" in STAGES[stage]["deps"]
 
 
@@ -101,6 +105,14 @@ def test_a_steps_code_has_every_module_that_its_modules_import() -> None:
                 assert listed or name in UNUSED.get(step, ()), (step, module, name)
 
 
+def test_a_methods_own_file_is_all_that_is_added_per_job() -> None:
+    """What a method's file imports is in the code of training, or beside it in `method_code`."""
+    always = {*steps_code()["train"], *re.findall(r'"(training/\w+\.py)"', COMMON)}
+    for method, module in METHODS.items():
+        for name in imports(ROOT / "src" / Path(*module.split(".")).with_suffix(".py")) - INFRASTRUCTURE:
+            assert f"{name}.py" in always, (method, name)
+
+
 def keys_read(rule_file: Path) -> set[str]:
     """The top-level config keys that a rule file reads, through every function of common.smk that it names."""
     functions = {m[1]: m[0] for m in re.finditer(r"^def (\w+)\(.*?(?=^def |\Z)", COMMON, re.M | re.S)}
@@ -112,7 +124,7 @@ def keys_read(rule_file: Path) -> set[str]:
         seen |= new
         text += "".join(functions[name] for name in new)
     named = set(re.findall(r"settings\.(\w+)", text))
-    methods = {"sigma_texts": {"datasets"}, "finetune_settings": {"finetune", "train"}}
+    methods = {"on": {"datasets"}, "sigma_texts": {"datasets"}, "finetune_settings": {"finetune", "train"}}
     return {key for name in named for key in methods.get(name, {name})}
 
 

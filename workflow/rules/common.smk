@@ -1,4 +1,5 @@
 import shlex
+from itertools import product
 
 from ddrs import config as ddrs_config
 from ddrs.errors import DdrsError
@@ -10,7 +11,7 @@ try:
 except DdrsError as error:
     sys.exit(f"ddrs: error: {error}")
 
-FIGURES = {"3": "table1", "4": "table2"}  # a figure shows the rows of a table
+FIGURES = {"3": "table1", "4": "table2", "5": "table3"}  # a figure shows the rows of a table
 CERTIFICATES = "results/certificates/{dataset}/{split}/{method}"
 REGIME = {"fs": "fs", "ds": "fs", "ds2": "ds2"}  # which training the certificates of a row stand on
 MEMORY = "results/memory/{dataset}/{split}/{method}"
@@ -41,7 +42,6 @@ wildcard_constraints:
     shards=r"\d+",
     table="|".join(ddrs_config.TABLES),
     number="|".join(FIGURES),
-    label="(" + "|".join(METHODS) + ")(-ds2?)?",
 
 
 def runtime(wildcards, threads):
@@ -58,13 +58,13 @@ def code(step):
 
 
 def method_code(wildcards):
-    """Of training, where each method is a file of its own."""
-    return code_digest(*CODE["train"], f"training/{wildcards.method}.py")
+    """Of training, where each method is a file of its own; but cohen.py's plain cross-entropy also serves yang."""
+    return code_digest(*CODE["train"], "training/cohen.py", f"training/{wildcards.method}.py")
 
 
 def train_flags(wildcards):
     run = settings.train[wildcards.dataset][wildcards.method].at_sigma(wildcards.sigma)
-    return f"--architecture {settings.datasets[wildcards.dataset].architecture} --seed {settings.seed} {ddrs_config.flags(run)}"
+    return f"--architecture {settings.on(wildcards.dataset, wildcards.method).architecture} --seed {settings.seed} {ddrs_config.flags(run)}"
 
 
 def finetune_flags(wildcards):
@@ -94,11 +94,12 @@ def search_flags(wildcards):
 
 
 def certify_flags(wildcards):
-    return f"{_images(wildcards)} --seed {settings.seed} {ddrs_config.flags(sampling(wildcards.dataset, wildcards.split))}"
+    own = sampling(wildcards.dataset, wildcards.method, wildcards.split)
+    return f"{_images(wildcards)} --seed {settings.seed} {ddrs_config.flags(own)}"
 
 
-def sampling(dataset, split):
-    own = settings.datasets[dataset]
+def sampling(dataset, method, split):
+    own = settings.on(dataset, method)
     return settings.certify[dataset].sampling(own.images[split], own.radii)
 
 
@@ -137,36 +138,48 @@ def _images(wildcards):
     return f"--split {wildcards.split} --images {settings.datasets[wildcards.dataset].images[wildcards.split]}"
 
 
-def radii(dataset):
-    return [f"{radius:.2f}" for radius in settings.datasets[dataset].radii]
-
-
 def labels(table):
-    method = ddrs_config.TABLES[table]
-    return [method, f"{method}-ds", f"{method}-ds2"]
+    return ddrs_config.TABLES[table]
+
+
+def radii(table, dataset):
+    method = labels(table)[0]
+    return [f"{radius:.2f}" for radius in settings.on(dataset, method).radii]
+
+
+def row_place(dataset, label):
+    """The method of a table's row, its row among certificates (fs, ds or ds2) and its sigmas."""
+    method, _, row = label.partition("-")
+    return dict(dataset=dataset, method=method, row=row or "fs", sigma=settings.sigma_texts(dataset, method))
+
+
+def row_models(dataset, label):
+    """The models behind one row of a table, one per sigma."""
+    place = row_place(dataset, label)
+    return expand("results/models/{dataset}/{method}/{regime}/sigma_{sigma}.safetensors", regime=REGIME[place["row"]], **place)
 
 
 def row_logs(dataset, label):
     """The logs behind one row of a table: every sigma, and every K for DS; rows of a fixed sigma never pass the memory."""
-    method, _, row = label.partition("-")
-    place = dict(dataset=dataset, split="test", method=method, sigma=settings.sigma_texts(dataset))
-    if not row:
+    place = dict(split="test", **row_place(dataset, label))
+    if place["row"] == "fs":
         return expand(f"{CERTIFICATES}/fs/sigma_{{sigma}}.tsv", **place)
-    return expand(f"{MEMORY}/{row}/sigma_{{sigma}}.K_{{K}}.tsv", K=settings.certify[dataset].k, **place)
+    return expand(f"{MEMORY}/{{row}}/sigma_{{sigma}}.K_{{K}}.tsv", K=settings.certify[dataset].k, **place)
 
 
-def table_logs(table):
-    return [log for dataset in settings.tables.get(table, []) for label in labels(table) for log in row_logs(dataset, label)]
+def rows(table):
+    """The rows that a table shows: dataset and label."""
+    return [(dataset, label) for dataset in settings.tables.get(table, []) for label in labels(table)]
+
+
+def of_rows(files, tables):
+    """The files of every row of some tables, each once."""
+    return list(dict.fromkeys(file for table in tables for row in rows(table) for file in files(*row)))
 
 
 def table_cells(table):
     """Every cell of a table, row by row."""
-    return [
-        f"results/cells/{table}/{dataset}/{label}/{column}.json"
-        for dataset in settings.tables.get(table, [])
-        for label in labels(table)
-        for column in [*radii(dataset), "acr"]
-    ]
+    return [f"results/cells/{table}/{dataset}/{label}/{column}.json" for dataset, label in rows(table) for column in [*radii(table, dataset), "acr"]]
 
 
 def cells_of_table(wildcards):
@@ -174,7 +187,7 @@ def cells_of_table(wildcards):
 
 
 def logs_of_figure(wildcards):
-    return table_logs(FIGURES[wildcards.number])
+    return of_rows(row_logs, [FIGURES[wildcards.number]])
 
 
 def logs_of_row(dataset):
@@ -186,20 +199,10 @@ def logs_of_row(dataset):
     return logs
 
 
-def every(pattern, **more):
-    """A path for all datasets and methods that the tables show, and their sigmas."""
-    shown = {(dataset, ddrs_config.TABLES[table]) for table, datasets in settings.tables.items() for dataset in datasets}
-    return [
-        path
-        for dataset, method in sorted(shown)
-        for path in expand(pattern, dataset=dataset, method=method, sigma=settings.sigma_texts(dataset), K=settings.certify[dataset].k, **more)
-    ]
-
-
-def protocol(dataset):
+def protocol(dataset, method):
     """How a dataset's test images are certified, for captions."""
     images = settings.datasets[dataset].images["test"]
-    own = sampling(dataset, "test")
+    own = sampling(dataset, method, "test")
     made = f"{images} test images, protocol {own.protocol}, n0 = {own.n0}, n = {own.n:,}, alpha = {own.alpha:g} per image"
     noise = {"lattice": ", noise on the pixel grid", None: ""}.get(own.noise, f", noise {own.noise}")
     return f"{dataset}: {made}{noise}, search up to K = {settings.search[dataset].k_max} with n = {settings.search[dataset].samples}."
@@ -209,7 +212,8 @@ def caption(table):
     """What a caption must say of a table or of the figure that shows its rows."""
     if table not in settings.tables:
         return ""
-    return " ".join([f"Method: {ddrs_config.TABLES[table]}.", *(protocol(dataset) for dataset in settings.tables[table])])
+    method = labels(table)[0]
+    return " ".join([f"Method: {method}.", *(protocol(dataset, method) for dataset in settings.tables[table])])
 
 
 def table_caption(wildcards):

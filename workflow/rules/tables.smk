@@ -1,26 +1,29 @@
-# The radii are a list per dataset, and so is the output of one job: hence a rule per dataset.
-for name in certified_datasets:
+# The radii are a list per table and dataset, and so is the output of one job: hence a rule for each.
+for table, name in product(ddrs_config.TABLES, certified_datasets):
 
     rule:
         name:
-            f"cells_{name}"
+            f"cells_{table}_{name}"
         input:
             logs=logs_of_row(name),
         output:
-            cells=expand("results/cells/{{table}}/{dataset}/{{label}}/{column}.json", dataset=name, column=[*radii(name), "acr"]),
+            cells=expand("results/cells/{table}/{dataset}/{{label}}/{column}.json", table=table, dataset=name, column=[*radii(table, name), "acr"]),
         log:
-            f"logs/cells/{{table}}/{name}/{{label}}.log",
+            f"logs/cells/{table}/{name}/{{label}}.log",
         benchmark:
-            f"logs/benchmarks/cells/{{table}}/{name}/{{label}}.tsv"
+            f"logs/benchmarks/cells/{table}/{name}/{{label}}.tsv"
+        wildcard_constraints:
+            label="|".join(labels(table)),
         params:
-            radii=",".join(radii(name)),
+            table=table,
+            radii=",".join(radii(table, name)),
             folder=subpath(output[0], parent=True),
             seed=settings.seed,
             code=code("cells"),
         message:
-            "Cells of {wildcards.table}, row {wildcards.label}"
+            "Cells of {params.table}, row {wildcards.label}"
         shell:
-            "ddrs cell {input.logs} --table {wildcards.table} --label {wildcards.label} --radii {params.radii}"
+            "ddrs cell {input.logs} --table {params.table} --label {wildcards.label} --radii {params.radii}"
             " --out-dir {params.folder} --seed {params.seed} > {log} 2>&1"
 
 

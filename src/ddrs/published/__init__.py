@@ -8,6 +8,12 @@ import csv
 from functools import cache
 from importlib.resources import files
 
+TABLES = {  # the rows of each table, in its order; the first is the method that the table is about
+    "table1": ("cohen", "cohen-ds", "cohen-ds2"),
+    "table2": ("smoothadv", "smoothadv-ds", "smoothadv-ds2"),
+    "table3": ("macer", "macer-ds", "macer-ds2"),
+    "table4": ("yang", "yang-ds"),
+}
 IMAGES = {"cifar10": 10_000, "imagenet": 500}  # test images behind the print
 SOURCE = "Alfarra, Bibi, Torr, Ghanem: Data Dependent Randomized Smoothing, UAI 2022"
 

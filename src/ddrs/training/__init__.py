@@ -3,4 +3,6 @@
 METHODS = {
     "cohen": "ddrs.training.cohen",
     "smoothadv": "ddrs.training.smoothadv",
+    "macer": "ddrs.training.macer",
+    "yang": "ddrs.training.yang",
 }

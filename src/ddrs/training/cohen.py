@@ -18,11 +18,11 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def loss(model: nn.Module, x: Tensor, y: Tensor, noise: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+def loss(model: nn.Module, x: Tensor, y: Tensor, noise: Tensor, sigma: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy on x + noise.
 
-    x: images (B, ...). y: labels (B,). noise: (B, 1, ...), already scaled by each example's sigma. Returns the loss and the scores
-    (B, classes) on the noisy images.
+    x: images (B, ...). y: labels (B,). noise: (B, 1, ...), already scaled by sigma (B,). Returns the loss and the scores (B, classes) on
+    the noisy images.
     """
     import torch.nn.functional as F
 

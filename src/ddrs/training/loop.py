@@ -127,7 +127,7 @@ def train(
                 run.sigmas[batch] = sigma.cpu()
             eps = torch.empty(len(x), samples, *shape, device=device)
             noise.fill(eps, run.generators["noise"])
-            loss, scores = loss_module.loss(run.model, x, y, eps * sigma.view(-1, *[1] * (eps.ndim - 1)), loss_settings)
+            loss, scores = loss_module.loss(run.model, x, y, eps * sigma.view(-1, *[1] * (eps.ndim - 1)), sigma, loss_settings)
             if not math.isfinite(loss.item()):
                 raise DdrsError(f"training diverged in epoch {run.epoch + 1}: the loss is {loss.item()}; lower learning_rate")
             run.optimizer.zero_grad(set_to_none=True)

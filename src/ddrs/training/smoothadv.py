@@ -27,11 +27,11 @@ def noise_samples(settings: Settings) -> int:
     return settings.noise_samples
 
 
-def loss(model: nn.Module, x: Tensor, y: Tensor, noise: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+def loss(model: nn.Module, x: Tensor, y: Tensor, noise: Tensor, sigma: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy at the attacked images, under the same noise that the attack saw.
 
-    x: images (B, ...). y: labels (B,). noise: (B, m, ...), already scaled by each example's sigma. Returns the loss and the scores
-    (B * m, classes) on the noisy attacked images, image by image.
+    x: images (B, ...). y: labels (B,). noise: (B, m, ...), already scaled by sigma (B,). Returns the loss and the scores (B * m, classes)
+    on the noisy attacked images, image by image.
     """
     import torch.nn.functional as F
 

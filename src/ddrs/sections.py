@@ -1,0 +1,82 @@
+"""The parts that config.yaml's model is built of: a strict section, types of values, and findings as one line."""
+
+import difflib
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ddrs.errors import DdrsError
+
+
+class Section(BaseModel):
+    """A part of the config: keys that it does not know are errors, and so is every value out of range."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_unknown_keys(cls, values: Any) -> Any:
+        if isinstance(values, Mapping):
+            for key, value in values.items():
+                if isinstance(value, bool):
+                    raise ValueError(f"{key} must not be {str(value).lower()}: no key is a switch")
+                if key not in cls.model_fields:
+                    raise ValueError(f"unknown key {key!r}{nearest(str(key), cls.model_fields)}; allowed are {', '.join(cls.model_fields)}")
+        return values
+
+    @classmethod
+    def checked(cls, **values: Any) -> Self:
+        """The settings, or a DdrsError of one line instead of pydantic's report."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise DdrsError(one_line(error)) from None
+
+
+def nearest(name: str, known: Any) -> str:
+    """' (did you mean ...?)' if a known name is close, else nothing."""
+    close = difflib.get_close_matches(name, [str(one) for one in known], n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def one_line(error: ValidationError) -> str:
+    """pydantic's findings as one line: each with its place in the config."""
+    findings = []
+    for finding in error.errors():
+        place = ".".join(str(part) for part in finding["loc"])
+        message = finding["msg"].removeprefix("Value error, ")
+        given = finding.get("input")
+        shown = f" (got {given!r})" if isinstance(given, int | float | str | bool | None) and "unknown" not in message else ""
+        findings.append(f"{place}: {message}{shown}" if place else f"{message}{shown}")
+    return "; ".join(findings)
+
+
+def two_decimals(value: float) -> float:
+    if round(value, 2) != value:
+        raise ValueError("must have at most two decimals, as it stands in paths")
+    return value
+
+
+def _increasing(values: list) -> list:
+    if any(a >= b for a, b in pairwise(values)):
+        raise ValueError(f"must be increasing, got {values}")
+    return values
+
+
+Increasing = AfterValidator(_increasing)
+Sigma = Annotated[float, Field(gt=0), AfterValidator(two_decimals)]
+Radius = Annotated[float, Field(ge=0), AfterValidator(two_decimals)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def known_name(kind: str, known: Mapping[str, object]) -> AfterValidator:
+    """A validator that accepts the names of a registry."""
+
+    def check(name: str) -> str:
+        if name not in known:
+            raise ValueError(f"unknown {kind} {name!r}{nearest(name, known)}; known are {', '.join(known)}")
+        return name
+
+    return AfterValidator(check)
