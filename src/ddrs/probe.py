@@ -60,7 +60,7 @@ class Certification:
         """Per sample, of a real `certify_each` at the batch size that `ddrs certify` would choose."""
         model, shape = self.network.build(device), self.network.shape
         with running(model, shape, self.precision) as scores:
-            size = best_batch_size(scores, torch.Size(shape).numel(), device)
+            size = best_batch_size(scores[0], torch.Size(shape).numel(), device)
         images = torch.randint(256, (REPEATS + 1, *shape)) / 255
         # n0 and n fill a batch each: so the images are finished one by one, after two batches each
         settings = SampleSettings.checked(n0=size, n=size, precision=self.precision)

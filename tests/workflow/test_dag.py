@@ -96,8 +96,7 @@ def test_a_fresh_clone_runs_the_whole_chain(tmp_path: Path) -> None:
         "train": 3,
         "finetune": 3,
         "sigma": 6,
-        "certify": 3,
-        "certify_data_dependent": 18,
+        "certify": 21,
         "remember_mnist5k": 6,
         "cells_mnist5k": 3,
         "table": 1,
@@ -112,8 +111,8 @@ def test_one_cell_is_a_target_of_its_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "rules"),
     [
-        ("certify={mnist5k: {n: 300}}", {"certify", "certify_data_dependent", "remember_mnist5k", "cells_mnist5k", "table", "figure"}),
-        ("certify={mnist5k: {k: [5, 10, 20]}}", {"certify_data_dependent", "remember_mnist5k", "cells_mnist5k", "table", "figure"}),
+        ("certify={mnist5k: {n: 300}}", {"certify", "remember_mnist5k", "cells_mnist5k", "table", "figure"}),
+        ("certify={mnist5k: {k: [5, 10, 20]}}", {"certify", "remember_mnist5k", "cells_mnist5k", "table", "figure"}),
         ("datasets={mnist5k: {radii: [0.0, 0.25]}}", {"cells_mnist5k", "table"}),
         ("train={mnist5k: {cohen: {learning_rate: 0.06}}}", None),
     ],
