@@ -23,7 +23,7 @@ import ddrs
 from ddrs.models import build_model
 
 SIGMA, CLASSES = 0.5, 10
-CASES = {"small_cnn": ((1, 28, 28), {"cpu": 20_000, "cuda": 100_000}), "resnet18": ((3, 32, 32), {"cpu": 600, "cuda": 100_000})}
+CASES = {"small_cnn": ((1, 28, 28), {"cpu": 50_000, "cuda": 100_000}), "resnet18": ((3, 32, 32), {"cpu": 600, "cuda": 100_000})}
 
 
 def common_loop(model: nn.Module, x: torch.Tensor, n: int, batch_size: int = 1000) -> np.ndarray:
@@ -117,7 +117,7 @@ def probed(model: nn.Module, shape: tuple[int, ...], precision: str, device: tor
     from ddrs.certification.inference import best_batch_size, running
 
     with running(model, shape, precision) as scores:
-        return best_batch_size(scores, int(np.prod(shape)), device)
+        return best_batch_size(scores[0], int(np.prod(shape)), device)
 
 
 if __name__ == "__main__":

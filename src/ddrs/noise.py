@@ -214,7 +214,7 @@ class NoiseStream:
 
     def fill(self, out: torch.Tensor) -> None:
         """Fill `out`, float32 of shape (m, *shape), with the next m samples of scale 1 (of a sampler: as it draws them)."""
-        for _, draw in self.pieces(out):
+        for _, _, draw in self.pieces(out):
             draw()
 
     def draw(self, count: int, device: torch.device | str = "cpu") -> torch.Tensor:
@@ -223,14 +223,16 @@ class NoiseStream:
         self.fill(out)
         return out
 
-    def pieces(self, out: torch.Tensor) -> list[tuple[torch.Tensor, Callable[[], None]]]:
-        """The parts of `out` and what fills each. All must be called before more is asked of the stream; on the CPU in any order or thread."""
+    def pieces(self, out: torch.Tensor) -> list[tuple[int, torch.Tensor, Callable[[], None]]]:
+        """The block, part of `out` and filler of each piece. Pieces of one block are filled in order, those of different ones in any, on the
+        CPU in any thread.
+        """
         parts, done = [], 0
         while done < len(out):
             block, offset = divmod(self.position, BLOCK)
             take = min(len(out) - done, BLOCK - offset)
             part = out[done : done + take]
-            parts.append((part, self._piece(part, block, offset)))
+            parts.append((block, part, self._piece(part, block, offset)))
             done += take
             self.position += take
         return parts

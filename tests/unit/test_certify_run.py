@@ -14,22 +14,16 @@ import torch
 
 from ddrs import certify as certify_images
 from ddrs.certification.records import COLUMNS, read_log
-from ddrs.certification.run import certify
-from ddrs.config import SampleSettings, SearchSettings
+from ddrs.config import SampleSettings, SearchSettings, flags
 from ddrs.data import as_float, load_split
 from ddrs.errors import DdrsError
 from ddrs.models import load_model, read_facts, save_model
 from ddrs.options import Runtime
 from ddrs.sigma.files import read_sigmas
 from ddrs.sigma.run import search
+from tests.unit.helpers import certify_files as run
 
 SETTINGS = SampleSettings(n0=20, n=300, alpha=0.001)
-
-
-def run(model: Path, data: Path, folder: Path, say=lambda line: None, settings=SETTINGS, sidecar: Path | None = None, **more) -> Path:
-    arguments = {"sigma": 0.25, "sigmas": None, "k": None, "split": "test", "images": 6, "batch_size": None, "times": None, "seed": 0, **more}
-    certify(model, data, folder / "log.tsv", settings, runtime=Runtime(scratch=folder / "scratch", sidecar=sidecar), say=say, **arguments)
-    return folder / "log.tsv"
 
 
 @pytest.fixture(scope="module")
@@ -213,9 +207,23 @@ def test_a_partial_file_of_another_configuration_is_not_used(whole: bytes, train
     assert not any("resuming" in line for line in said)
 
 
-def test_a_run_killed_by_sigkill_resumes_to_equal_bytes(trained: Path, small_mnist: Path, tmp_path: Path):
+def test_a_partial_file_under_another_runs_name_is_one_line(trained: Path, small_mnist: Path, tmp_path: Path):
+    """As after copying scratch folders together: it is neither used nor lost."""
+    wanted = interrupted(trained, small_mnist, tmp_path / "one", 3)
+    other = interrupted(trained, small_mnist, tmp_path / "two", 3, seed=1)
+    content = other.read_bytes()
+    wanted.write_bytes(content)
+    with pytest.raises(DdrsError, match=r"certify-\w+\.tsv: a partial log of another configuration \(\w{16}, not \w{16}\)") as error:
+        run(trained, small_mnist, tmp_path / "one")
+    assert "\n" not in str(error.value)
+    assert wanted.read_bytes() == content and not (tmp_path / "one" / "log.tsv").exists()
+
+
+@pytest.mark.parametrize("protocol", [{"protocol": "fixed"}, {"protocol": "sequential", "radii": [0.0, 0.1, 0.25, 0.4]}], ids=["fixed", "sequential"])
+def test_a_run_killed_by_sigkill_resumes_to_equal_bytes(protocol: dict, trained: Path, small_mnist: Path, tmp_path: Path):
+    settings = SampleSettings(n0=20, n=2000, **protocol)
     words = [sys.executable, "-m", "ddrs.cli", "certify", "--model", trained, "--data", small_mnist, "--sigma", "0.25", "--out", tmp_path / "log.tsv"]
-    words += ["--n0", "20", "--n", "2000", "--images", "30", "--scratch", tmp_path / "scratch"]
+    words += [*flags(settings).split(), "--images", "30", "--scratch", tmp_path / "scratch", "--batch-size", "64"]
     with subprocess.Popen([str(word) for word in words], stdout=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 60
         while sum(path.read_bytes().count(b"\n") for path in (tmp_path / "scratch").glob("certify-*.tsv")) < 4:
@@ -224,9 +232,9 @@ def test_a_run_killed_by_sigkill_resumes_to_equal_bytes(trained: Path, small_mni
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "log.tsv").exists()
-    settings, said = SampleSettings(n0=20, n=2000), []
+    said: list[str] = []
     log = run(trained, small_mnist, tmp_path, said.append, settings, images=30)
-    assert int(said[0].split()[1]) >= 3 and said[0].startswith("resuming")
+    assert 3 <= int(said[0].split()[1]) < 30 and said[0].startswith("resuming")
     assert log.read_bytes() == run(trained, small_mnist, tmp_path / "whole", settings=settings, images=30).read_bytes()
 
 

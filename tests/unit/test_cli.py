@@ -19,7 +19,7 @@ CERTIFY = ["--n0", "10", "--n", "100", "--images", "2"]
 @pytest.fixture(scope="module")
 def world(trained: Path, small_mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one good file of each kind, under the names that `command` uses."""
-    from ddrs.certification.run import certify
+    from ddrs.certification.run import Shard, certify
     from ddrs.config import SampleSettings
     from ddrs.sigma.run import search
     from ddrs.training.run import train
@@ -33,7 +33,10 @@ def world(trained: Path, small_mnist: Path, tmp_path_factory: pytest.TempPathFac
     (folder / "unused").unlink()
     search(trained, small_mnist, folder / "sigmas.parquet", SearchSettings(k_max=3), "test", 2, 0, runtime, quiet)
     sampling, times = SampleSettings(n0=10, n=100), folder / "times.tsv"
-    certify(trained, small_mnist, folder / "log.tsv", sampling, 0.25, None, None, "test", 2, None, times, 0, runtime, quiet)
+    for number in (1, 2):
+        shard, log = Shard(number, 2), folder / f"log.{number}-of-2.tsv"
+        certify(trained, small_mnist, log, sampling, 0.25, None, None, "test", 2, shard, None, None, 0, runtime, quiet)
+    certify(trained, small_mnist, folder / "log.tsv", sampling, 0.25, None, None, "test", 2, Shard(), None, times, 0, runtime, quiet)
     shutil.rmtree(folder / "scratch")
     command = [sys.executable, "-m", "ddrs.cli", "cell", folder / "log.tsv", "--table", "table1", "--label", "cohen"]
     subprocess.run([*command, "--radii", "0,0.25", "--out-dir", folder], check=True)
@@ -56,6 +59,7 @@ COMMANDS: dict[str, list[str]] = {
     "finetune": ["finetune", *DATA, *MODEL, "--branch", "branch.pt", "--out", "out/m", "--epochs", "2", "--batch-size", "100"],
     "sigma": ["sigma", *DATA, *MODEL, "--out", "out/s.parquet", "--k-max", "2", "--images", "2"],
     "certify": ["certify", *DATA, *MODEL, "--sigmas", "sigmas.parquet", "--k", "3", "--out", "out/l.tsv", *CERTIFY],
+    "merge": ["merge", "log.2-of-2.tsv", "log.1-of-2.tsv", "--out", "out/l.tsv"],
     "remember": ["remember", "log.tsv", *DATA, "--out-dir", "out"],
     "envelope": ["envelope", "log.tsv", "--radii", "0,0.25"],
     "cell": ["cell", "log.tsv", "--table", "table1", "--label", "cohen", "--radii", "0,0.25", "--out-dir", "out"],
@@ -69,6 +73,7 @@ OUTPUTS = {
     "finetune": ["m"],
     "sigma": ["s.parquet"],
     "certify": ["l.tsv"],
+    "merge": ["l.tsv"],
     "remember": ["log.tsv"],
     "envelope": [],
     "cell": ["0.00.json", "0.25.json", "acr.json"],
@@ -112,8 +117,27 @@ def test_every_verb_runs_on_good_files(verb: str, here: Path, ddrs_cli):
     after = contents(here)
     assert all(after[path] == data for path, data in before.items()), "an input was changed"
     assert not list((here / "out").rglob("*.tmp")) and not list(here.glob("scratch/*"))
+    if verb == "merge":
+        assert (here / "out" / "l.tsv").read_bytes() == (here / "log.tsv").read_bytes()
     if verb == "envelope":
         assert out.splitlines()[0] == "log,0,0.25,acr" and out.splitlines()[2].startswith("envelope,")
+
+
+def test_a_cached_boundary_file_of_another_key_or_damaged_is_one_line(here: Path, ddrs_cli, monkeypatch: pytest.MonkeyPatch):
+    """Its name says the key: a file under that name that says another, or nothing, is neither used nor replaced."""
+    words = [*COMMANDS["certify"], "--protocol", "sequential", "--radii", "0.25", "--alpha"]
+    for folder, alpha in (("one", 0.01), ("two", 0.02)):
+        monkeypatch.setenv("DDRS_CACHE", str(here / folder))
+        assert ddrs_cli(*words, alpha)[0] == 0
+    (right,), (wrong,) = ((here / folder).glob("boundaries-*") for folder in ("one", "two"))
+    old = contents(here / "out")
+    for content in (wrong.read_bytes(), right.read_bytes()[:-100], b""):
+        third = here / f"three{len(content)}" / right.name
+        third.parent.mkdir()
+        third.write_bytes(content)
+        monkeypatch.setenv("DDRS_CACHE", str(third.parent))
+        one_line(ddrs_cli(*words, 0.01), "ddrs: error: boundaries ", str(third), "delete the file")
+        assert third.read_bytes() == content and contents(here / "out") == old
 
 
 # files that cannot be used
@@ -204,6 +228,19 @@ WRONG_FLAGS = [
     ("certify", ["--alpha", "1"], ["alpha", "less than 1"]),
     ("certify", ["--n", "9"], ["n = 9", "at least 10 is needed"]),
     ("certify", ["--n0", "0"], ["n0", "greater than or equal to 1"]),
+    ("certify", ["--n", "0"], ["n: ", "greater than or equal to 1"]),
+    ("certify", ["--protocol", "sequential"], ["protocol sequential: needs radii"]),
+    ("certify", ["--protocol", "sequential", "--radii", "0.5", "--radii", "0.25"], ["radii: must be increasing", "[0.5, 0.25]"]),
+    ("certify", ["--protocol", "sequential", "--radii", "0.5", "--bound", "joint"], ["bound: joint is for protocols fixed and two-stage"]),
+    ("certify", ["--protocol", "sequential", "--radii", "0.5", "--n", "20000000"], ["20000000", "10000000"]),
+    ("certify", ["--bound", "joint", "--n", "10"], ["n = 10 is too small", "alpha = 0.0005", "at least 11"]),
+    ("certify", ["--precision", "tf32"], ["precision 'tf32'", "CUDA"]),
+    ("certify", ["--noise", "uniform"], ["noise 'uniform'", "trained with gaussian", "gaussian or lattice"]),
+    ("certify", ["--shard", "3/2"], ["--shard '3/2'", "I/N with 1 <= I <= N"]),
+    ("certify", ["--shard", "0/2"], ["--shard '0/2'", "I/N"]),
+    ("certify", ["--shard", "1"], ["--shard '1'", "I/N"]),
+    ("certify", ["--shard", "1/x"], ["--shard '1/x'", "I/N"]),
+    ("certify", ["--shard", "1/3"], ["--shard 1/3", "3 shards of 2 images"]),
     ("envelope", ["--radii", "0,-1"], ["--radii", "'0,-1'", "increasing"]),
     ("envelope", ["--radii", "a,b"], ["--radii", "'a,b'", "numbers"]),
     ("envelope", ["--radii", "0,inf"], ["--radii", "finite"]),
@@ -233,6 +270,10 @@ WRONG_WORDS = [
     ([*COMMANDS["train"], "--seed", "-1"], ["--seed", "greater than or equal to 0"]),
     (["train", *DATA], ["--out"]),
     (["certify", *MODEL, "--out", "o"], ["--data"]),
+    ([*COMMANDS["certify"], "--protocol", "horvath"], ["--protocol", "fixed", "sequential", "two-stage"]),
+    ([*COMMANDS["certify"], "--precision", "float8"], ["--precision", "bfloat16"]),
+    ([*COMMANDS["certify"], "--batch-size", "0"], ["--batch-size", "greater than or equal to 1"]),
+    (["merge", "--out", "o"], ["shards"]),
     ([*COMMANDS["certify"], "--images", "0"], ["--images", "greater than or equal to 1"]),
     ([*COMMANDS["sigma"], "--objective-class", "best"], ["--objective-class", "current", "fixed"]),
     (["envelope", "--radii", "0"], ["logs"]),
@@ -293,7 +334,7 @@ def test_parsing_a_config_or_showing_help_loads_nothing_heavy(code: str, here: P
     assert loaded_by(code, here) == set()
 
 
-@pytest.mark.parametrize("verb", ["envelope", "remember", "cell", "table"])
+@pytest.mark.parametrize("verb", ["envelope", "remember", "cell", "table", "merge"])
 def test_verbs_that_read_logs_load_no_torch(verb: str, here: Path):
     assert loaded_by(VERB.format(words=COMMANDS[verb]), here) == {"pandas"}
 

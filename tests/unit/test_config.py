@@ -85,7 +85,11 @@ MISTAKES: list[tuple[str, object, list[str]]] = [
     ("datasets.mnist5k.sigma", [0.25], ["datasets.mnist5k", "'sigma'", "did you mean 'sigmas'?"]),
     ("train.mnist5k.cohen.learning_rat", 0.1, ["train.mnist5k.cohen", "did you mean 'learning_rate'?"]),
     ("search.mnist5k.kmax", 10, ["search.mnist5k", "did you mean 'k_max'?"]),
-    ("certify.mnist5k.zzz", 10, ["certify.mnist5k", "unknown key 'zzz'", "allowed are n0, n, alpha, k"]),
+    (
+        "certify.mnist5k.zzz",
+        10,
+        ["certify.mnist5k", "unknown key 'zzz'", "allowed are n0, n, protocol, bound, noise, precision, spending, radius_loss, alpha, k, shards"],
+    ),
     ("datasets.mnist5k.architecture", "small_cn", ["datasets.mnist5k.architecture", "did you mean 'small_cnn'?", "resnet18"]),
     ("datasets.mnst5k", {}, ["unknown dataset 'mnst5k'", "did you mean 'mnist5k'?", "fashion_mnist, cifar10"]),
     ("tables.table1", ["mnist"], ["tables.table1", "'mnist' has no datasets.mnist"]),
@@ -129,6 +133,14 @@ MISTAKES: list[tuple[str, object, list[str]]] = [
     ("certify.mnist5k.k", [900, 300], ["certify.mnist5k.k: must be increasing, got [900, 300]"]),
     ("certify.mnist5k.k", [0], ["certify.mnist5k.k.0", "greater than or equal to 1"]),
     ("certify.mnist5k.k", [], ["certify.mnist5k.k", "at least 1 item"]),
+    ("certify.mnist5k.shards", 0, ["certify.mnist5k.shards", "greater than or equal to 1"]),
+    ("certify.mnist5k.shards", 10_000, ["certify.mnist5k.shards: 10000 is above the", "images of a split"]),
+    ("certify.mnist5k.protocol", "sequentiel", ["certify.mnist5k.protocol", "sequential", "two-stage"]),
+    ("certify.mnist5k.bound", "upper", ["certify.mnist5k.bound", "binary", "joint"]),
+    ("certify.mnist5k.noise", "laplace", ["certify.mnist5k.noise", "gaussian", "uniform", "lattice"]),
+    ("certify.mnist5k.precision", "float8", ["certify.mnist5k.precision", "float32", "bfloat16"]),
+    ("certify.mnist5k.spending", "linear", ["certify.mnist5k.spending", "sqrt", "log"]),
+    ("certify.mnist5k.radius_loss", -0.1, ["certify.mnist5k.radius_loss", "greater than or equal to 0"]),
     ("search.mnist5k.k_max", 0, ["search.mnist5k.k_max", "greater than or equal to 1"]),
     ("search.mnist5k.step_size", 0, ["search.mnist5k.step_size", "greater than 0"]),
     ("search.mnist5k.sigma_max", 0.001, ["search.mnist5k", "sigma_min = 0.001 must be below sigma_max = 0.001"]),
@@ -310,7 +322,15 @@ def test_search_settings_survive_the_way_through_the_flags(settings: SearchSetti
     assert [one for one in captured["search"] if isinstance(one, SearchSettings)] == [settings]
 
 
-@pytest.mark.parametrize("settings", [SampleSettings(), SampleSettings(n0=7, n=12345, alpha=1e-4)], ids=["defaults", "changed"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SampleSettings(),
+        SampleSettings(n0=7, n=12345, alpha=1e-4, protocol="two-stage", bound="joint", noise="lattice", precision="bfloat16", radius_loss=0.1),
+        SampleSettings(n=12345, protocol="sequential", radii=[0.0, 0.25, 1 / 3], spending="log"),
+    ],
+    ids=["defaults", "changed", "sequential"],
+)
 def test_certify_settings_survive_the_way_through_the_flags(settings: SampleSettings, captured: dict, ddrs_cli):
     assert ddrs_cli(*CERTIFY_WORDS, *flags(settings).split())[0] == 0
     assert [one for one in captured["certify"] if isinstance(one, SampleSettings)] == [settings]
@@ -328,7 +348,7 @@ def test_the_flags_of_every_part_of_the_shipped_config_are_accepted(captured: di
         assert run in captured["finetune"] and own.step in captured["finetune"]
     assert ddrs_cli(*SIGMA_WORDS, *flags(settings.search["mnist5k"]).split())[0] == 0
     assert settings.search["mnist5k"] in captured["search"]
-    sampling = settings.certify["mnist5k"].sampling(100)
+    sampling = settings.certify["mnist5k"].sampling(100, settings.datasets["mnist5k"].radii)
     assert ddrs_cli(*CERTIFY_WORDS, *flags(sampling).split())[0] == 0
     assert sampling in captured["certify"]
 
@@ -340,10 +360,28 @@ def test_a_malformed_loss_flag_is_one_line(text: str, parts: list[str], captured
     assert [part for part in parts if part not in err] == [], err
 
 
+def test_joint_with_sequential_is_one_line():
+    text = refusal(changed("certify.mnist5k.bound", "joint", changed("certify.mnist5k.protocol", "sequential")))
+    assert "certify.mnist5k" in text and "bound: joint is for protocols fixed and two-stage" in text
+
+
+@pytest.mark.parametrize("place", ["spending", "radius_loss", "radii"])
+def test_a_setting_that_a_protocol_does_not_read_triggers_nothing(place: str):
+    """The flags of a job, and so its digest, stay the same."""
+    settings, radii = load(SHIPPED).certify["mnist5k"], [0.0, 0.25]
+    assert settings.protocol == "fixed"
+    changes = {"spending": {"spending": "log"}, "radius_loss": {"radius_loss": 0.5}, "radii": {}}[place]
+    found = settings.model_copy(update=changes).sampling(100, [0.0, 0.5] if place == "radii" else radii)
+    assert found == settings.sampling(100, radii) and found.radii == []
+    sequential = settings.model_copy(update={"protocol": "sequential"})
+    found = sequential.model_copy(update=changes).sampling(100, [0.0, 0.5] if place == "radii" else radii)
+    assert (found == sequential.sampling(100, radii)) == (place == "radius_loss")
+
+
 def test_alpha_for_all_images_together_is_shared_equally():
     """`alpha: {total: 0.001}` over 100 images is 1e-5 each, and must still be possible with n."""
     settings = load(changed("certify.mnist5k.alpha", {"total": 0.001})).certify["mnist5k"]
-    assert settings.sampling(100).alpha == pytest.approx(1e-5) and settings.sampling(100).n == settings.n
+    assert settings.sampling(100, []).alpha == pytest.approx(1e-5) and settings.sampling(100, []).n == settings.n
     text = refusal(changed("certify.mnist5k.n", 12, changed("certify.mnist5k.alpha", {"total": 0.001})))
     assert "certify.mnist5k" in text and "n = 12 is too small" in text
     assert "total" in refusal(changed("certify.mnist5k.alpha", {"total": 2}))

@@ -88,7 +88,10 @@ def test_fields_follow_from_the_votes(cnn: nn.Module, images: torch.Tensor):
     assert ((found.counts > 0).sum(1) > 1).all() and found.prediction.min() == -1 < found.prediction.max(), "the images are not trivial"
     assert found.counts.sum(1).tolist() == [300] * 5 and found.n.tolist() == [300] * 5
     np.testing.assert_array_equal(found.n_top, found.counts.max(1))  # 2,000 samples pick the class that wins again
-    np.testing.assert_array_equal(found.p_lower, lower_confidence_bound(found.n_top, 300, 0.01))
+    deviation = 64 * 2.5e-16  # of 64 coordinates, in total variation
+    np.testing.assert_array_equal(found.p_lower, np.maximum(lower_confidence_bound(found.n_top, 300, 0.01) - deviation, 0))
+    np.testing.assert_array_equal(found.p_upper, 1 - found.p_lower)
+    assert np.isnan(found.z).all()
     np.testing.assert_array_equal(found.radius, np.where(found.p_lower > 0.5, 0.125 * ndtri(found.p_lower), 0.0))
     np.testing.assert_array_equal(found.prediction, np.where(found.p_lower > 0.5, found.counts.argmax(1), -1))
     assert [found.prediction.dtype, found.radius.dtype, found.counts.dtype, found.p_lower.dtype] == [np.int64, np.float64, np.int64, np.float64]
@@ -127,7 +130,7 @@ def test_the_model_sees_the_two_streams(half_space: HalfSpace, batch_size: int, 
     assert len(torch.unique(torch.cat([selection, estimation]), dim=0)) == 150, "selection and estimation share no sample"
     for seen, purpose in ((selection, "select-class"), (estimation, "estimate")):
         drawn = NoiseStream(get_noise(noise), (2,), 3, purpose, "test", example_digest(x)).draw(len(seen))
-        assert torch.equal(seen, torch.add(x, drawn, alpha=float(np.float32(sigma))))
+        assert torch.equal(seen, drawn * float(np.float32(sigma)) + x), "rounded after the product and after the sum: no fused operation"
     votes = torch.bincount(half_space(estimation).argmax(1), minlength=2)
     assert found.counts.tolist() == votes.tolist()
     assert found.n_top == votes[half_space(selection).argmax(1).bincount(minlength=2).argmax()]
@@ -203,6 +206,52 @@ def test_a_single_input_gives_scalars(shape: tuple[int, ...]):
 # ---- the model is left as it was
 
 
+PROTOCOLS = {"fixed": {}, "two-stage": {}, "sequential": {"radii": [0.0, 0.05, 0.1, 0.2, 0.4, 0.8]}}
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "lattice", "uniform", "uniform-lattice"])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_batch_size_order_and_company_change_nothing(cnn: nn.Module, images: torch.Tensor, protocol: str, noise: str):
+    """Images that share batches and finish at different times, at a sigma each, get the counts that each gets alone."""
+    grid, sigmas = (images * 255).round() / 255, np.array([0.0625, 0.25, 0.5, 0.125, 0.03])
+    settings = {"n0": 30, "n": 1000, "alpha": 0.01, "protocol": protocol, "noise": noise, **PROTOCOLS[protocol]}
+    whole = certify(cnn, grid, sigmas, batch_size=100, **settings)
+    assert len(set(whole.n)) > 1 or protocol == "fixed", "the images do not end together"
+    assert ((whole.counts > 0).sum(1) > 1).sum() >= 4 and whole.radius.max() > 0, "the votes are not trivial"
+    for batch_size in (7, 64, 700):
+        assert_same(certify(cnn, grid, sigmas, batch_size=batch_size, **settings), whole)
+    order = [3, 0, 4, 2, 1]
+    shuffled = certify(cnn, grid[order], sigmas[order], batch_size=64, **settings)
+    alone = [certify(cnn, image, sigma, batch_size=64, **settings) for image, sigma in zip(grid, sigmas, strict=True)]
+    for name in FIELDS:
+        np.testing.assert_array_equal(getattr(shuffled, name), getattr(whole, name)[order], err_msg=name)
+        np.testing.assert_array_equal(np.stack([getattr(one, name) for one in alone]), getattr(whole, name), err_msg=name)
+
+
+def test_more_images_than_fit_a_batch_are_served_in_turn(half_space: HalfSpace):
+    """Many images and few samples each, in batches that hold many of them: each still gets its own."""
+    x = torch.linspace(-1, 1, 60)[:, None] * torch.tensor([[1.0, 0.0]])
+    ids = [f"image {i}" for i in range(60)]
+    many = certify(half_space, x, 0.5, 10, 40, 0.01, example_ids=ids, batch_size=256)
+    few = certify(half_space, x, 0.5, 10, 40, 0.01, example_ids=ids, batch_size=3)
+    assert_same(many, few)
+    for i in (0, 29, 30, 59):
+        drawn = NoiseStream(get_noise("gaussian"), (2,), 0, "estimate", "", ids[i]).draw(40)
+        assert many.counts[i].tolist() == half_space(drawn * 0.5 + x[i]).argmax(1).bincount(minlength=2).tolist()
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "lattice"])
+def test_threads_change_no_count(cnn: nn.Module, images: torch.Tensor, noise: str):
+    """Noise is drawn by as many threads as torch has, the parts of a batch in any order."""
+    grid = (images * 255).round() / 255
+    before = certify(cnn, grid, 0.5, 30, 1000, 0.01, noise=noise, batch_size=250)
+    torch.set_num_threads(3)
+    try:
+        assert_same(certify(cnn, grid, 0.5, 30, 1000, 0.01, noise=noise, batch_size=250), before)
+    finally:
+        torch.set_num_threads(1)
+
+
 def mixed_model(broken: bool = False) -> nn.Module:
     class Broken(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -247,18 +296,32 @@ def test_modes_are_restored_after_success():
     assert [module.training for module in model.modules()] == modes == [True, True, False, True, False, False, False]
 
 
+# ---- arguments
+
+
+def test_radii_may_be_any_sequence(half_space: HalfSpace):
+    """A list, a tuple or an array, as other people's grids are."""
+    x, settings = torch.tensor([0.5, 0.0]), {"n0": 10, "n": 500, "alpha": 0.01, "protocol": "sequential"}
+    found = certify(half_space, x, 0.5, radii=[0.0, 0.25], **settings)
+    assert found.radius == 0.25
+    assert_same(certify(half_space, x, 0.5, radii=(0.0, 0.25), **settings), found)
+    assert_same(certify(half_space, x, 0.5, radii=np.array([0.0, 0.25]), **settings), found)
+
+
 # ---- errors
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"n0": 0}, "n0 = 0"),
+        ({"n0": 0}, r"n0: .*greater than or equal to 1 \(got 0\)"),
+        ({"n0": -3}, r"n0: .*greater than or equal to 1 \(got -3\)"),
+        ({"n0": 2.5}, r"n0: .*integer.*2\.5"),
         ({"n": 6}, "n = 6 is too small.*at least 7"),
-        ({"n": 0}, "n = 0"),
-        ({"alpha": 0.0}, "alpha 0.0"),
-        ({"alpha": 1.0}, "alpha 1.0"),
-        ({"alpha": float("nan")}, "alpha nan"),
+        ({"n": 0}, r"n: .*greater than or equal to 1 \(got 0\)"),
+        ({"alpha": 0.0}, r"alpha: .*greater than 0 \(got 0\.0\)"),
+        ({"alpha": 1.0}, r"alpha: .*less than 1 \(got 1\.0\)"),
+        ({"alpha": float("nan")}, r"alpha: .*finite number \(got nan\)"),
         ({"sigma": 0.0}, "sigma"),
         ({"sigma": -0.5}, "sigma"),
         ({"sigma": float("nan")}, "sigma"),
@@ -273,6 +336,23 @@ def test_modes_are_restored_after_success():
         ({"example_ids": ["a", "b"]}, "2 ids for 3 images"),
         ({"batch_size": -1}, "batch_size = -1"),
         ({"batch_size": 0}, "batch_size = 0"),
+        ({"protocol": "horvath"}, "protocol: .*'fixed', 'sequential' or 'two-stage'"),
+        ({"protocol": "sequential"}, "protocol sequential: needs radii"),
+        ({"protocol": "sequential", "radii": [0.5, 0.25]}, r"radii: must be increasing, got \[0\.5, 0\.25\]"),
+        ({"protocol": "sequential", "radii": [0.25, 0.25]}, "radii: must be increasing"),
+        ({"protocol": "sequential", "radii": [-0.25, 0.25]}, r"radii\.0: .*greater than or equal to 0 \(got -0\.25\)"),
+        ({"protocol": "sequential", "radii": [0.25, float("inf")]}, r"radii\.1: .*finite"),
+        ({"protocol": "sequential", "radii": [0.25], "bound": "joint"}, "bound: joint is for protocols fixed and two-stage"),
+        ({"bound": "joint", "n": 7}, "n = 7 is too small to certify anything at alpha = 0.005; at least 8 is needed"),
+        ({"bound": "upper"}, "bound: .*'binary' or 'joint'"),
+        ({"precision": "float8"}, "precision: .*'float32', 'tf32'"),
+        ({"precision": "tf32"}, "precision 'tf32': needs a CUDA device"),
+        ({"spending": "linear"}, "spending: .*'sqrt' or 'log'"),
+        ({"radius_loss": -0.1}, "radius_loss: .*greater than or equal to 0"),
+        ({"x": torch.full((3, 1, 2, 2), 1.5)}, r"outside \[0, 1\]"),
+        ({"x": torch.full((3, 1, 2, 2), -0.01)}, r"outside \[0, 1\]"),
+        ({"x": torch.full((3, 1, 2, 2), float("nan"))}, r"outside \[0, 1\]"),
+        ({"noise": "lattice", "x": torch.full((3, 2), 0.3)}, "no multiple of 1/255.*round it first"),
         ({"x": torch.zeros(0, 2)}, "image|input"),
         ({"x": torch.tensor(0.5)}, "image|input|shape"),
     ],

@@ -1,5 +1,7 @@
 """Noise streams are a function of their key alone, and the radii are those of the papers."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations, product
 
 import numpy as np
@@ -9,6 +11,7 @@ from scipy.special import ndtri
 from scipy.stats import kstest, norm, uniform
 
 from ddrs.certification.bounds import lower_confidence_bound
+from ddrs.certification.lattice import CERTIFIABLE
 from ddrs.errors import DdrsError
 from ddrs.noise import BLOCK, NOISES, NoiseStream, check_sigma, example_digest, get_noise, stream_key, torch_generator
 
@@ -53,6 +56,59 @@ def test_pieces_of_any_size_give_the_same_samples(noise: str, shape: tuple[int, 
     whole, reader = stream(noise=noise, shape=shape).draw(230), stream(noise=noise, shape=shape)
     assert torch.equal(torch.cat([reader.draw(count) for count in pieces]), whole)
     assert whole.shape == (230, *shape) and whole.dtype == torch.float32
+
+
+Draws = list[Callable[[], None]]
+
+
+def call(groups: list[Draws]) -> None:
+    for group in groups:
+        for draw in group:
+            draw()
+
+
+def call_in_threads(groups: list[Draws]) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda group: call([group]), groups))
+
+
+ORDERS: dict[str, Callable[[list[Draws]], None]] = {
+    "in order": call,
+    "backwards": lambda groups: call(groups[::-1]),
+    "shuffled": lambda groups: call([groups[i] for i in np.random.default_rng(0).permutation(len(groups))]),
+    "threads": call_in_threads,
+}
+
+
+@pytest.mark.parametrize("noise", list(CERTIFIABLE))
+@pytest.mark.parametrize("order", list(ORDERS))
+def test_blocks_in_any_order_give_what_fill_gives(noise: str, order: str):
+    """Of a sampler, for several images at once, asked for in calls that end inside blocks and at their borders, all before any is drawn."""
+    sampler = CERTIFIABLE[noise].at(0.25)
+    whole = [NoiseStream(sampler, (5,), 0, "estimate", "test", example).draw(1230) for example in range(3)]
+    readers = [NoiseStream(sampler, (5,), 0, "estimate", "test", example) for example in range(3)]
+    found = torch.full((3, 1230, 5), float("nan"))
+    blocks: dict[tuple[int, int], Draws] = {}
+    done = 0
+    for count in (30, 170, 1, 20, 509, 500):
+        for example, reader in enumerate(readers):
+            pieces = reader.pieces(found[example, done : done + count])
+            assert sum(len(part) for _, part, _ in pieces) == count
+            for block, _, draw in pieces:
+                blocks.setdefault((example, block), []).append(draw)
+        done += count
+    assert len(blocks) == 3 * 13 and max(map(len, blocks.values())) == 3
+    ORDERS[order](list(blocks.values()))
+    assert torch.equal(found, torch.stack(whole))
+
+
+def test_pieces_fill_nothing_before_they_are_called():
+    """And leave their neighbours alone."""
+    out = torch.zeros(250, 3)
+    (_, first, _), (block, second, draw), _ = stream().pieces(out)
+    draw()
+    assert block == 1 and not out[:100].any() and not out[200:].any() and torch.equal(second, stream().draw(200)[100:])
+    assert first.data_ptr() == out.data_ptr() and second.data_ptr() == out[100:].data_ptr()
 
 
 def test_two_readers_do_not_disturb_each_other():

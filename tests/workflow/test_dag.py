@@ -110,8 +110,7 @@ def test_a_fresh_clone_runs_the_whole_chain(tmp_path: Path) -> None:
         "train": 3,
         "finetune": 3,
         "sigma": 6,
-        "certify": 3,
-        "certify_data_dependent": 18,
+        "certify": 21,
         "remember_mnist5k": 6,
         "cells_table2_mnist5k": 3,
         "table": 1,
@@ -155,8 +154,8 @@ CELLS = {f"cells_table{number}_mnist5k" for number in (1, 2, 3, 4)}
 @pytest.mark.parametrize(
     ("change", "rules"),
     [
-        ("certify={mnist5k: {n: 300}}", {"certify", "certify_data_dependent", "remember_mnist5k", *CELLS, "table", "figure"}),
-        ("certify={mnist5k: {k: [5, 10, 20]}}", {"certify_data_dependent", "remember_mnist5k", *CELLS, "table", "figure"}),
+        ("certify={mnist5k: {n: 300}}", {"certify", "remember_mnist5k", *CELLS, "table", "figure"}),
+        ("certify={mnist5k: {k: [5, 10, 20]}}", {"certify", "remember_mnist5k", *CELLS, "table", "figure"}),
         ("datasets={mnist5k: {radii: [0.0, 0.25]}}", {*CELLS - {"cells_table4_mnist5k"}, "table"}),
         ("datasets={mnist5k: {uniform: {radii: [0.0, 0.2]}}}", {"cells_table4_mnist5k", "table"}),
         ("train={mnist5k: {cohen: {learning_rate: 0.06}}}", None),

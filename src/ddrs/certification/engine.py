@@ -1,8 +1,7 @@
 """Monte Carlo certification of a smoothed classifier: votes of noisy copies of many images, counted in batches of one fixed shape."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -88,7 +87,7 @@ def certify(
         n=n,
         alpha=alpha,
         protocol=protocol,
-        radii=list(radii or []),
+        radii=[] if radii is None else [float(radius) for radius in radii],
         bound=bound,
         precision=precision,
         spending=spending,
@@ -134,7 +133,7 @@ def certify_each(
     with running(model, shape, settings.precision) as scores:
         if batch_size is None:
             worth = len(images) * settings.n >= WORTH_A_PROBE
-            batch_size = best_batch_size(scores, images[0].numel(), device) if worth else UNPROBED[device.type]
+            batch_size = best_batch_size(scores[0], images[0].numel(), device) if worth else UNPROBED[device.type]
         yield from serve(jobs(), scores, batch_size, images[0].numel(), device)
 
 
@@ -168,20 +167,24 @@ class _Job:
         return self.streams[self.purpose]
 
 
-def serve(jobs: Iterator[_Job], scores: Scores, batch_size: int, values: int, device: torch.device) -> Iterator[tuple[int, Outcome]]:
+Draw = tuple[_Job, torch.Tensor, Callable[[], None]]
+Draws = dict[tuple[int, int], list[Draw]]  # by stream and block
+
+
+def serve(jobs: Iterator[_Job], scores: list[Scores], batch_size: int, values: int, device: torch.device) -> Iterator[tuple[int, Outcome]]:
     """Run jobs to their end, filling every batch with samples of as many of them as it takes.
 
     Samples are a function of their keys, so neither the batch size nor which images share a batch changes a count, but for a tie of two
     scores that kernels may round differently. Only a job that has all its samples makes the host wait for the device.
+    scores: what classifies a batch; several run side by side, each in a thread and on a batch of its own.
     """
-    batch = torch.zeros(batch_size, values, device=device)
-    slots = 1 + -(-batch_size // SMALLEST_REQUEST)
-    votes = _Votes(scores, batch, slots)
+    slots = 1 + -(-batch_size * len(scores) // SMALLEST_REQUEST)
+    batches = [_Batch(one, torch.zeros(batch_size, values, device=device), slots) for one in scores]
     active: list[_Job] = []
     free = list(range(slots))
-    threads = torch.get_num_threads() if device.type == "cpu" else 1
-    with ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(threads)) if threads > 1 else None
+    threads = max(len(scores), torch.get_num_threads()) if device.type == "cpu" else 1
+    with ThreadPoolExecutor(threads) as pool:
+        run = pool.map if threads > 1 else map
         more = True
         while True:
             while more and free:
@@ -194,53 +197,66 @@ def serve(jobs: Iterator[_Job], scores: Scores, batch_size: int, values: int, de
                 active.append(job)
             if not active:
                 return
-            rows, draws = 0, []
-            for job in active:
-                take = min(job.missing, batch_size - rows)
-                if take:
-                    for part, draw in job.stream().pieces(batch[rows : rows + take]):
-                        draws.append((job, part, draw))
-                    votes.slot_of_row[rows : rows + take] = job.slot
-                    rows, job.missing = rows + take, job.missing - take
-            for _ in pool.map(_fill, draws) if pool else map(_fill, draws):
-                pass
-            votes.count(rows)
+            draws: Draws = {}
+            for batch in batches:
+                batch.assign(active, draws)
+            _all(run(_draw, draws.values()))
+            _all(run(_Batch.count, batches))
             for job in [job for job in active if not job.missing]:
-                outcome = job.advance(votes.take(job.slot))
+                outcome = job.advance(np.sum([batch.take(job.slot) for batch in batches if batch.counts is not None], axis=0))
                 if outcome is not None:
                     active.remove(job)
                     free.append(job.slot)
                     yield job.place, outcome
 
 
-def _fill(work: tuple) -> None:
-    job, part, draw = work
-    draw()
-    job.sampler.place(part, job.image)
+def _draw(pieces: list[Draw]) -> None:
+    for job, part, draw in pieces:
+        draw()
+        job.sampler.place(part, job.image)
 
 
-class _Votes:
-    """A histogram per slot, on the device."""
+def _all(results: Iterable[None]) -> None:
+    for _ in results:
+        pass
 
-    def __init__(self, scores: Scores, batch: torch.Tensor, slots: int):
-        self.scores, self.batch, self.slots = scores, batch, slots
-        self.slot_of_row = np.zeros(len(batch), np.int64)
+
+class _Batch:
+    """Noisy copies, whose they are, and a histogram of their classes for each slot; all on the device."""
+
+    def __init__(self, scores: Scores, images: torch.Tensor, slots: int):
+        self.scores, self.images, self.slots = scores, images, slots
+        self.slot_of_row = np.zeros(len(images), np.int64)
+        self.rows = 0
         self.counts: torch.Tensor | None = None
-        self.finite = torch.ones((), dtype=torch.bool, device=batch.device)
+        self.finite = torch.ones((), dtype=torch.bool, device=images.device)
 
-    def count(self, rows: int) -> None:
-        """Classify the batch and count the votes of its first rows. The rest is left over from before: every pass has the same shape."""
-        scores = self.scores(self.batch)
-        if scores.ndim != 2 or scores.shape[0] != len(self.batch) or scores.shape[1] < 2:
-            raise DdrsError(f"the model returned shape {tuple(scores.shape)} for a batch of {len(self.batch)}; (batch, classes) is needed")
+    def assign(self, jobs: list[_Job], draws: Draws) -> None:
+        """Give rows to jobs, the first ones first; what is to be drawn goes into `draws`, by stream block: one block is drawn in one thread."""
+        self.rows = 0
+        for job in jobs:
+            take = min(job.missing, len(self.images) - self.rows)
+            if take:
+                stream = job.stream()
+                for block, part, draw in stream.pieces(self.images[self.rows : self.rows + take]):
+                    draws.setdefault((id(stream), block), []).append((job, part, draw))
+                self.slot_of_row[self.rows : self.rows + take] = job.slot
+                self.rows, job.missing = self.rows + take, job.missing - take
+
+    def count(self) -> None:
+        """Classify the batch and count the votes of its rows. Those that no job took hold what was there: every pass has the same shape."""
+        if not self.rows:
+            return
+        scores = self.scores(self.images)
+        if scores.ndim != 2 or scores.shape[0] != len(self.images) or scores.shape[1] < 2:
+            raise DdrsError(f"the model returned shape {tuple(scores.shape)} for a batch of {len(self.images)}; (batch, classes) is needed")
         classes = scores.shape[1]
         if self.counts is None:
             self.counts = torch.zeros(self.slots * classes, dtype=torch.int64, device=scores.device)
-        self.finite &= torch.isfinite(scores[:rows]).all()
-        first, last = self.slot_of_row[0], self.slot_of_row[rows - 1]
-        alone = bool((self.slot_of_row[:rows] == first).all()) if first == last else False
-        slots = int(first) if alone else torch.from_numpy(self.slot_of_row[:rows]).to(scores.device)
-        self.counts += torch.bincount(slots * classes + scores[:rows].argmax(1), minlength=self.slots * classes)
+        self.finite &= torch.isfinite(scores[: self.rows]).all()
+        slots = self.slot_of_row[: self.rows]
+        place = int(slots[0]) if (slots == slots[0]).all() else torch.from_numpy(slots).to(scores.device)
+        self.counts += torch.bincount(place * classes + scores[: self.rows].argmax(1), minlength=self.slots * classes)
 
     def take(self, slot: int) -> np.ndarray:
         """The votes of a slot, int64 (classes,), which starts again at 0. DdrsError if any score so far was not finite."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
-from torch.fx.experimental.optimization import fuse
+from torch.fx.experimental.optimization import fuse, optimize_for_inference
 
 from ddrs.config import PRECISIONS
 from ddrs.errors import DdrsError
@@ -24,35 +24,44 @@ def flat(image: torch.Tensor) -> torch.Tensor:
 
 
 @contextmanager
-def running(model: nn.Module, shape: tuple[int, ...], precision: str) -> Iterator[Scores]:
-    """The model as a function of a batch of flat images; run in eval mode and left as it was.
+def running(model: nn.Module, shape: tuple[int, ...], precision: str) -> Iterator[list[Scores]]:
+    """The model as functions of a batch of flat images, one for each thread that may run; run in eval mode and left as it was.
 
     shape: of one image. precision: a name of PRECISIONS; the certificate is for the function that runs here, so logs record it. BatchNorm is
-    folded into the convolution before it where torch.fx can trace the model and the folded copy gives the same scores.
+    folded into the convolution before it, and on a CPU weights are laid out for oneDNN, where torch.fx can trace the model and the copy gives
+    the same scores. Such copies share nothing, so a CPU runs one per thread, each on a batch of its own: faster than several threads
+    on one batch, and the same kernels whatever the number of threads. A model that runs as it is gets one function.
     Errors: DdrsError for a precision that is unknown or needs a GPU.
     """
-    device = device_of(model)
+    device, threads = device_of(model), torch.get_num_threads()
     kind, _, compiled = precision.partition("-")
     if precision not in PRECISIONS:
         raise DdrsError(f"precision {precision!r}: unknown; known are {', '.join(PRECISIONS)}")
     if kind == "tf32" and device.type != "cuda":
         raise DdrsError("precision 'tf32': needs a CUDA device")
+    dtype = DTYPES[kind]
     with evaluating(model), _exact_kernels(device, kind):
-        net, dtype = _folded(model, shape), DTYPES[kind]
-        if len(shape) == 3 and net is not model:
-            net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        nets = [_folded(model, shape, for_cpu=device.type == "cpu" and precision == "float32")]
         if dtype != torch.float32:
-            net = (copy.deepcopy(net) if net is model else net).to(dtype)
-        run = torch.compile(net) if compiled else net
+            nets = [(copy.deepcopy(net) if net is model else net).to(dtype) for net in nets]
+        elif device.type == "cpu" and not compiled and nets[0] is not model:
+            nets += [_folded(model, shape, for_cpu=True) for _ in range(threads - 1)]
+        try:
+            torch.set_num_threads(threads if len(nets) == 1 else 1)
+            yield [_as_scores(torch.compile(net) if compiled else net, shape, dtype) for net in nets]
+        finally:
+            torch.set_num_threads(threads)
 
-        @torch.inference_mode()
-        def scores(images: torch.Tensor) -> torch.Tensor:
-            if len(shape) == 3:
-                images = images.view(-1, shape[1], shape[2], shape[0]).permute(0, 3, 1, 2)
-            found = run(images.to(dtype))
-            return found if found.dtype == torch.float32 else found.float()
 
-        yield scores
+def _as_scores(net: Callable[[torch.Tensor], torch.Tensor], shape: tuple[int, ...], dtype: torch.dtype) -> Scores:
+    @torch.inference_mode()
+    def scores(images: torch.Tensor) -> torch.Tensor:
+        if len(shape) == 3:
+            images = images.view(-1, shape[1], shape[2], shape[0]).permute(0, 3, 1, 2)
+        found = net(images.to(dtype))
+        return found if found.dtype == torch.float32 else found.float()
+
+    return scores
 
 
 def best_batch_size(scores: Scores, values: int, device: torch.device) -> int:
@@ -95,15 +104,32 @@ def _exact_kernels(device: torch.device, kind: str) -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32 = before
 
 
-@torch.inference_mode()
-def _folded(model: nn.Module, shape: tuple[int, ...]) -> nn.Module:
+@torch.no_grad()
+def _folded(model: nn.Module, shape: tuple[int, ...], for_cpu: bool) -> nn.Module:
     """A copy with BatchNorm folded, or the model itself if there is none to fold or folding it is not surely right."""
     if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
         return model
     probe = torch.rand(4, *shape, generator=torch.Generator().manual_seed(0)).to(device_of(model))
-    try:
-        folded = fuse(model)
-        same = torch.allclose(folded(probe), model(probe), rtol=1e-3, atol=1e-4)
-    except Exception:  # torch.fx raises many kinds for what it cannot trace
-        return model
-    return folded if same else model
+    before = _python_state(model)
+    expected = model(probe)
+    if _python_state(model) != before:
+        return model  # a trace would leave out what its forward pass remembers
+    ways = [optimize_for_inference] if for_cpu else []
+    for way in [*ways, lambda net: fuse(net).to(memory_format=torch.channels_last)]:  # type: ignore[call-overload]
+        try:
+            folded = way(model)
+            if bool((folded(probe) - expected).abs().max() <= 1e-4 * (expected.max() - expected.min())):
+                return folded
+        except Exception:  # torch.fx raises many kinds for what it cannot trace
+            continue
+    return model
+
+
+def _python_state(model: nn.Module) -> list[tuple[str, object]]:
+    """What the attributes of a model's modules are, without tensors' contents: enough to see that a forward pass changed one."""
+    state: list[tuple[str, object]] = []
+    for module in model.modules():
+        for name, value in vars(module).items():
+            plain = isinstance(value, bool | int | float | str | None)
+            state.append((name, value if plain else (id(value), len(value) if isinstance(value, list | dict | set) else 0)))
+    return state

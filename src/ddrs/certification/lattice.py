@@ -57,7 +57,7 @@ CERTIFIABLE: dict[str, Noise] = {**NOISES, **LATTICES}
 
 def _sampler(noise: Noise, sigma: float) -> "GridSampler":
     if sigma > MAX_SIGMA:
-        raise DdrsError(f"noise {noise.name}: sigma = {sigma:g}: must be at most {MAX_SIGMA:g}")
+        raise DdrsError(f"noise {noise.name}: sigma = {sigma!r}: must be at most {MAX_SIGMA:g}")
     return GridSampler(_table(noise.base, float(sigma)))
 
 
@@ -70,10 +70,15 @@ def certifiable_noise(name: str) -> Noise:
 
 def check_on_grid(image: torch.Tensor, what: str) -> None:
     """DdrsError unless every value of the image is the float32 nearest to k / 255 for an integer k."""
-    off = image != torch.round(image * LEVELS) / LEVELS
+    off = image != torch.round(image * LEVELS) / _levels(image)
     if bool(off.any()):
         value = float(image[off][0])
         raise DdrsError(f"{what}: holds {value!r}, which is no multiple of 1/255, as lattice noise needs; round it first: (255 * x).round() / 255")
+
+
+def _levels(image: torch.Tensor) -> torch.Tensor:
+    """255 as a tensor: by a Python number CUDA multiplies with 1/255 instead, which is another float at half of the levels."""
+    return torch.tensor(float(LEVELS), dtype=image.dtype, device=image.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,11 +124,13 @@ def _table(base: str, sigma: float) -> Table:
     return Table(base, sigma, -largest, thresholds, decided, surely, perhaps - surely == 1)
 
 
-@lru_cache(maxsize=8)
-def _thresholds_of_63_bits(table: Table, device: torch.device) -> torch.Tensor:
+@lru_cache(maxsize=1024)
+def _thresholds_of_63_bits(table: Table) -> torch.Tensor:
+    """The thresholds for a GPU, int64, from those above one half: that at place -1 - i is 1 minus that at place i."""
     with mpmath.workprec(PRECISION):
-        values = [min(int(mpmath.floor(table.exact(place) * 2**63)), 2**63 - 1) for place in range(len(table.thresholds))]
-    return torch.tensor(values, dtype=torch.int64, device=device)
+        upper = [table.exact(place) for place in range(len(table.thresholds) // 2, len(table.thresholds))]
+        values = [min(int(mpmath.floor(one * 2**63)), 2**63 - 1) for one in [*(1 - one for one in reversed(upper)), *upper]]
+    return torch.tensor(values, dtype=torch.int64)
 
 
 class GridSampler:
@@ -131,6 +138,7 @@ class GridSampler:
 
     def __init__(self, table: Table):
         self.table = table
+        self._on_device: torch.Tensor | None = None
 
     def generator(self, key: int) -> tuple[np.random.Philox, np.random.Philox]:
         """One stream for the first 16 bits of every coordinate, another for the 64 that follow where they are needed."""
@@ -140,7 +148,9 @@ class GridSampler:
     def fill(self, out: torch.Tensor, generator: tuple[np.random.Philox, np.random.Philox] | torch.Generator) -> None:
         if isinstance(generator, torch.Generator):
             u = torch.empty(out.shape, dtype=torch.int64, device=out.device).random_(generator=generator)
-            places = torch.bucketize(u, _thresholds_of_63_bits(self.table, out.device), right=True)
+            if self._on_device is None or self._on_device.device != out.device:
+                self._on_device = _thresholds_of_63_bits(self.table).to(out.device)
+            places = torch.bucketize(u, self._on_device, right=True)
             out.copy_(places).add_(self.table.smallest)
             return
         first, rest = generator
@@ -172,8 +182,8 @@ class GridSampler:
         """(k + i) / 255: the sum is exact in float32, the quotient the nearest float32, the same that an 8-bit image becomes."""
         values, pixels = in_place(out), in_place(torch.round(image * LEVELS))
         values += pixels
-        values /= np.float32(LEVELS) if isinstance(values, np.ndarray) else LEVELS
+        values /= in_place(_levels(image))
 
     def deviation(self, device: torch.device) -> float:
-        """At most 2^14 thresholds, each off by at most the last of 80 (a GPU: 63) bits, and less than that beyond the reach."""
+        """At most 2^15 thresholds, each off by at most the last of 80 (a GPU: 63) bits, half of which is total variation; less beyond the reach."""
         return 2.0**-66 if device.type == "cpu" else 2.0**-49

@@ -87,7 +87,7 @@ def sequential(task: Task, sigma: np.float32) -> Steps:
     limits, offset = task.boundaries, task.offset
     picked = int((yield "select-class", task.settings.n0).argmax())
     places = needed(task.settings.radii, float(sigma), len(limits.z)) + offset
-    test = GroupSequentialTest(limits, np.unique([offset, *places[places < len(limits.z)]]))
+    test = GroupSequentialTest(limits, np.unique([0, offset, *places[places < len(limits.z)]]))
     counts, drawn, decided = np.zeros((), np.int64), 0, False
     while not decided:
         look = test.next_look()
@@ -95,7 +95,7 @@ def sequential(task: Task, sigma: np.float32) -> Steps:
         drawn = look
         decided = test.update(int(counts[picked]))
     found = {"counts": counts, "n": drawn, "n_top": int(counts[picked]), "n_second": _second(counts, picked), "p_upper": float("nan")}
-    if test.claimed is None:
+    if test.claimed is None or test.claimed < offset:
         return Outcome(prediction=ABSTAIN, radius=0.0, p_lower=0.0, z=float("nan"), **found)
     place = test.claimed - offset
     return Outcome(prediction=picked, radius=radius_of(place, float(sigma)), p_lower=float(limits.p0[place]), z=float(limits.z[place]), **found)
@@ -110,7 +110,7 @@ def planned_n(votes: int, settings: SampleSettings) -> int:
     Any rule is sound: it sees the pilot only. votes: for the class that leads, among n0.
     """
     candidates = look_schedule(settings.n, first=max(100, smallest_n(settings.alpha)))
-    share = (votes + 0.5) / (settings.n0 + 1)
+    share = votes / settings.n0
     p_lower = lower_confidence_bound(np.floor(share * candidates).astype(np.int64), candidates, settings.alpha)
     z = np.maximum(ndtri(p_lower), 0.0)
     return int(candidates[np.argmax(z[-1] - z <= settings.radius_loss)])

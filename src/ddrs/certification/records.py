@@ -27,8 +27,9 @@ OF_EXAMPLE = ("sigma", "n", "n_top", "n_second", "p_lower", "p_upper", "z")
 STATISTICS = ("n0", "n_max", "alpha", "protocol", "bound", "spending", "looks", "noise", "precision")
 OF_RUN = (*STATISTICS, "dataset", "split", "method", "sigma0", "K", "seed", "digest")
 COLUMNS = (*PLAIN, *OF_EXAMPLE, *OF_RUN)
+SHARD = "shard"  # the last column of a shard's log: which of how many, as 2/5; the merged log has none
 NUMBER = r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?"
-TEXT = ("noise", "dataset", "split", "method", "K", "digest", "time", "protocol", "bound", "spending", "looks", "precision")
+TEXT = ("noise", "dataset", "split", "method", "K", "digest", "time", "protocol", "bound", "spending", "looks", "precision", SHARD)
 TEXT_OR_EMPTY = ("n_second", "p_upper", "z")  # numbers of bound joint, of protocol sequential
 
 
@@ -167,25 +168,32 @@ def resume_lines(path: Path, digest: str) -> dict[int, str]:
 def merge_shards(shards: Sequence[Path], out: Path) -> int:
     """Write the log that one run over all examples would have written, from its shards in any order. Returns the number of examples.
 
-    DdrsError if a shard is of another run, an example is in two, or one shard is missing: shard i of N holds every N-th example.
+    DdrsError if a log is no shard, a shard is of another run or of another division, or one is missing or there twice.
     """
     logs = [read_log(path) for path in shards]
+    numbers: dict[str, str] = {}
     lines: dict[int, str] = {}
     for log, path in zip(logs, shards, strict=True):
-        if tuple(log.table) != COLUMNS:
-            raise DdrsError(f"{path}: not a log of `ddrs certify`")
+        if tuple(log.table) != (*COLUMNS, SHARD) or len(set(log.table[SHARD])) != 1:
+            raise DdrsError(f"{path}: not a log of `ddrs certify --shard`")
         if log.constant("digest") != logs[0].constant("digest"):
             raise DdrsError(f"{path}: is of another run than {shards[0]} ({log.constant('digest')}, not {logs[0].constant('digest')})")
+        number = str(log.constant(SHARD))
+        if number in numbers:
+            raise DdrsError(f"{path}: is shard {number}, as {numbers[number]} is")
+        numbers[number] = str(path)
         for line in path.read_text(encoding="utf-8").splitlines()[1:]:
             idx = int(line.partition("\t")[0])
             if idx in lines:
                 raise DdrsError(f"{path}: idx {idx} is in another shard too")
-            lines[idx] = line
+            lines[idx] = line.rpartition("\t")[0]
+    count = int(next(iter(numbers)).partition("/")[2])
+    missing = [f"{i}/{count}" for i in range(1, count + 1) if f"{i}/{count}" not in numbers]
+    if missing or len(numbers) != count:
+        raise DdrsError(
+            f"{out}: of {count} shards, {len(numbers)} were given; missing: {', '.join(missing) or 'none, but others are of another division'}"
+        )
     order = sorted(lines)
-    for log in logs:
-        own = sorted(log.table["idx"])
-        if own != order[order.index(own[0]) :: len(shards)]:
-            raise DdrsError(f"{log.name}: is not every {len(shards)}-th example of the {len(order)} that were given: a shard is missing")
     write_text(out, "\n".join(["\t".join(COLUMNS), *(lines[idx] for idx in order)]) + "\n")
     return len(order)
 

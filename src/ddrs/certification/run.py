@@ -15,7 +15,7 @@ from ddrs.certification.engine import certify_each
 from ddrs.certification.inference import best_batch_size, running
 from ddrs.certification.lattice import CERTIFIABLE
 from ddrs.certification.protocols import Outcome
-from ddrs.certification.records import COLUMNS, STATISTICS, format_line, resume_lines
+from ddrs.certification.records import ABSTAIN, COLUMNS, SHARD, STATISTICS, format_line, resume_lines
 from ddrs.certification.sequential import FIRST, RATIO
 from ddrs.config import SampleSettings
 from ddrs.data import as_float
@@ -46,9 +46,12 @@ class Shard:
             raise DdrsError(f"--shard {text!r}: must be I/N with 1 <= I <= N")
         return cls(int(number), int(count))
 
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
     def of(self, indices: np.ndarray) -> np.ndarray:
         if self.count > len(indices):
-            raise DdrsError(f"--shard {self.number}/{self.count}: {self.count} shards of {len(indices)} images; at most one shard per image")
+            raise DdrsError(f"--shard {self}: {self.count} shards of {len(indices)} images; at most one shard per image")
         return indices[self.number - 1 :: self.count]
 
 
@@ -139,8 +142,11 @@ def certify(
                 file.flush()
                 seconds, last = time.perf_counter() - last, time.perf_counter()
                 _append_time(times, i, seconds)
-                progress.image(found.radius > 0, found.n)
-    write_text(out, "\n".join(["\t".join(COLUMNS), *(done[int(i)] for i in indices)]) + "\n")
+                progress.image(found.prediction != ABSTAIN, found.n)
+    lines = ["\t".join(COLUMNS), *(done[int(i)] for i in indices)]
+    if shard.count > 1:
+        lines = [f"{line}\t{one}" for line, one in zip(lines, [SHARD, *[str(shard)] * len(indices)], strict=True)]
+    write_text(out, "\n".join(lines) + "\n")
     partial.unlink()
     write_sidecar(runtime.sidecar, made, {"model": str(model), "data": str(data), "sigmas": str(sigmas)}, started, str(device))
 
@@ -177,7 +183,7 @@ def _probed(net: torch.nn.Module, facts: dict, precision: str, device: torch.dev
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not probed yet, or damaged: a probe costs less than a question
     with running(net, tuple(facts["shape"]), precision) as scores:
-        size = best_batch_size(scores, int(np.prod(facts["shape"])), device)
+        size = best_batch_size(scores[0], int(np.prod(facts["shape"])), device)
     with suppress(OSError):  # a cache that cannot be written is done without
         write_text(path, json.dumps({"batch_size": size}) + "\n")
     return size
