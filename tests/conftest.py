@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -29,6 +29,15 @@ class HalfSpace(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         margin = self.sharpness * (x.flatten(1) @ self.w - self.b)
         return torch.stack([-margin, margin], 1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where boundaries and probed batch sizes are cached, in this process and in its children: never in the home folder."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DDRS_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture

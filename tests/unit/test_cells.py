@@ -47,7 +47,8 @@ def test_a_cell_says_what_gave_its_number(logs: list[Path], tmp_path: Path):
         (0.42, 0.5, 900),
     ]
     assert found["2.75"]["value"] == 0.0 and found["acr"]["acr_oracle (not a classifier)"] == pytest.approx((100 * 0.75 + 40 * 0.6 + 40 * 0.25) / 200)
-    shared = {"table": "table2", "label": "smoothadv-ds2", "dataset": "cifar10", "split": "test", "n0": 100, "n": 1000, "alpha": 0.001}
+    shared = {"table": "table2", "label": "smoothadv-ds2", "dataset": "cifar10", "split": "test", "n0": 100, "n_max": 1000, "alpha": 0.001}
+    shared |= {"protocol": "fixed", "bound": "binary", "precision": "float32"}
     for column, cell in found.items():
         assert cell["column"] == column and shared.items() <= cell.items()
         assert [cell["noise"], cell["seed"], cell["images"]] == ["gaussian", 0, 200]
@@ -134,7 +135,10 @@ def test_what_is_no_cell_is_refused(tmp_path: Path, text: str):
     ("constant", "message"),
     [
         ({"method": "smoothadv-ds"}, "is of row smoothadv-ds, not smoothadv-ds2"),
-        ({"n": 950}, "has n 950"),
+        ({"n_max": 950}, "has n_max 950"),
+        ({"protocol": "two-stage"}, "has protocol two-stage"),
+        ({"bound": "joint"}, "has bound joint"),
+        ({"precision": "bfloat16"}, "has precision bfloat16"),
         ({"n0": 10}, "has n0 10"),
         ({"seed": 1}, "has seed 1"),
         ({"alpha": 0.01}, "has alpha 0.01"),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ddrs.certification.records import COLUMNS, read_log
-from ddrs.certification.run import certify
+from ddrs.certification.run import Shard, certify
 from ddrs.config import SampleSettings
 from ddrs.data import as_float, load_split
 from ddrs.errors import DdrsError
@@ -162,7 +162,7 @@ def test_remember_keeps_a_certified_log(mnist5k: Path, tmp_path: Path):
     save_model(tmp_path / "model.safetensors", model, facts)
     settings, runtime = SampleSettings(n0=10, n=50, alpha=0.01), Runtime(scratch=tmp_path / "scratch")
     log = tmp_path / "log.tsv"
-    certify(tmp_path / "model.safetensors", mnist5k, log, settings, 0.25, None, None, "test", 8, None, None, 0, runtime, lambda line: None)
+    certify(tmp_path / "model.safetensors", mnist5k, log, settings, 0.25, None, None, "test", 8, Shard(), None, None, 0, runtime, lambda line: None)
     counts = remember(log, mnist5k, tmp_path / "memory.tsv")
     before, after = read_log(log).table, read_log(tmp_path / "memory.tsv").table
     assert counts == {"kept": 8, "adopted": 0, "shrunk": 0, "repeated": 0} and (before["radius"] > 0.3).all() and set(before["predict"]) == {0}

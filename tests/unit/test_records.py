@@ -153,7 +153,7 @@ def test_a_missing_file_is_named(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("name", "one", "other"), [("alpha", 0.001, 0.01), ("K", 100, 200), ("K", "", 200), ("digest", "a" * 16, "b" * 16), ("n", 1000, 950)]
+    ("name", "one", "other"), [("alpha", 0.001, 0.01), ("K", 100, 200), ("K", "", 200), ("digest", "a" * 16, "b" * 16), ("n_max", 1000, 950)]
 )
 def test_lines_of_two_runs_are_refused(tmp_path: Path, name: str, one: object, other: object):
     """A log whose lines were made with different settings is two logs; a setting that some lines lack differs too."""
@@ -184,7 +184,15 @@ def test_only_whole_lines_of_the_same_run_are_resumed(tmp_path: Path, damage: st
     assert path.read_text() == whole
     path.write_text(whole.rstrip("\n"))
     assert list(resume_lines(path, digest)) == [3, 5]
-    assert resume_lines(path, "another") == {}
+
+
+def test_a_partial_log_of_another_run_is_refused_and_left_alone(tmp_path: Path):
+    path = write_log(tmp_path / "partial.tsv", ROWS)
+    path.write_text(path.read_text() + "torn")
+    before = path.read_bytes()
+    with pytest.raises(DdrsError, match=r"partial\.tsv: a partial log of another configuration \(f{16}, not another\)") as caught:
+        resume_lines(path, "another")
+    assert "\n" not in str(caught.value) and path.read_bytes() == before
 
 
 def test_a_new_partial_log_has_its_header(tmp_path: Path):
