@@ -52,8 +52,9 @@ def p_lower_figure(paths: Sequence[Path], validation: Sequence[Path], pdf: Path,
                 for label in dict.fromkeys(str(log.constant("method")) for log in own):
                     log = _chosen([one for one in own if one.constant("method") == label], held_out)
                     handles[label] = _draw(axis, log, label)
-                handles["largest possible"] = axis.axvline(float(ndtri(_cap(own[0]))), color="#999999", linestyle=":", linewidth=1.2)
-                _dress(axis, sigma, uniform=str(own[0].constant("noise")).startswith("uniform"))
+                cap = float(ndtri(_cap(own[0])))
+                handles["largest possible"] = axis.axvline(cap, color="#999999", linestyle=":", linewidth=1.2)
+                _dress(axis, sigma, cap, uniform=str(own[0].constant("noise")).startswith("uniform"))
             for axis in line[len(panels[name]) :]:
                 axis.set_visible(False)
             line[0].set_ylabel(f"{name}\nimages with at most\nthis p_lower (%)")
@@ -69,7 +70,7 @@ def _chosen(logs: Sequence[Log], validation: Sequence[Log]) -> Log:
     same = [other for other in validation if _place(other) == _place(one)]
     if not same:
         raise DdrsError(f"{one.name}: no validation log of its dataset, row and sigma was given")
-    wanted = choose(same, []).for_acr
+    wanted = choose(same, [0.0]).for_acr
     for log in logs:
         if configuration(log) == wanted:
             return log
@@ -96,10 +97,11 @@ def _draw(axis: Axes, log: Log, label: str) -> Artist:
     return line
 
 
-def _dress(axis: Axes, sigma: float, uniform: bool) -> None:
+def _dress(axis: Axes, sigma: float, cap: float, uniform: bool) -> None:
     axis.set_title(f"$\\{'lambda' if uniform else 'sigma'} = {sigma:.2f}$", fontsize=10)
-    axis.set_xticks(ndtri(TICKS), [f"{tick:g}" for tick in TICKS], fontsize=8)
-    axis.set_xlim(0, float(ndtri(0.99995)))
+    shown = [tick for tick in TICKS if ndtri(tick) < cap]
+    axis.set_xticks(ndtri(shown), [f"{tick:g}" for tick in shown], fontsize=8)
+    axis.set_xlim(0, cap + 0.2)
     axis.set_ylim(0, 100)
     axis.grid(alpha=0.3, linewidth=0.5)
     axis.set_xlabel("p_lower of the true class")

@@ -1,5 +1,6 @@
 """config.yaml: what is accepted, and that each mistake is one line that names the key and what is allowed."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from ddrs import config
 from ddrs.config import Config, SampleSettings, SearchSettings, Section, StepSettings, TrainSettings, flags, load
 from ddrs.errors import DdrsError
 from ddrs.provenance import digest
+from ddrs.training import METHODS
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
@@ -48,8 +50,8 @@ def refusal(raw: object) -> str:
 
 def test_the_shipped_config_loads():
     settings = load(SHIPPED)
-    assert settings.device == "cpu" and settings.tables == {"table1": ["mnist5k"], "table2": ["mnist5k"]}
-    assert settings.sigma_texts("mnist5k") == ["0.25", "0.50", "1.00"]
+    assert settings.device == "cpu" and settings.tables == {f"table{number}": ["mnist5k"] for number in (1, 2, 3, 4)}
+    assert settings.sigma_texts("mnist5k", "cohen") == ["0.25", "0.50", "1.00"]
     assert settings.search["mnist5k"].k_max >= max(settings.certify["mnist5k"].k)
 
 
@@ -86,12 +88,18 @@ MISTAKES: list[tuple[str, object, list[str]]] = [
     (
         "certify.mnist5k.zzz",
         10,
-        ["certify.mnist5k", "unknown key 'zzz'", "allowed are n0, n, protocol, bound, noise, precision, spending, radius_loss, alpha, k, shards"],
+        [
+            "certify.mnist5k",
+            "unknown key 'zzz'",
+            "allowed are n0, n, protocol, bound, noise, precision, spending, radius_loss, alpha, n_validation, k, shards",
+        ],
     ),
     ("datasets.mnist5k.architecture", "small_cn", ["datasets.mnist5k.architecture", "did you mean 'small_cnn'?", "resnet18"]),
     ("datasets.mnst5k", {}, ["unknown dataset 'mnst5k'", "did you mean 'mnist5k'?", "fashion_mnist, cifar10"]),
     ("tables.table1", ["mnist"], ["tables.table1", "'mnist' has no datasets.mnist"]),
-    ("tables.table9", ["mnist5k"], ["tables.table9", "table1", "table2"]),
+    ("tables.table9", ["mnist5k"], ["tables.table9", "table1, table2, table3, table4"]),
+    ("datasets.mnist5k.uniform.images", {}, ["datasets.mnist5k.uniform", "unknown key 'images'", "allowed are architecture, sigmas, radii"]),
+    ("datasets.mnist5k.uniform.architecture", "wrn", ["datasets.mnist5k.uniform.architecture", "unknown architecture 'wrn'", "wide_resnet40_2"]),
     ("train.mnist5k.cohn", {"epochs": 1}, ["unknown method 'cohn'", "did you mean 'cohen'?"]),
     ("device", "gpu", ["device", "cpu", "cuda"]),
     ("search.mnist5k.objective_class", "best", ["search.mnist5k.objective_class", "current", "fixed"]),
@@ -111,9 +119,16 @@ MISTAKES: list[tuple[str, object, list[str]]] = [
     ("datasets.mnist5k.sigmas", [0.5, 0.25], ["datasets.mnist5k.sigmas: must be increasing", "[0.5, 0.25]"]),
     ("datasets.mnist5k.sigmas", [0.25, 0.25], ["datasets.mnist5k.sigmas: must be increasing"]),
     ("datasets.mnist5k.sigmas", [0.25, 2.5], ["datasets.mnist5k.sigmas: 2.5 is outside search.mnist5k's [0.001, 2.0]"]),
+    ("datasets.mnist5k.uniform.sigmas", [0.25, 2.5], ["datasets.mnist5k.uniform.sigmas: 2.5 is outside search.mnist5k's [0.001, 2.0]"]),
+    ("datasets.mnist5k.uniform.sigmas", [], ["datasets.mnist5k.uniform.sigmas", "at least 1 item"]),
+    ("datasets.mnist5k.uniform.radii", [0.5, 0.25], ["datasets.mnist5k.uniform.radii: must be increasing"]),
     ("datasets.mnist5k.radii", [-0.5, 0.0], ["datasets.mnist5k.radii.0", "greater than or equal to 0"]),
     ("datasets.mnist5k.radii", [0.0, "far"], ["datasets.mnist5k.radii.1", "number"]),
     ("datasets.mnist5k.radii", [0.5, 0.0], ["datasets.mnist5k.radii: must be increasing"]),
+    ("datasets.mnist5k.images", {"test": 4}, ["datasets.mnist5k.images: needs validation, for tables.table1, where sigma and K are chosen"]),
+    ("datasets.mnist5k.images", {"validation": 4}, ["datasets.mnist5k.images: needs test, for tables.table1"]),
+    ("certify.mnist5k.n_validation", 9, ["certify.mnist5k", "n = 9 is too small", "alpha = 0.001", "at least 10 is needed"]),
+    ("certify.mnist5k.n_validation", 0, ["certify.mnist5k.n_validation", "greater than or equal to 1"]),
     ("datasets.mnist5k.images.test", 0, ["datasets.mnist5k.images.test", "greater than or equal to 1"]),
     ("certify.mnist5k.alpha", 0.0, ["certify.mnist5k.alpha: must be a number between 0 and 1"]),
     ("certify.mnist5k.alpha", 1.0, ["certify.mnist5k.alpha: must be a number between 0 and 1"]),
@@ -162,6 +177,9 @@ MISTAKES: list[tuple[str, object, list[str]]] = [
     ("search.mnist5k", REMOVED, ["tables.table1", "'mnist5k' has no search.mnist5k"]),
     ("train.mnist5k.smoothadv", REMOVED, ["tables.table2", "'smoothadv' has no train.mnist5k.smoothadv"]),
     ("finetune.mnist5k.cohen", REMOVED, ["tables.table1", "'cohen' has no finetune.mnist5k.cohen"]),
+    ("finetune.mnist5k.macer", REMOVED, ["tables.table3", "'macer' has no finetune.mnist5k.macer"]),
+    ("train.mnist5k.yang", REMOVED, ["tables.table4", "'yang' has no train.mnist5k.yang"]),
+    ("train.mnist5k.macer.loss.lambda", {0.25: 12, 0.5: 4}, ["train.mnist5k.macer.loss", "lambda has no value for sigma 1.00"]),
     ("finetune.mnist5k.smoothadv.train", REMOVED, ["finetune.mnist5k.smoothadv", "train is needed with start: trained"]),
     ("finetune.mnist5k.cohen.train", {"epochs": 3}, ["finetune.mnist5k.cohen", "not allowed with start: branch"]),
     ("train", None, ["train", "dictionary"]),
@@ -200,6 +218,26 @@ def test_finetuning_from_a_branch_ends_the_training_run():
     settings = load(SHIPPED)
     assert settings.finetune_settings("mnist5k", "cohen") == settings.train["mnist5k"]["cohen"]
     assert settings.finetune_settings("mnist5k", "smoothadv").epochs == SHIPPED["finetune"]["mnist5k"]["smoothadv"]["train"]["epochs"]
+
+
+def test_uniform_noise_may_have_a_grid_and_a_network_of_its_own():
+    """Only what it says differs, and only for methods with that noise."""
+    raw = changed("datasets.mnist5k.uniform", {"architecture": "wide_resnet40_2", "sigmas": [0.1]})
+    settings = load(raw)
+    yang, macer = settings.on("mnist5k", "yang"), settings.on("mnist5k", "macer")
+    assert macer == settings.datasets["mnist5k"]
+    assert (yang.architecture, yang.radii, yang.images) == ("wide_resnet40_2", macer.radii, macer.images)
+    assert settings.sigma_texts("mnist5k", "yang") == ["0.10"] and settings.sigma_texts("mnist5k", "macer") == ["0.25", "0.50", "1.00"]
+    settings = load(changed("datasets.mnist5k.uniform", REMOVED))
+    assert settings.on("mnist5k", "yang") == settings.on("mnist5k", "macer")
+
+
+def test_the_tables_have_the_rows_of_the_print():
+    """TABLES against the numbers as printed; only rows with DS2 need fine-tuning."""
+    with open(ROOT / "src/ddrs/published/tables.csv", encoding="utf-8") as file:
+        printed = [(f"table{row['table']}", row["method"]) for row in csv.DictReader(file)]
+    assert list(dict.fromkeys(printed)) == [(table, label) for table, labels in config.TABLES.items() for label in labels]
+    assert "yang" not in SHIPPED["finetune"]["mnist5k"]
 
 
 def test_settings_do_not_change_after_they_were_checked():
@@ -308,11 +346,11 @@ def test_certify_settings_survive_the_way_through_the_flags(settings: SampleSett
 
 def test_the_flags_of_every_part_of_the_shipped_config_are_accepted(captured: dict, ddrs_cli):
     settings = load(SHIPPED)
-    for method in ("cohen", "smoothadv"):
+    for method in METHODS:
         run = settings.train["mnist5k"][method].at_sigma("0.50")
         code, _, err = ddrs_cli(*TRAIN_WORDS, "--method", method, *flags(run).split())
         assert (code, err) == (0, "") and run in captured["train"]
-        own = settings.finetune["mnist5k"][method]
+    for method, own in settings.finetune["mnist5k"].items():
         run = settings.finetune_settings("mnist5k", method).at_sigma("0.50")
         assert ddrs_cli(*FINETUNE_WORDS, *flags(run).split(), *flags(own.step).split())[0] == 0
         assert run in captured["finetune"] and own.step in captured["finetune"]
@@ -346,6 +384,16 @@ def test_a_setting_that_a_protocol_does_not_read_triggers_nothing(place: str):
     sequential = settings.model_copy(update={"protocol": "sequential"})
     found = sequential.model_copy(update=changes).sampling(100, [0.0, 0.5] if place == "radii" else radii)
     assert (found == sequential.sampling(100, radii)) == (place == "radius_loss")
+
+
+def test_validation_images_may_have_an_n_of_their_own():
+    """By default that of the test images; a protocol's other settings are shared."""
+    certify = load(changed("certify.mnist5k.n_validation", 400)).certify["mnist5k"]
+    test, validation = certify.sampling(100, [0.5]), certify.sampling(50, [0.5], "validation")
+    assert (test.n, validation.n) == (SHIPPED["certify"]["mnist5k"]["n"], 400)
+    assert validation.model_copy(update={"n": test.n}) == test
+    certify = load(changed("certify.mnist5k.n_validation", REMOVED)).certify["mnist5k"]
+    assert certify.sampling(50, [0.5], "validation") == certify.sampling(50, [0.5])
 
 
 def test_alpha_for_all_images_together_is_shared_equally():
