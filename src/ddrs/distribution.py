@@ -3,16 +3,17 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from scipy.special import ndtri
 
 from ddrs.cells import row_of
-from ddrs.certification.records import Log
+from ddrs.certification.records import Log, read_log
+from ddrs.envelope import check_comparable
 from ddrs.errors import DdrsError
-from ddrs.figures import STYLES, read_logs, save
+from ddrs.figures import STYLES
+from ddrs.pictures import plt, save
 from ddrs.selection import choose, configuration
 
 TICKS = (0.5, 0.7, 0.9, 0.99, 0.999, 0.9999)
@@ -37,7 +38,7 @@ def p_lower_figure(paths: Sequence[Path], validation: Sequence[Path], pdf: Path,
     on the probit scale, where distances are those of radii in units of sigma. Where it starts, at 1/2, stands the share of images that are
     wrong or abstained on. Errors: DdrsError as for the other figures, and if a row lacks its validation logs.
     """
-    logs, held_out = read_logs(paths), read_logs(validation)
+    logs, held_out = _read(paths), _read(validation)
     datasets = list(dict.fromkeys(str(log.constant("dataset")) for log in logs))
     panels = {name: sorted({configuration(log)[0] for log in logs if log.constant("dataset") == name}) for name in datasets}
     width = max(len(sigmas) for sigmas in panels.values())
@@ -62,6 +63,20 @@ def p_lower_figure(paths: Sequence[Path], validation: Sequence[Path], pdf: Path,
         save(figure, pdf, png)
     finally:
         plt.close(figure)
+
+
+def _read(paths: Sequence[Path]) -> list[Log]:
+    """The logs. DdrsError if there are none, or one is not of `ddrs certify`, or a dataset's are not of the same images and protocol."""
+    logs = [read_log(path) for path in paths]
+    if not logs:
+        raise DdrsError("no logs were given")
+    for log in logs:
+        if log.constant("method") is None:
+            raise DdrsError(f"{log.name}: has no column 'method'; figures need logs written by ddrs certify")
+        row_of(str(log.constant("method")))
+    for name in dict.fromkeys(log.constant("dataset") for log in logs):
+        check_comparable([log for log in logs if log.constant("dataset") == name])
+    return logs
 
 
 def _chosen(logs: Sequence[Log], validation: Sequence[Log]) -> Log:

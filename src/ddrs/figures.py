@@ -18,7 +18,6 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 # the paper's order of curves; colours that stay apart in print and for colour-blind readers (Okabe and Ito)
 STYLES = {"fs": ("#000000", "--"), "ds": ("#0072B2", "-"), "ds2": ("#D55E00", "-")}
@@ -29,8 +28,14 @@ def certified_accuracy_figure(paths: Sequence[Path], pdf: Path, png: Path) -> No
 
     A panel's DS curve is the best over K at each radius, the envelope the best over sigma and K: both chosen on the same images.
     """
-    logs = read_logs(paths)
+    logs = [read_log(path) for path in paths]
+    for log in logs:
+        if log.constant("method") is None:
+            raise DdrsError(f"{log.name}: has no column 'method'; figures need logs written by ddrs certify")
+        row_of(str(log.constant("method")))
     datasets = list(dict.fromkeys(str(log.constant("dataset")) for log in logs))
+    for name in datasets:
+        check_comparable([log for log in logs if log.constant("dataset") == name])
     panels = {name: sorted({float(str(log.constant("sigma0"))) for log in logs if log.constant("dataset") == name}) for name in datasets}
     width = max(len(sigmas) for sigmas in panels.values()) + 1
     figure, axes = plt.subplots(
@@ -54,25 +59,6 @@ def certified_accuracy_figure(paths: Sequence[Path], pdf: Path, png: Path) -> No
             axis.set_visible(False)
         line[0].set_ylabel(f"{name}\ncertified accuracy (%)")
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles), frameon=False)
-    save(figure, pdf, png)
-
-
-def read_logs(paths: Sequence[Path]) -> list[Log]:
-    """Logs for a figure. DdrsError if there are none, or a dataset's are not comparable, or one is not of `ddrs certify`."""
-    if not paths:
-        raise DdrsError("no logs were given")
-    logs = [read_log(path) for path in paths]
-    for log in logs:
-        if log.constant("method") is None:
-            raise DdrsError(f"{log.name}: has no column 'method'; figures need logs written by ddrs certify")
-        row_of(str(log.constant("method")))
-    for name in dict.fromkeys(log.constant("dataset") for log in logs):
-        check_comparable([log for log in logs if log.constant("dataset") == name])
-    return logs
-
-
-def save(figure: Figure, pdf: Path, png: Path) -> None:
-    """Write a figure in both forms, the same bytes each time, and close it."""
     for path, form, facts in ((pdf, "pdf", {"CreationDate": None}), (png, "png", {"Software": None})):
         drawn = io.BytesIO()
         figure.savefig(drawn, format=form, dpi=160, metadata=facts)

@@ -16,7 +16,8 @@ DEFINITION = (
     "included: two trainings of one method differ by more than these intervals say. Nor is the optimism of choosing sigma and K on test "
     "images, which the print always has and `choice: test` has too. `no print`: the paper has no such number. `print inconsistent`: the "
     "printed ACR exceeds what the printed columns of its own row allow (each column's share up to the next radius, the last one up to the "
-    "largest radius that n = 100,000 can certify, sigma at most twice the largest of training). `not comparable`: with the reason."
+    "largest radius that n = 100,000 can certify at the largest sigma of training, or at twice that for data-dependent rows). "
+    "`not comparable`: with the reason."
 )
 
 
@@ -77,7 +78,7 @@ def why_not(cell: dict) -> str | None:
     known = flaw(*place)
     if known:
         return known
-    for name, printed in (("protocol", "fixed"), ("bound", "binary"), ("n0", N0), ("n_max", N), ("alpha", ALPHA)):
+    for name, printed in (("split", "test"), ("protocol", "fixed"), ("bound", "binary"), ("n0", N0), ("n_max", N), ("alpha", ALPHA)):
         if cell[name] != printed:
             return f"not comparable: {name} = {cell[name]}, where the print has {printed}"
     return None
