@@ -11,7 +11,7 @@ from ddrs.envelope import Envelope, envelope
 from ddrs.errors import DdrsError
 from ddrs.files import write_text
 from ddrs.provenance import digest, file_digest
-from ddrs.published import SELECTED, SOURCE
+from ddrs.published import SELECTED, SOURCE, table_of_print
 from ddrs.selection import TIES, Choice, Selected, choose, selected
 from ddrs.verdicts import judge
 
@@ -153,13 +153,13 @@ def read_cell(path: Path) -> dict:
 
 
 def read_cells(paths: Sequence[Path]) -> list[dict]:
-    """Cells that may stand together. DdrsError if there are none, or if a dataset's differ in images or protocol, or any in the norm."""
+    """Cells that may stand together. DdrsError if there are none, or if those of one table and dataset differ in images or protocol."""
     if not paths:
         raise DdrsError("no cells were given")
     cells = [read_cell(path) for path in paths]
-    first: dict[str, tuple[dict, Path]] = {}
+    first: dict[tuple[str, str], tuple[dict, Path]] = {}
     for cell, path in zip(cells, paths, strict=True):
-        other, place = first.setdefault(cell["dataset"], (cell, path))
+        other, place = first.setdefault((table_of_print(cell["table"]), cell["dataset"]), (cell, path))
         for name in ("split", "images", *STATISTICS):
             if cell[name] != other[name]:
                 raise DdrsError(f"cell {path}: has {name} {cell[name]}, but {place} has {other[name]}")

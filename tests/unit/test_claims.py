@@ -81,6 +81,14 @@ def test_the_best_of_several_tables(tmp_path: Path):
     assert found["yang-ds-cifar10-0.50"]["ours"] == ""
 
 
+def test_tables_of_two_norms_give_claims(tmp_path: Path):
+    """Table 4's noise is uniform, and its cells stand beside the others'."""
+    cells = [*row(tmp_path, "cohen", 400), *row(tmp_path, "yang", 750, table="table4", noise="uniform")]
+    cells += row(tmp_path, "yang-ds", 820, table="table4", noise="uniform")
+    found = written(cells, tmp_path)["yang-ds-cifar10-0.50"]
+    assert (found["paper_tables"], found["ours"], found["verdict"]) == ("7.00", "7.00", "within")
+
+
 def test_another_protocol_is_not_compared(tmp_path: Path):
     cells = [*row(tmp_path, "cohen", 400, n=2500, n_max=2500), *row(tmp_path, "cohen-ds", 480, n=2500, n_max=2500)]
     assert written(cells, tmp_path)["cohen-ds-cifar10-0.50"]["verdict"] == "not comparable: n_max = 2500, where the print has 100000"

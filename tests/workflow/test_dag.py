@@ -45,7 +45,7 @@ def test_the_l1_table_has_two_rows_and_its_own_grid(tiny: Path) -> None:
     assert sorted(p.name for p in (tiny / "results/models/mnist5k/yang").rglob("*.safetensors")) == ["sigma_0.50.safetensors"]
     for path in ("certificates/mnist5k/test/yang/fs/sigma_0.50.tsv", "memory/mnist5k/test/yang/ds/sigma_0.50.K_20.tsv"):
         log = read_log(tiny / "results" / path)
-        assert log.constant("noise") == "uniform"
+        assert log.constant("noise") == "uniform-lattice"
         one = log.table[log.table["predict"] >= 0]
         assert ((one["radius"] - 2 * one["sigma"] * (one["p_lower"] - 0.5)).abs() < 1e-6).all() and (log.radius < log.table["sigma"]).all()
 
