@@ -34,16 +34,17 @@ def p_lower_of(log: Log) -> np.ndarray:
 def p_lower_figure(paths: Sequence[Path], validation: Sequence[Path], pdf: Path, png: Path) -> None:
     """A panel per training sigma, a line of panels per dataset, a curve per row: the percent of images with p_lower of at most x.
 
-    A DS curve is of one K: that of the largest ACR on the validation logs among those that start at the panel's sigma. The axis is
-    on the probit scale, where distances are those of radii in units of sigma. Where it starts, at 1/2, stands the share of images that are
-    wrong or abstained on. Errors: DdrsError as for the other figures, and if a row lacks its validation logs.
+    A DS curve is of one K: that of the largest ACR on the validation logs among those that start at the panel's sigma. The axis is on the
+    probit scale, where distances are those of radii in units of sigma if the noise is Gaussian. At its start, 1/2, a curve has the share of
+    images that are wrong or abstained on (with bound joint also of those that were certified with less). Errors: DdrsError as for
+    the other figures, and if a row lacks its validation logs.
     """
     logs, held_out = _read(paths), _read(validation)
     datasets = list(dict.fromkeys(str(log.constant("dataset")) for log in logs))
     panels = {name: sorted({configuration(log)[0] for log in logs if log.constant("dataset") == name}) for name in datasets}
     width = max(len(sigmas) for sigmas in panels.values())
     figure, axes = plt.subplots(
-        len(datasets), width, figsize=(3.2 * width, 2.7 * len(datasets) + 0.6), sharey=True, squeeze=False, layout="constrained"
+        len(datasets), width, figsize=(max(3.2 * width, 6.4), 2.7 * len(datasets) + 0.6), sharey=True, squeeze=False, layout="constrained"
     )
     handles: dict[str, Artist] = {}
     try:
@@ -108,7 +109,8 @@ def _draw(axis: Axes, log: Log, label: str) -> Artist:
     share = 100 * np.arange(len(values) - len(known), len(values) + 1) / len(values)
     colour, dashes = STYLES[row_of(label)]
     x = np.concatenate([[ndtri(TICKS[0])], ndtri(known)])
-    (line,) = axis.step(x, share, where="post", color=colour, linestyle=dashes, linewidth=1.5)
+    above = 3 if dashes == "--" else 2  # dashes on a solid curve show both where two coincide
+    (line,) = axis.step(x, share, where="post", color=colour, linestyle=dashes, linewidth=1.5, zorder=above)
     return line
 
 
