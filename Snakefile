@@ -25,6 +25,7 @@ include: "workflow/rules/figures.smk"
 
 localrules:
     paper,
+    tables,
     models,
     certificates,
 
@@ -32,8 +33,13 @@ localrules:
 rule paper:
     default_target: True
     input:
-        expand("results/{table}.{form}", table=settings.tables, form=["csv", "md", "tex"]),
+        table_files(),
         expand("results/figure{number}.{form}", number=shown_figures(), form=["pdf", "png"]),
+
+
+rule tables:
+    input:
+        table_files(),
 
 
 rule models:
@@ -44,3 +50,4 @@ rule models:
 rule certificates:
     input:
         of_rows(row_logs, settings.tables),
+        of_rows(validation_logs, settings.tables),

@@ -7,101 +7,118 @@ from pathlib import Path
 import numpy as np
 
 from ddrs.certification.records import STATISTICS, Log, read_log
-from ddrs.envelope import envelope
+from ddrs.envelope import Envelope, envelope
 from ddrs.errors import DdrsError
 from ddrs.files import write_text
 from ddrs.provenance import digest, file_digest
-from ddrs.published import IMAGES, SOURCE, published
+from ddrs.published import SELECTED, SOURCE, table_of_print
+from ddrs.selection import TIES, Choice, Selected, choose, selected
+from ddrs.verdicts import judge
 
-INTERVAL = (
-    "95 % bootstrap over images, the choice of sigma and K redone in each replicate, at least the Clopper-Pearson interval; "
-    "optimistic, and without the variance of training"
-)
+WITHOUT = "without the variance of training"
+INTERVALS = {  # by where sigma and K were chosen: of an accuracy, of the ACR
+    "test": (
+        "95 % bootstrap over images, the choice of sigma and K redone in each replicate, at least the Clopper-Pearson interval; optimistic",
+        "95 % bootstrap over images, the choice of sigma and K redone in each replicate; optimistic",
+    ),
+    "validation": ("95 % Clopper-Pearson", "95 % bootstrap over images of the one chosen configuration"),
+}
 FACTS = ("dataset", "split", *STATISTICS, "seed")
+SAME_ON_VALIDATION = ("dataset", "noise", "protocol", "bound")
 
 
-def write_cells(paths: Sequence[Path], table: str, label: str, radii: Sequence[float], out_dir: Path, seed: int) -> None:
+def write_cells(
+    paths: Sequence[Path], table: str, label: str, radii: Sequence[float], out_dir: Path, seed: int, validation: Sequence[Path] = ()
+) -> None:
     """Write `RADIUS.json` (two decimals) for every radius and `acr.json` into a folder.
 
-    The logs are those of one row: every sigma, and every K for DS. Values are certified accuracies in percent, and the ACR.
+    The logs are those of one row: every sigma, and every K for DS. Values are certified accuracies in percent, and the ACR. Each is the
+    best over the logs, as in the paper; for a table that ends in `_selected` it is of the sigma and K that the validation logs of the same
+    row choose, before a test log is read.
     Errors: DdrsError if the logs are of different images, rows or protocols.
     """
     if any(round(radius, 2) != radius for radius in radii):
         raise DdrsError("cells: radii must have at most two decimals, as they name the files")
+    if table.endswith(SELECTED) != bool(validation):
+        raise DdrsError(f"cells of {table}: validation logs are needed for a table that ends in {SELECTED}, and for no other")
+    held_out = read_row(validation, label) if validation else []
+    choice = choose(held_out, radii) if validation else None
+    logs = read_row(paths, label)
+    best = selected(logs, choice, radii, seed=seed) if choice else envelope(logs, radii, seed=seed)
+    _check_same([*logs, *held_out], SAME_ON_VALIDATION)
+    _check_same(logs, FACTS)
+    shared = {
+        "table": table,
+        "label": label,
+        **{name: logs[0].constant(name) for name in FACTS},
+        "images": len(logs[0].table),
+        "choice": "validation" if choice else "test",
+        "selection": _selection(logs, held_out),
+        "memory": _memory_counts(logs),
+        "digests": {Path(log.name).name: file_digest(Path(log.name)) for log in logs},
+        "validation_digests": {Path(log.name).name: file_digest(Path(log.name)) for log in held_out},
+    }
+    for i, radius in enumerate(radii):
+        _write(out_dir, f"{radius:.2f}", 100 * best.accuracy[i], 100 * best.accuracy_interval[i], logs[best.chosen[i]], shared)
+    _write(out_dir, "acr", best.acr, best.acr_interval, logs[best.acr_chosen], {**shared, **_of_acr(logs, best, choice)})
+
+
+def read_row(paths: Sequence[Path], label: str) -> list[Log]:
+    """The logs of one row. DdrsError for a log of another row, or one that lacks the memory pass or has one that its row has not."""
     logs = [read_log(path) for path in paths]
-    best = envelope(logs, radii, seed=seed)
     for log in logs:
         if log.constant("method") != label:
             raise DdrsError(f"{log.name}: is of row {log.constant('method')}, not {label}")
         if ("memory" in log.table) != (row_of(label) != "fs"):
             state = "never passed" if row_of(label) != "fs" else "has been through"
             raise DdrsError(f"{log.name}: {state} the memory; rows ds and ds2 are of `ddrs remember`, rows of a fixed sigma are not")
-    facts = {name: logs[0].constant(name) for name in FACTS}
+    return logs
+
+
+def _check_same(logs: Sequence[Log], names: Sequence[str]) -> None:
     for log in logs[1:]:
-        for name, value in facts.items():
-            if log.constant(name) != value:
-                raise DdrsError(f"{log.name}: has {name} {log.constant(name)}, but {logs[0].name} has {value}")
-    shared = {
-        "table": table,
-        "label": label,
-        **facts,
-        "images": len(logs[0].table),
-        "selection": f"best over sigma and K on the same {facts['split']} images, as in the paper: optimistic",
-        "interval_is": INTERVAL,
-        "memory": _memory_counts(logs),
-        "digests": {Path(log.name).name: file_digest(Path(log.name)) for log in logs},
-    }
-    columns = {f"{radius:.2f}": i for i, radius in enumerate(radii)}
-    for column, i in columns.items():
-        value, interval = 100 * best.accuracy[i], 100 * best.accuracy_interval[i]
-        _write(out_dir, column, "certified accuracy, %", value, interval, logs[best.chosen[i]], shared, {})
-    _write(
-        out_dir,
-        "acr",
-        "average certified radius" + (", a lower bound" if facts["protocol"] == "sequential" else ""),
-        best.acr,
-        best.acr_interval,
-        logs[best.acr_chosen],
-        shared,
-        {"acr_oracle (not a classifier)": best.acr_oracle},
-    )
+        for name in names:
+            if log.constant(name) != logs[0].constant(name):
+                raise DdrsError(f"{log.name}: has {name} {log.constant(name)}, but {logs[0].name} has {logs[0].constant(name)}")
 
 
-def _write(out_dir: Path, column: str, unit: str, value: float, interval: np.ndarray, log: Log, shared: dict, more: dict) -> None:
+def _selection(logs: Sequence[Log], held_out: Sequence[Log]) -> str:
+    if not held_out:
+        return f"best over sigma and K on the same {logs[0].constant('split')} images, as in the paper: optimistic"
+    one = held_out[0]
+    return f"sigma and K chosen on {len(one.table)} validation images at n = {one.constant('n_max'):,}; {TIES}"
+
+
+def _of_acr(logs: Sequence[Log], best: Envelope | Selected, choice: Choice | None) -> dict:
+    """What only the ACR's cell has: the spread behind its verdict, and what the choice promised."""
+    chosen = logs[best.acr_chosen]
+    more: dict = {"deviation": round(float(np.std(chosen.radius * chosen.correct)), 6)}
+    if choice:
+        more["acr on validation"] = round(choice.acr, 6)
+    if isinstance(best, Envelope):
+        more["acr_oracle (not a classifier)"] = round(best.acr_oracle, 6)
+    return more
+
+
+def _write(out_dir: Path, column: str, value: float, interval: np.ndarray, log: Log, shared: dict) -> None:
     k = log.constant("K")
-    paper = published(shared["table"], shared["dataset"], shared["label"], column)
+    unit = "certified accuracy, %"
+    if column == "acr":
+        unit = "average certified radius" + (", a lower bound" if shared["protocol"] == "sequential" else "")
     cell = {
         **shared,
         "column": column,
         "unit": unit,
         "value": round(float(value), 6),
         "interval": [round(float(bound), 6) for bound in interval],
+        "interval_is": f"{INTERVALS[shared['choice']][column == 'acr']}; {WITHOUT}",
         "sigma0": log.constant("sigma0"),
         "K": int(str(k)) if k else None,  # empty: the log is of a fixed sigma
-        **{name: round(float(one), 6) for name, one in more.items()},
-        "paper": paper,
-        "paper_source": SOURCE if paper is not None else None,
-        "verdict": _verdict(value, interval, paper, shared, column),
     }
+    cell |= judge(cell)
+    cell["paper_source"] = SOURCE if cell["paper"] is not None else None
     cell["digest"] = digest(cell)
     write_text(out_dir / f"{column}.json", json.dumps(cell, indent=2, sort_keys=True) + "\n")
-
-
-def _verdict(value: float, interval: np.ndarray, paper: float | None, shared: dict, column: str) -> str:
-    """within if the 95 % interval of the difference of ours and the print contains 0, else above or below; no print without one.
-
-    The print is of protocol fixed with bound binary, and compared with nothing else.
-
-    The print is taken as a binomial share at its own number of images; the ACR has none, so it is compared as if it were exact.
-    """
-    if paper is None:
-        return "no print"
-    if (shared["protocol"], shared["bound"]) != ("fixed", "binary"):
-        return f"not comparable: protocol {shared['protocol']}, bound {shared['bound']}"
-    share = paper / 100
-    theirs = 0.0 if column == "acr" else 100 * 1.96 * np.sqrt(share * (1 - share) / IMAGES[shared["dataset"]])
-    half = np.hypot((interval[1] - interval[0]) / 2, theirs)
-    return "within" if abs(value - paper) <= half else "above" if value > paper else "below"
 
 
 def _memory_counts(logs: Sequence[Log]) -> dict[str, int] | None:
@@ -133,3 +150,17 @@ def read_cell(path: Path) -> dict:
     if own != digest(cell):
         raise DdrsError(f"cell {path}: was changed after it was written (its digest does not match)")
     return {**cell, "digest": own}
+
+
+def read_cells(paths: Sequence[Path]) -> list[dict]:
+    """Cells that may stand together. DdrsError if there are none, or if those of one table and dataset differ in images or protocol."""
+    if not paths:
+        raise DdrsError("no cells were given")
+    cells = [read_cell(path) for path in paths]
+    first: dict[tuple[str, str], tuple[dict, Path]] = {}
+    for cell, path in zip(cells, paths, strict=True):
+        other, place = first.setdefault((table_of_print(cell["table"]), cell["dataset"]), (cell, path))
+        for name in ("split", "images", *STATISTICS):
+            if cell[name] != other[name]:
+                raise DdrsError(f"cell {path}: has {name} {cell[name]}, but {place} has {other[name]}")
+    return cells

@@ -31,6 +31,13 @@ Seed = Annotated[int, typer.Option("--seed", min=0, help="seed of everything ran
 SplitName = Annotated[str, typer.Option("--split", help="train, validation or test")]
 Images = Annotated[int | None, typer.Option("--images", min=1, help="how many images of the split, evenly spaced; default: all")]
 Logs = Annotated[list[Path], typer.Argument(help="certification logs (read)")]
+Validation = Annotated[
+    list[Path] | None, typer.Option("--validation", help="log of validation images, which choose sigma and K instead; repeat for more (read)")
+]
+Csv = Annotated[Path, typer.Option("--csv", help="table to write")]
+Md = Annotated[Path, typer.Option("--md", help="the same as Markdown, with its caption")]
+Pdf = Annotated[Path, typer.Option("--pdf", help="figure to write")]
+Png = Annotated[Path, typer.Option("--png", help="the same as PNG")]
 Radii = Annotated[str, typer.Option("--radii", help="radii, separated by commas")]
 
 
@@ -197,23 +204,24 @@ def envelope(
 @app.command()
 def cell(
     logs: Logs,
-    table: Annotated[str, typer.Option("--table", help="table1, table2, ...")],
+    table: Annotated[str, typer.Option("--table", help="table1, ..., or table1_selected, ... with --validation")],
     label: Annotated[str, typer.Option("--label", help="row: method or method-row, as smoothadv-ds2")],
     radii: Radii,
     out_dir: OutDir,
+    validation: Validation = None,
     seed: Seed = 0,
 ) -> None:
     """Write every cell of one table row as JSON: value, interval, the sigma and K that gave it, the paper's number."""
     from ddrs.cells import write_cells
 
-    write_cells(logs, table, label, parse_radii(radii), out_dir, seed)
+    write_cells(logs, table, label, parse_radii(radii), out_dir, seed, validation or [])
 
 
 @app.command()
 def table(
     cells: Annotated[list[Path], typer.Argument(help="cell files, from `ddrs cell`, in the order of the rows (read)")],
-    csv: Annotated[Path, typer.Option("--csv", help="table to write")],
-    md: Annotated[Path, typer.Option("--md", help="the same as Markdown, with its caption")],
+    csv: Csv,
+    md: Md,
     tex: Annotated[Path, typer.Option("--tex", help="the same as LaTeX (booktabs)")],
 ) -> None:
     """Assemble a table from its cells."""
@@ -223,10 +231,61 @@ def table(
 
 
 @app.command()
+def compare(
+    cells: Annotated[list[Path], typer.Argument(help="cells of a table and of its selected form, from `ddrs cell` (read)")],
+    csv: Csv,
+    md: Md,
+) -> None:
+    """Set every cell of a table beside the paper's number, with the interval of the difference and a verdict."""
+    from ddrs.comparison import write_comparison
+
+    write_comparison(cells, csv, md)
+
+
+@app.command()
+def claims(
+    cells: Annotated[list[Path], typer.Argument(help="cells of all tables and of their selected forms, from `ddrs cell` (read)")],
+    csv: Csv,
+    md: Md,
+) -> None:
+    """Check the paper's headline sentences against its own tables and against ours."""
+    from ddrs.claims import write_claims
+
+    write_claims(cells, csv, md)
+
+
+@app.command()
+def per_class(
+    logs: Logs,
+    cell: Annotated[list[Path], typer.Option("--cell", help="cell of the selected table that the logs are behind; repeat for more (read)")],
+    csv: Csv,
+    md: Md,
+    radii: Annotated[str, typer.Option("--radii", help="columns to show, separated by commas; default: all of the table")] = "",
+) -> None:
+    """Write certified accuracy per class, each row at the sigma and K that validation images chose for its ACR."""
+    from ddrs.per_class import write_per_class
+
+    write_per_class(logs, cell, [f"{radius:g}" for radius in parse_radii(radii)] if radii else [], csv, md)
+
+
+@app.command()
+def distribution(
+    logs: Logs,
+    validation: Validation,
+    pdf: Pdf,
+    png: Png,
+) -> None:
+    """Draw the distribution of p_lower: a panel per training sigma, a curve per row, K chosen on validation images."""
+    from ddrs.distribution import p_lower_figure
+
+    p_lower_figure(logs, validation or [], pdf, png)
+
+
+@app.command()
 def figure(
     logs: Logs,
-    pdf: Annotated[Path, typer.Option("--pdf", help="figure to write")],
-    png: Annotated[Path, typer.Option("--png", help="the same as PNG")],
+    pdf: Pdf,
+    png: Png,
 ) -> None:
     """Draw certified accuracy against radius: a panel per training sigma and one for the envelope, a row per dataset (Figures 3, 4, 5)."""
     from ddrs.figures import certified_accuracy_figure

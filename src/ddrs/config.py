@@ -215,20 +215,23 @@ class CertifySettings(Sampling):
     alpha: Annotated[float | TotalAlpha, BeforeValidator(_alpha)] = Field(
         0.001, description="failure probability per image, or {total: ...} for all images together"
     )
+    n_validation: Count | None = Field(None, description="n of the validation images, which only choose sigma and K; default: n")
     k: Annotated[list[Count], Increasing] = Field(min_length=1, description="the K (search steps) that are certified; at most search.k_max")
     shards: Count = Field(1, description="jobs that the certificate of one row at one sigma and K is split into; changes no number")
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
-        if not isinstance(self.alpha, TotalAlpha):
-            self.sampling(1, [0.0])
+        for split in () if isinstance(self.alpha, TotalAlpha) else ("test", "validation"):
+            self.sampling(1, [0.0], split)
         return self
 
-    def sampling(self, images: int, radii: list[float]) -> SampleSettings:
-        """What the certificate of each of `images` images is made with; radii are those of the tables, for protocol sequential."""
+    def sampling(self, images: int, radii: list[float], split: str = "test") -> SampleSettings:
+        """What the certificate of each of a split's `images` images is made with; radii are those of the tables, for protocol sequential."""
         alpha = self.alpha.total / images if isinstance(self.alpha, TotalAlpha) else self.alpha
         unread = {"fixed": ("spending", "radius_loss"), "sequential": ("radius_loss",), "two-stage": ("spending",)}[self.protocol]
         shared = {name: getattr(self, name) for name in Sampling.model_fields if name not in unread}  # so that these trigger nothing
+        if split == "validation" and self.n_validation is not None:
+            shared["n"] = self.n_validation
         try:
             return SampleSettings(**shared, alpha=alpha, radii=radii if self.protocol == "sequential" else [])
         except ValidationError as error:
@@ -251,8 +254,9 @@ class Config(Section):
     def _parts_fit(self) -> Self:
         for table, names in self.tables.items():
             for name in names:
-                if name in self.datasets and "test" not in self.datasets[name].images:
-                    raise ValueError(f"datasets.{name}.images: needs test, for tables.{table}")
+                for split, use in (("test", ""), ("validation", ", where sigma and K are chosen for its selected form")):
+                    if name in self.datasets and split not in self.datasets[name].images:
+                        raise ValueError(f"datasets.{name}.images: needs {split}, for tables.{table}{use}")
                 for part in ("datasets", "train", "finetune", "search", "certify"):
                     if name not in getattr(self, part):
                         raise ValueError(f"tables.{table}: dataset {name!r} has no {part}.{name}")
@@ -267,11 +271,11 @@ class Config(Section):
         for name, certify in self.certify.items():
             if name in self.search and max(certify.k) > self.search[name].k_max:
                 raise ValueError(f"certify.{name}.k: {max(certify.k)} is beyond search.{name}.k_max = {self.search[name].k_max}")
-            for images in self.datasets[name].images.values() if name in self.datasets else []:
+            for split, images in self.datasets[name].images.items() if name in self.datasets else []:
                 if certify.shards > images:
                     raise ValueError(f"certify.{name}.shards: {certify.shards} is above the {images} images of a split")
                 try:
-                    certify.sampling(images, self.datasets[name].radii)
+                    certify.sampling(images, self.datasets[name].radii, split)
                 except ValueError as error:
                     raise ValueError(f"certify.{name}: {error}") from None
         for name, methods in self.finetune.items():

@@ -5,19 +5,23 @@ from pathlib import Path
 
 import pandas as pd
 
-from ddrs.cells import read_cell, row_of
+from ddrs.cells import read_cells, row_of
 from ddrs.envelope import render
 from ddrs.errors import DdrsError
 from ddrs.files import write_text
 from ddrs.norms import norm_of
 from ddrs.provenance import digest
+from ddrs.published import SELECTED, table_of_print
 
 REGIMES = {"fs": ("FS", "FS"), "ds": ("FS", "DS"), "ds2": ("DS", "DS")}  # row: (train, certify)
 
 
 def write_table(cells: Sequence[Path], csv: Path, md: Path, tex: Path) -> None:
     """Write one table from its cells, rows in the order of the cells, columns the union of their radii."""
-    found = [read_cell(path) for path in cells]
+    found = read_cells(cells)
+    norms = {norm_of(cell["noise"], f"cell {cell['dataset']} {cell['label']} {cell['column']}") for cell in found}
+    if len(norms) != 1:
+        raise DdrsError("cells of different norms, l1 and l2, in one table")
     if len({cell["table"] for cell in found}) != 1:
         raise DdrsError(f"cells of different tables: {', '.join(sorted({cell['table'] for cell in found}))}")
     columns = [*sorted({cell["column"] for cell in found} - {"acr"}, key=float), "acr"]
@@ -43,8 +47,10 @@ def write_table(cells: Sequence[Path], csv: Path, md: Path, tex: Path) -> None:
 
 
 def _title(cells: Sequence[dict]) -> str:
-    number = cells[0]["table"].removeprefix("table")
-    method = cells[0]["label"].split("-")[0]
+    table, method = cells[0]["table"], cells[0]["label"].split("-")[0]
+    number = table_of_print(table).removeprefix("table")
+    if table.endswith(SELECTED):
+        return f"Table {number} without a choice on test images: certified accuracy per radius and ACR of {method} and its data-dependent forms."
     return f"Table {number}: best certified accuracy per radius and ACR of {method} and its data-dependent forms."
 
 
@@ -65,13 +71,24 @@ def _caption(cells: Sequence[dict]) -> str:
             parts.append("Its sigma is lambda, the half-width of the uniform noise.")
         for label, counts in dict.fromkeys((cell["label"], _counts(cell["memory"])) for cell in own if cell["memory"]):
             parts.append(f"Memory pass of {label}: {counts}.")
-    parts.append("Each cell is the best over sigma (and K for DS), chosen on the same test images as in the paper: optimistic.")
+    parts += _choices(cells)
     if any(cell["memory"] for cell in cells):
         parts.append(
             "DS rows certify the stateful classifier that answers from its memory first. That promises consistency with later queries, by "
             "construction; it promises nothing about correctness or about earlier queries."
         )
     return " ".join(parts)
+
+
+def _choices(cells: Sequence[dict]) -> list[str]:
+    """How sigma and K were chosen."""
+    if cells[0]["choice"] == "test":
+        return ["Each cell is the best over sigma (and K for DS), chosen on the same test images as in the paper: optimistic."]
+    ways = dict.fromkeys((cell["dataset"], cell["selection"]) for cell in cells)
+    return [
+        *(f"{dataset}, for each cell: {way}." for dataset, way in ways),
+        "The test images chose nothing. A cell's interval is Clopper-Pearson, that of an ACR a bootstrap over images.",
+    ]
 
 
 def _counts(memory: dict[str, int]) -> str:

@@ -88,7 +88,11 @@ MISTAKES: list[tuple[str, object, list[str]]] = [
     (
         "certify.mnist5k.zzz",
         10,
-        ["certify.mnist5k", "unknown key 'zzz'", "allowed are n0, n, protocol, bound, noise, precision, spending, radius_loss, alpha, k, shards"],
+        [
+            "certify.mnist5k",
+            "unknown key 'zzz'",
+            "allowed are n0, n, protocol, bound, noise, precision, spending, radius_loss, alpha, n_validation, k, shards",
+        ],
     ),
     ("datasets.mnist5k.architecture", "small_cn", ["datasets.mnist5k.architecture", "did you mean 'small_cnn'?", "resnet18"]),
     ("datasets.mnst5k", {}, ["unknown dataset 'mnst5k'", "did you mean 'mnist5k'?", "fashion_mnist, cifar10"]),
@@ -121,6 +125,10 @@ MISTAKES: list[tuple[str, object, list[str]]] = [
     ("datasets.mnist5k.radii", [-0.5, 0.0], ["datasets.mnist5k.radii.0", "greater than or equal to 0"]),
     ("datasets.mnist5k.radii", [0.0, "far"], ["datasets.mnist5k.radii.1", "number"]),
     ("datasets.mnist5k.radii", [0.5, 0.0], ["datasets.mnist5k.radii: must be increasing"]),
+    ("datasets.mnist5k.images", {"test": 4}, ["datasets.mnist5k.images: needs validation, for tables.table1, where sigma and K are chosen"]),
+    ("datasets.mnist5k.images", {"validation": 4}, ["datasets.mnist5k.images: needs test, for tables.table1"]),
+    ("certify.mnist5k.n_validation", 9, ["certify.mnist5k", "n = 9 is too small", "alpha = 0.001", "at least 10 is needed"]),
+    ("certify.mnist5k.n_validation", 0, ["certify.mnist5k.n_validation", "greater than or equal to 1"]),
     ("datasets.mnist5k.images.test", 0, ["datasets.mnist5k.images.test", "greater than or equal to 1"]),
     ("certify.mnist5k.alpha", 0.0, ["certify.mnist5k.alpha: must be a number between 0 and 1"]),
     ("certify.mnist5k.alpha", 1.0, ["certify.mnist5k.alpha: must be a number between 0 and 1"]),
@@ -376,6 +384,16 @@ def test_a_setting_that_a_protocol_does_not_read_triggers_nothing(place: str):
     sequential = settings.model_copy(update={"protocol": "sequential"})
     found = sequential.model_copy(update=changes).sampling(100, [0.0, 0.5] if place == "radii" else radii)
     assert (found == sequential.sampling(100, radii)) == (place == "radius_loss")
+
+
+def test_validation_images_may_have_an_n_of_their_own():
+    """By default that of the test images; a protocol's other settings are shared."""
+    certify = load(changed("certify.mnist5k.n_validation", 400)).certify["mnist5k"]
+    test, validation = certify.sampling(100, [0.5]), certify.sampling(50, [0.5], "validation")
+    assert (test.n, validation.n) == (SHIPPED["certify"]["mnist5k"]["n"], 400)
+    assert validation.model_copy(update={"n": test.n}) == test
+    certify = load(changed("certify.mnist5k.n_validation", REMOVED)).certify["mnist5k"]
+    assert certify.sampling(50, [0.5], "validation") == certify.sampling(50, [0.5])
 
 
 def test_alpha_for_all_images_together_is_shared_equally():

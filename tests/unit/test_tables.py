@@ -118,3 +118,59 @@ def test_an_unknown_row_is_refused(tmp_path: Path):
     log = write_log(tmp_path / "log.tsv", [(0, 1, 1, 0.5)], method="cohen-ds3")
     with pytest.raises(DdrsError, match="cohen-ds3"):
         write_cells([log], "table1", "cohen-ds3", [0.5], tmp_path / "cells", seed=0)
+
+
+def selected_row(folder: Path, label: str, right: int, **facts: object) -> list[Path]:
+    """As `row`, with sigma and K chosen on six validation images at n = 500."""
+    own = {"dataset": "mnist5k", "method": label, **FACTS[label], **facts}
+    rows = [(i, 1, 1 if i < right else -1, 0.75 if i < right else 0.0) for i in range(8)]
+    test = write_log(folder / "logs" / f"{label}.tsv", rows, **own)
+    held_out = write_log(
+        folder / "logs" / "validation" / f"{label}.tsv", rows[:6], **{**own, "split": "validation", "n": 500, "n_max": 500, "n_top": 400}
+    )
+    write_cells([test], "table1_selected", label, [0.5], folder / label, 0, [held_out])
+    return [folder / label / "0.50.json", folder / label / "acr.json"]
+
+
+def test_a_selected_table_says_who_chose(tmp_path: Path):
+    text = written([*selected_row(tmp_path, "cohen", 6), *selected_row(tmp_path, "cohen-ds", 7)], tmp_path)
+    assert text["csv"].splitlines()[1:] == ["mnist5k,cohen,FS,FS,75.00,0.5625", "mnist5k,cohen-ds,FS,DS,87.50,0.6562"]
+    for words in (
+        "Table 1 without a choice on test images",
+        "sigma and K chosen on 6 validation images at n = 500; ties: the larger ACR",
+        "8 test images",
+    ):
+        assert words in text["md"]
+    assert "optimistic" not in text["md"] and "The test images chose nothing." in text["tex"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"alpha": 0.01}, r"0\.50\.json: has alpha 0\.01, but .*cohen/0\.50\.json has 0\.001"),
+        ({"n_max": 2000}, "has n_max 2000"),
+        ({"noise": "uniform"}, "has noise uniform"),
+        ({"protocol": "two-stage"}, "has protocol two-stage"),
+    ],
+)
+def test_rows_of_different_protocols_make_no_table(facts: dict, message: str, tmp_path: Path):
+    cells = row(tmp_path, "mnist5k", "cohen", [0.5], 6)
+    rows = [(i, 1, 1, 0.75) for i in range(8)]
+    log = write_log(tmp_path / "other.tsv", rows, dataset="mnist5k", **{"method": "cohen-ds", **FACTS["cohen-ds"], **facts})
+    write_cells([log], "table1", "cohen-ds", [0.5], tmp_path / "other", seed=0)
+    with pytest.raises(DdrsError, match=message) as error:
+        written([*cells, tmp_path / "other" / "0.50.json"], tmp_path)
+    assert "\n" not in str(error.value) and not (tmp_path / "table.csv").exists()
+
+
+def test_datasets_of_two_norms_or_other_images_make_no_table(tmp_path: Path):
+    """Two datasets may differ in alpha, as `alpha: {total: ...}` makes them; but a table's radii have one norm."""
+    cells = row(tmp_path, "mnist5k", "cohen", [0.5], 6)
+    with pytest.raises(DdrsError, match="cells of different norms, l1 and l2, in one table"):
+        written([*cells, *row(tmp_path, "cifar10", "cohen", [0.5], 6, noise="uniform")], tmp_path)
+    fewer = write_log(tmp_path / "fewer.tsv", [(0, 1, 1, 0.75)], dataset="mnist5k", method="cohen-ds", **FACTS["cohen-ds"])
+    write_cells([fewer], "table1", "cohen-ds", [0.5], tmp_path / "fewer", seed=0)
+    with pytest.raises(DdrsError, match=r"has images 1, but .* has 8"):
+        written([*cells, tmp_path / "fewer" / "0.50.json"], tmp_path)
+    with pytest.raises(DdrsError, match="no cells were given"):
+        written([], tmp_path)

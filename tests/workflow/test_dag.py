@@ -45,7 +45,7 @@ def test_the_l1_table_has_two_rows_and_its_own_grid(tiny: Path) -> None:
     assert sorted(p.name for p in (tiny / "results/models/mnist5k/yang").rglob("*.safetensors")) == ["sigma_0.50.safetensors"]
     for path in ("certificates/mnist5k/test/yang/fs/sigma_0.50.tsv", "memory/mnist5k/test/yang/ds/sigma_0.50.K_20.tsv"):
         log = read_log(tiny / "results" / path)
-        assert log.constant("noise") == "uniform"
+        assert log.constant("noise") == "uniform-lattice"
         one = log.table[log.table["predict"] >= 0]
         assert ((one["radius"] - 2 * one["sigma"] * (one["p_lower"] - 0.5)).abs() < 1e-6).all() and (log.radius < log.table["sigma"]).all()
 
@@ -68,6 +68,33 @@ def test_a_cell_is_recomputed_from_its_logs(tiny: Path) -> None:
     assert cell["value"] == pytest.approx(100 * best)
 
 
+def test_selected_cells_are_of_what_the_validation_images_chose(tiny: Path) -> None:
+    """By hand from the raw logs of both splits, which have different images and n."""
+    places = {split: tiny / f"results/memory/mnist5k/{split}/smoothadv/ds" for split in ("validation", "test")}
+    held_out = {path.name: read_log(path) for path in sorted(places["validation"].glob("*.tsv"))}
+    assert {(len(log.table), log.constant("n_max")) for log in held_out.values()} == {(2, 100)}
+    cell = json.loads((tiny / "results/cells/table2_selected/mnist5k/smoothadv-ds/acr.json").read_text())
+    chosen = held_out[f"sigma_{float(cell['sigma0']):.2f}.K_{cell['K']}.tsv"]
+    scores = {name: (log.radius * log.correct).mean() for name, log in held_out.items()}
+    assert (chosen.radius * chosen.correct).mean() == max(scores.values()) == pytest.approx(cell["acr on validation"], abs=1e-6)
+    log = read_log(places["test"] / Path(chosen.name).name)
+    assert cell["value"] == pytest.approx((log.radius * log.correct).mean(), abs=1e-6) and cell["images"] == 4
+
+
+def test_comparison_claims_and_classes_cover_the_tables(tiny: Path) -> None:
+    compared = rows(tiny / "results/table2_comparison.csv")
+    assert len(compared) == 2 * 3 * 4 and {row["verdict"] for row in compared} == {"no print"}
+    assert {row["choice"] for row in compared} == {"test", "validation"}
+    claimed = rows(tiny / "results/claims.csv")
+    assert {row["verdict"] for row in claimed} == {"not comparable: mnist5k, not cifar10", "not comparable: mnist5k, not imagenet"}
+    assert sum(row["consistent"] == "no" for row in claimed) == 3
+    classes = rows(tiny / "results/per_class_table4.csv")
+    assert {row["method"] for row in classes} == {"yang", "yang-ds"} and sum(int(row["images"]) for row in classes) == 8
+    selected = rows(tiny / "results/table3_selected.csv")
+    assert [row["method"] for row in selected] == ["macer", "macer-ds", "macer-ds2"]
+    assert "chosen on 2 validation images at n = 100" in (tiny / "results/table3_selected.md").read_text()
+
+
 def test_logs_are_those_of_the_config(tiny: Path) -> None:
     log = read_log(tiny / "results/certificates/mnist5k/test/cohen/ds2/sigma_0.25.K_20.tsv")
     assert tuple(log.table.columns) == COLUMNS
@@ -84,9 +111,9 @@ def test_memory_pass_reports_its_counts_even_when_nothing_changed(tiny: Path) ->
 
 
 def test_figures_are_pictures(tiny: Path) -> None:
-    for number in (3, 4, 5):
-        assert (tiny / f"results/figure{number}.png").read_bytes().startswith(b"\x89PNG")
-        assert (tiny / f"results/figure{number}.pdf").read_bytes().startswith(b"%PDF")
+    for name in ("figure3", "figure4", "figure5", *(f"p_lower_table{number}" for number in (1, 2, 3, 4))):
+        assert (tiny / f"results/{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (tiny / f"results/{name}.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_times_and_provenance_stay_out_of_results(tiny: Path) -> None:
@@ -123,8 +150,7 @@ def test_a_table_without_a_ds2_row_finetunes_nothing(tmp_path: Path) -> None:
         "fetch": 1,
         "train": 3,
         "sigma": 3,
-        "certify": 3,
-        "certify_data_dependent": 9,
+        "certify": 12,
         "remember_mnist5k": 3,
         "cells_table4_mnist5k": 2,
         "table": 1,
@@ -133,7 +159,7 @@ def test_a_table_without_a_ds2_row_finetunes_nothing(tmp_path: Path) -> None:
 
 def test_the_stages_are_all_that_the_tables_stand_on(tmp_path: Path) -> None:
     """Targets `models` and `certificates` make no row that no table has."""
-    for target, rule, count in (("models", "train", 12), ("models", "finetune", 9), ("certificates", "remember_mnist5k", 21)):
+    for target, rule, count in (("models", "train", 12), ("models", "finetune", 9), ("certificates", "remember_mnist5k", 42)):
         assert planned(snakemake("-n", "--quiet", "rules", "--", target, folder=tmp_path, config=None).stdout)[rule] == count
 
 
@@ -146,18 +172,38 @@ def test_a_cell_of_no_row_of_its_table_is_no_target(tmp_path: Path) -> None:
 def test_one_cell_is_a_target_of_its_own(tmp_path: Path) -> None:
     text = snakemake("-n", "--quiet", "rules", "--", "results/cells/table2/mnist5k/smoothadv/0.50.json", folder=tmp_path, config=None).stdout
     assert planned(text) == {"fetch": 1, "train": 3, "certify": 3, "cells_table2_mnist5k": 1}
+    cell = "results/cells/table2_selected/mnist5k/smoothadv/0.50.json"
+    text = snakemake("-n", "--quiet", "rules", "--", cell, folder=tmp_path, config=None).stdout
+    assert planned(text) == {"fetch": 1, "train": 3, "certify": 6, "cells_table2_selected_mnist5k": 1}
 
 
-CELLS = {f"cells_table{number}_mnist5k" for number in (1, 2, 3, 4)}
+def test_all_tables_are_one_target(tmp_path: Path) -> None:
+    text = snakemake("-n", "--quiet", "rules", "--", "tables", folder=tmp_path, config=None).stdout
+    found = planned(text)
+    assert {name: found[name] for name in ("table", "comparison", "claims", "per_class", "p_lower")} == {
+        "table": 8,
+        "comparison": 4,
+        "claims": 1,
+        "per_class": 4,
+        "p_lower": 4,
+    }
+    assert "figure" not in found and sum(found[name] for name in CELLS) == 22
+
+
+CELLS = {f"cells_table{number}{form}_mnist5k" for number in (1, 2, 3, 4) for form in ("", "_selected")}
+OF_CELLS = {"table", "comparison", "claims", "per_class"}
+UNSELECTED = {name for name in CELLS if "selected" not in name}
+OF_L1 = {"cells_table4_mnist5k", "cells_table4_selected_mnist5k"}
 
 
 @pytest.mark.parametrize(
     ("change", "rules"),
     [
-        ("certify={mnist5k: {n: 300}}", {"certify", "remember_mnist5k", *CELLS, "table", "figure"}),
-        ("certify={mnist5k: {k: [5, 10, 20]}}", {"certify", "remember_mnist5k", *CELLS, "table", "figure"}),
-        ("datasets={mnist5k: {radii: [0.0, 0.25]}}", {*CELLS - {"cells_table4_mnist5k"}, "table"}),
-        ("datasets={mnist5k: {uniform: {radii: [0.0, 0.2]}}}", {"cells_table4_mnist5k", "table"}),
+        ("certify={mnist5k: {n: 300}}", {"certify", "remember_mnist5k", *CELLS, *OF_CELLS, "p_lower", "figure"}),
+        ("certify={mnist5k: {n_validation: 150}}", {"certify", "remember_mnist5k", *CELLS - UNSELECTED, *OF_CELLS, "p_lower"}),
+        ("certify={mnist5k: {k: [5, 10, 20]}}", {"certify", "remember_mnist5k", *CELLS, *OF_CELLS, "p_lower", "figure"}),
+        ("datasets={mnist5k: {radii: [0.0, 0.25]}}", {*CELLS - OF_L1, *OF_CELLS}),
+        ("datasets={mnist5k: {uniform: {radii: [0.0, 0.2]}}}", {*OF_L1, *OF_CELLS}),
         ("train={mnist5k: {cohen: {learning_rate: 0.06}}}", None),
     ],
 )

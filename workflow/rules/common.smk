@@ -4,6 +4,7 @@ from itertools import product
 from ddrs import config as ddrs_config
 from ddrs.errors import DdrsError
 from ddrs.provenance import code_digest
+from ddrs.published import SELECTED, table_of_print
 from ddrs.training import METHODS
 
 try:
@@ -16,6 +17,7 @@ CERTIFICATES = "results/certificates/{dataset}/{split}/{method}"
 REGIME = {"fs": "fs", "ds": "fs", "ds2": "ds2"}  # which training the certificates of a row stand on
 MEMORY = "results/memory/{dataset}/{split}/{method}"
 MODEL = ["architectures.py", "models.py", "noise.py", "norms.py", "data.py", "vision.py"]
+PRINT = ["published/__init__.py", "published/checks.py", "published/tables.csv"]
 CODE = {  # the modules whose code makes a step's result; a change of any of them reruns the step, a new method none
     "train": ["training/run.py", "training/loop.py", "sigma/ascent.py", *MODEL],
     "finetune": ["training/run.py", "training/loop.py", "sigma/ascent.py", *MODEL],
@@ -23,8 +25,12 @@ CODE = {  # the modules whose code makes a step's result; a change of any of the
     "certify": ["certification", "sigma/files.py", *MODEL],
     "merge": ["certification/records.py"],
     "remember": ["memory.py", "norms.py", "certification/records.py", "data.py"],
-    "cells": ["cells.py", "envelope.py", "published/__init__.py", "published/tables.csv", "certification/bounds.py", "certification/records.py"],
-    "table": ["tables.py", "norms.py", "cells.py", "envelope.py"],
+    "cells": ["cells.py", "selection.py", "verdicts.py", "envelope.py", *PRINT, "certification/bounds.py", "certification/records.py"],
+    "table": ["tables.py", "norms.py", "cells.py", "envelope.py", "published/__init__.py"],
+    "comparison": ["comparison.py", "verdicts.py", "cells.py", "envelope.py", "published/__init__.py"],
+    "claims": ["claims.py", "published/claims.csv", "verdicts.py", "cells.py", "envelope.py", *PRINT],
+    "per_class": ["per_class.py", "selection.py", "cells.py", "envelope.py", "published/__init__.py", "certification/records.py"],
+    "p_lower": ["distribution.py", "selection.py", "figures.py", "pictures.py", "norms.py", "cells.py", "envelope.py", "certification/records.py"],
     "figure": ["figures.py", "norms.py", "cells.py", "envelope.py", "certification/records.py"],
 }
 
@@ -41,6 +47,7 @@ wildcard_constraints:
     shard=r"\d+",
     shards=r"\d+",
     table="|".join(ddrs_config.TABLES),
+    selected=f"({SELECTED})?",
     number="|".join(FIGURES),
 
 
@@ -100,7 +107,7 @@ def certify_flags(wildcards):
 
 def sampling(dataset, method, split):
     own = settings.on(dataset, method)
-    return settings.certify[dataset].sampling(own.images[split], own.radii)
+    return settings.certify[dataset].sampling(own.images[split], own.radii, split)
 
 
 def scale_flags(wildcards, input):
@@ -139,7 +146,7 @@ def _images(wildcards):
 
 
 def labels(table):
-    return ddrs_config.TABLES[table]
+    return ddrs_config.TABLES[table_of_print(table)]
 
 
 def radii(table, dataset):
@@ -159,17 +166,22 @@ def row_models(dataset, label):
     return expand("results/models/{dataset}/{method}/{regime}/sigma_{sigma}.safetensors", regime=REGIME[place["row"]], **place)
 
 
-def row_logs(dataset, label):
+def row_logs(dataset, label, split="test"):
     """The logs behind one row of a table: every sigma, and every K for DS; rows of a fixed sigma never pass the memory."""
-    place = dict(split="test", **row_place(dataset, label))
+    place = dict(split=split, **row_place(dataset, label))
     if place["row"] == "fs":
         return expand(f"{CERTIFICATES}/fs/sigma_{{sigma}}.tsv", **place)
     return expand(f"{MEMORY}/{{row}}/sigma_{{sigma}}.K_{{K}}.tsv", K=settings.certify[dataset].k, **place)
 
 
+def validation_logs(dataset, label):
+    """The logs of a row that choose its sigma and K."""
+    return row_logs(dataset, label, "validation")
+
+
 def rows(table):
     """The rows that a table shows: dataset and label."""
-    return [(dataset, label) for dataset in settings.tables.get(table, []) for label in labels(table)]
+    return [(dataset, label) for dataset in settings.tables.get(table_of_print(table), []) for label in labels(table)]
 
 
 def of_rows(files, tables):
@@ -183,7 +195,36 @@ def table_cells(table):
 
 
 def cells_of_table(wildcards):
-    return table_cells(wildcards.table)
+    return table_cells(wildcards.table + wildcards.selected)
+
+
+def both_cells(wildcards):
+    return table_cells(wildcards.table) + selected_cells(wildcards)
+
+
+def selected_cells(wildcards):
+    return table_cells(wildcards.table + SELECTED)
+
+
+def all_cells():
+    return [cell for table in shown_tables() for form in (table, table + SELECTED) for cell in table_cells(form)]
+
+
+def logs_of_table(wildcards):
+    return of_rows(row_logs, [wildcards.table])
+
+
+def validation_of_table(wildcards):
+    return of_rows(validation_logs, [wildcards.table])
+
+
+def flagged(flag, name):
+    """A function for params: the flag before each file of a named input."""
+
+    def flags(wildcards, input):
+        return " ".join(f"{flag} {path}" for path in input[name])
+
+    return flags
 
 
 def logs_of_figure(wildcards):
@@ -195,6 +236,15 @@ def logs_of_row(dataset):
 
     def logs(wildcards):
         return row_logs(dataset, wildcards.label)
+
+    return logs
+
+
+def validation_of_row(table, dataset):
+    """An input function: the logs that choose sigma and K, for the cells of a selected table."""
+
+    def logs(wildcards):
+        return validation_logs(dataset, wildcards.label) if table.endswith(SELECTED) else []
 
     return logs
 
@@ -216,7 +266,22 @@ def caption(table):
     return " ".join([f"Method: {method}.", *(protocol(dataset, method) for dataset in settings.tables[table])])
 
 
+def choice(table):
+    """How sigma and K of a table's cells were chosen."""
+    if not table.endswith(SELECTED):
+        return "Each cell is the best over sigma and K, chosen on the same test images as in the paper: optimistic."
+    ways = []
+    for dataset in settings.tables.get(table_of_print(table), []):
+        own = sampling(dataset, labels(table)[0], "validation")
+        ways.append(f"{settings.datasets[dataset].images['validation']} validation images of {dataset} at n = {own.n:,}")
+    return f"Sigma and K of each cell were chosen on {' and on '.join(ways)}; the test images chose nothing."
+
+
 def table_caption(wildcards):
+    return f"{caption(wildcards.table)} {choice(wildcards.table + wildcards.selected)}"
+
+
+def protocol_caption(wildcards):
     return caption(wildcards.table)
 
 
@@ -236,3 +301,18 @@ certified_datasets = [name for name in settings.datasets if name in settings.cer
 
 def shown_figures():
     return [number for number, table in FIGURES.items() if settings.tables.get(table)]
+
+
+def shown_tables():
+    return [table for table, datasets in settings.tables.items() if datasets]
+
+
+def table_files():
+    """All tables in both forms, their comparison with the print, the claims, and what goes beyond ACR."""
+    return [
+        *expand("results/{table}{selected}.{form}", table=shown_tables(), selected=["", SELECTED], form=["csv", "md", "tex"]),
+        *expand("results/per_class_{table}.{form}", table=shown_tables(), form=["csv", "md"]),
+        *expand("results/{table}_comparison.{form}", table=shown_tables(), form=["csv", "md"]),
+        *expand("results/p_lower_{table}.{form}", table=shown_tables(), form=["pdf", "png"]),
+        *(["results/claims.csv", "results/claims.md"] if shown_tables() else []),
+    ]

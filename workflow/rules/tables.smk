@@ -1,11 +1,12 @@
 # The radii are a list per table and dataset, and so is the output of one job: hence a rule for each.
-for table, name in product(ddrs_config.TABLES, certified_datasets):
+for table, name in product([f"{table}{form}" for table in ddrs_config.TABLES for form in ("", SELECTED)], certified_datasets):
 
     rule:
         name:
             f"cells_{table}_{name}"
         input:
             logs=logs_of_row(name),
+            validation=validation_of_row(table, name),
         output:
             cells=expand("results/cells/{table}/{dataset}/{{label}}/{column}.json", table=table, dataset=name, column=[*radii(table, name), "acr"]),
         log:
@@ -18,30 +19,109 @@ for table, name in product(ddrs_config.TABLES, certified_datasets):
             table=table,
             radii=",".join(radii(table, name)),
             folder=subpath(output[0], parent=True),
+            validation=flagged("--validation", "validation"),
             seed=settings.seed,
             code=code("cells"),
         message:
             "Cells of {params.table}, row {wildcards.label}"
         shell:
             "ddrs cell {input.logs} --table {params.table} --label {wildcards.label} --radii {params.radii}"
-            " --out-dir {params.folder} --seed {params.seed} > {log} 2>&1"
+            " --out-dir {params.folder} {params.validation} --seed {params.seed} > {log} 2>&1"
 
 
 rule table:
     input:
         cells=cells_of_table,
     output:
-        csv=report("results/{table}.csv", caption="../report/table.rst", category="Tables", labels={"table": "{table}"}),
-        md="results/{table}.md",
-        tex="results/{table}.tex",
+        csv=report("results/{table}{selected}.csv", caption="../report/table.rst", category="Tables", labels={"table": "{table}{selected}"}),
+        md="results/{table}{selected}.md",
+        tex="results/{table}{selected}.tex",
     log:
-        "logs/tables/{table}.log",
+        "logs/tables/{table}{selected}.log",
     benchmark:
-        "logs/benchmarks/tables/{table}.tsv"
+        "logs/benchmarks/tables/{table}{selected}.tsv"
     params:
         caption=table_caption,
         code=code("table"),
     message:
-        "Assemble {wildcards.table}"
+        "Assemble {wildcards.table}{wildcards.selected}"
     shell:
         "ddrs table {input.cells} --csv {output.csv} --md {output.md} --tex {output.tex} > {log} 2>&1"
+
+
+rule comparison:
+    input:
+        cells=both_cells,
+    output:
+        csv=report("results/{table}_comparison.csv", caption="../report/comparison.rst", category="Tables", labels={"table": "{table}, comparison"}),
+        md="results/{table}_comparison.md",
+    log:
+        "logs/tables/{table}_comparison.log",
+    benchmark:
+        "logs/benchmarks/tables/{table}_comparison.tsv"
+    params:
+        code=code("comparison"),
+    message:
+        "Set {wildcards.table} beside the print"
+    shell:
+        "ddrs compare {input.cells} --csv {output.csv} --md {output.md} > {log} 2>&1"
+
+
+rule claims:
+    input:
+        cells=all_cells(),
+    output:
+        csv=report("results/claims.csv", caption="../report/claims.rst", category="Tables", labels={"table": "claims"}),
+        md="results/claims.md",
+    log:
+        "logs/tables/claims.log",
+    benchmark:
+        "logs/benchmarks/tables/claims.tsv"
+    params:
+        code=code("claims"),
+    message:
+        "Check the paper's headline sentences"
+    shell:
+        "ddrs claims {input.cells} --csv {output.csv} --md {output.md} > {log} 2>&1"
+
+
+rule per_class:
+    input:
+        logs=logs_of_table,
+        cells=selected_cells,
+    output:
+        csv=report("results/per_class_{table}.csv", caption="../report/per_class.rst", category="Tables", labels={"table": "{table}, per class"}),
+        md="results/per_class_{table}.md",
+    log:
+        "logs/tables/per_class_{table}.log",
+    benchmark:
+        "logs/benchmarks/tables/per_class_{table}.tsv"
+    params:
+        caption=protocol_caption,
+        cells=flagged("--cell", "cells"),
+        code=code("per_class"),
+    message:
+        "Certified accuracy per class of {wildcards.table}"
+    shell:
+        "ddrs per-class {input.logs} {params.cells} --csv {output.csv} --md {output.md} > {log} 2>&1"
+
+
+rule p_lower:
+    input:
+        logs=logs_of_table,
+        validation=validation_of_table,
+    output:
+        pdf="results/p_lower_{table}.pdf",
+        png=report("results/p_lower_{table}.png", caption="../report/p_lower.rst", category="Tables", labels={"table": "{table}, p_lower"}),
+    log:
+        "logs/tables/p_lower_{table}.log",
+    benchmark:
+        "logs/benchmarks/tables/p_lower_{table}.tsv"
+    params:
+        caption=protocol_caption,
+        validation=flagged("--validation", "validation"),
+        code=code("p_lower"),
+    message:
+        "Draw the distribution of p_lower of {wildcards.table}"
+    shell:
+        "ddrs distribution {input.logs} {params.validation} --pdf {output.pdf} --png {output.png} > {log} 2>&1"

@@ -14,18 +14,36 @@ TABLES = {  # the rows of each table, in its order; the first is the method that
     "table3": ("macer", "macer-ds", "macer-ds2"),
     "table4": ("yang", "yang-ds"),
 }
+SELECTED = "_selected"  # ends the name of the table whose sigma and K are chosen on validation images
 IMAGES = {"cifar10": 10_000, "imagenet": 500}  # test images behind the print
 SOURCE = "Alfarra, Bibi, Torr, Ghanem: Data Dependent Randomized Smoothing, UAI 2022"
 
 
+def table_of_print(table: str) -> str:
+    """The paper's table that a table of ours stands beside: table2 for table2_selected."""
+    return table.removesuffix(SELECTED)
+
+
+def read_csv(name: str) -> list[dict[str, str]]:
+    """The rows of one of this folder's files."""
+    with (files("ddrs.published") / name).open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 @cache
-def _numbers() -> dict[tuple[str, str, str, str], float]:
-    with (files("ddrs.published") / "tables.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    columns = ("acr" if row["metric"] == "acr" else f"{float(row['radius']):.2f}" for row in rows)
-    return {(f"table{row['table']}", row["dataset"], row["method"], column): float(row["value"]) for row, column in zip(rows, columns, strict=True)}
+def _rows() -> dict[tuple[str, str, str], dict[str, float]]:
+    found: dict[tuple[str, str, str], dict[str, float]] = {}
+    for line in read_csv("tables.csv"):
+        column = "acr" if line["metric"] == "acr" else f"{float(line['radius']):.2f}"
+        found.setdefault((f"table{line['table']}", line["dataset"], line["method"]), {})[column] = float(line["value"])
+    return found
+
+
+def printed_row(table: str, dataset: str, label: str) -> dict[str, float]:
+    """The printed values of a row by column ("0.50" or "acr"), empty if the paper has no such row."""
+    return dict(_rows().get((table_of_print(table), dataset, label), {}))
 
 
 def published(table: str, dataset: str, label: str, column: str) -> float | None:
     """The printed value of a cell ("0.50" or "acr" is its column), or None if the paper has no such cell."""
-    return _numbers().get((table, dataset, label, column))
+    return printed_row(table, dataset, label).get(column)

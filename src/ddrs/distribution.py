@@ -1,0 +1,124 @@
+"""The empirical distribution of p_lower, which one number cannot replace (Sun et al. 2025, "ACR is a Poor Metric")."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from scipy.special import ndtri
+
+from ddrs.cells import row_of
+from ddrs.certification.records import Log, read_log
+from ddrs.envelope import check_comparable
+from ddrs.errors import DdrsError
+from ddrs.figures import STYLES
+from ddrs.pictures import plt, save
+from ddrs.selection import choose, configuration
+
+TICKS = (0.5, 0.7, 0.9, 0.99, 0.999, 0.9999)
+
+
+def p_lower_of(log: Log) -> np.ndarray:
+    """(images,), each image's lower bound on the probability of its true class where that class is what the row predicts, else 0.
+
+    So an abstention and a wrong prediction count 0, and so does an entry whose class the memory adopted from another entry: its bound is of
+    the class that it had before. DdrsError if the log has no p_lower.
+    """
+    if "p_lower" not in log.table:
+        raise DdrsError(f"{log.name}: has no column 'p_lower'; its distribution needs logs written by ddrs certify")
+    own = log.table["memory"].to_numpy() != "adopted" if "memory" in log.table else np.ones(len(log.table), bool)
+    return np.where(log.correct & own, log.table["p_lower"].to_numpy(np.float64), 0.0)
+
+
+def p_lower_figure(paths: Sequence[Path], validation: Sequence[Path], pdf: Path, png: Path) -> None:
+    """A panel per training sigma, a line of panels per dataset, a curve per row: the percent of images with p_lower of at most x.
+
+    A DS curve is of one K: that of the largest ACR on the validation logs among those that start at the panel's sigma. The axis is on the
+    probit scale, where distances are those of radii in units of sigma if the noise is Gaussian. At its start, 1/2, a curve has the share of
+    images that are wrong or abstained on (with bound joint also of those that were certified with less). Errors: DdrsError as for
+    the other figures, and if a row lacks its validation logs.
+    """
+    logs, held_out = _read(paths), _read(validation)
+    datasets = list(dict.fromkeys(str(log.constant("dataset")) for log in logs))
+    panels = {name: sorted({configuration(log)[0] for log in logs if log.constant("dataset") == name}) for name in datasets}
+    width = max(len(sigmas) for sigmas in panels.values())
+    figure, axes = plt.subplots(
+        len(datasets), width, figsize=(max(3.2 * width, 6.4), 2.7 * len(datasets) + 0.6), sharey=True, squeeze=False, layout="constrained"
+    )
+    handles: dict[str, Artist] = {}
+    try:
+        for line, name in zip(axes, datasets, strict=True):
+            for axis, sigma in zip(line, panels[name], strict=False):
+                own = [log for log in logs if (log.constant("dataset"), configuration(log)[0]) == (name, sigma)]
+                for label in dict.fromkeys(str(log.constant("method")) for log in own):
+                    log = _chosen([one for one in own if one.constant("method") == label], held_out)
+                    handles[label] = _draw(axis, log, label)
+                cap = float(ndtri(_cap(own[0])))
+                handles["largest possible"] = axis.axvline(cap, color="#999999", linestyle=":", linewidth=1.2)
+                _dress(axis, sigma, cap, uniform=str(own[0].constant("noise")).startswith("uniform"))
+            for axis in line[len(panels[name]) :]:
+                axis.set_visible(False)
+            line[0].set_ylabel(f"{name}\nimages with at most\nthis p_lower (%)")
+        figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles), frameon=False)
+        save(figure, pdf, png)
+    finally:
+        plt.close(figure)
+
+
+def _read(paths: Sequence[Path]) -> list[Log]:
+    """The logs. DdrsError if there are none, or one is not of `ddrs certify`, or a dataset's are not of the same images and protocol."""
+    logs = [read_log(path) for path in paths]
+    if not logs:
+        raise DdrsError("no logs were given")
+    for log in logs:
+        if log.constant("method") is None:
+            raise DdrsError(f"{log.name}: has no column 'method'; figures need logs written by ddrs certify")
+        row_of(str(log.constant("method")))
+    for name in dict.fromkeys(log.constant("dataset") for log in logs):
+        check_comparable([log for log in logs if log.constant("dataset") == name])
+    return logs
+
+
+def _chosen(logs: Sequence[Log], validation: Sequence[Log]) -> Log:
+    """The log of the K that validation images choose at this sigma and row."""
+    one = logs[0]
+    same = [other for other in validation if _place(other) == _place(one)]
+    if not same:
+        raise DdrsError(f"{one.name}: no validation log of its dataset, row and sigma was given")
+    wanted = choose(same, [0.0]).for_acr
+    for log in logs:
+        if configuration(log) == wanted:
+            return log
+    raise DdrsError(f"{one.name}: no log beside it has K {wanted[1]}, which the validation images chose")
+
+
+def _place(log: Log) -> tuple[object, object, float]:
+    return log.constant("dataset"), log.constant("method"), configuration(log)[0]
+
+
+def _cap(log: Log) -> float:
+    """p_lower when all n votes agree; bound joint leaves half of alpha to the runner-up."""
+    alpha, n = float(str(log.constant("alpha"))), int(str(log.constant("n_max")))
+    return (alpha / 2 if log.constant("bound") == "joint" else alpha) ** (1 / n)
+
+
+def _draw(axis: Axes, log: Log, label: str) -> Artist:
+    values = np.sort(p_lower_of(log))
+    known = values[values > TICKS[0]]
+    share = 100 * np.arange(len(values) - len(known), len(values) + 1) / len(values)
+    colour, dashes = STYLES[row_of(label)]
+    x = np.concatenate([[ndtri(TICKS[0])], ndtri(known)])
+    above = 3 if dashes == "--" else 2  # dashes on a solid curve show both where two coincide
+    (line,) = axis.step(x, share, where="post", color=colour, linestyle=dashes, linewidth=1.5, zorder=above)
+    return line
+
+
+def _dress(axis: Axes, sigma: float, cap: float, uniform: bool) -> None:
+    axis.set_title(f"$\\{'lambda' if uniform else 'sigma'} = {sigma:.2f}$", fontsize=10)
+    shown = [tick for tick in TICKS if ndtri(tick) < cap]
+    axis.set_xticks(ndtri(shown), [f"{tick:g}" for tick in shown], fontsize=8)
+    axis.set_xlim(0, cap + 0.2)
+    axis.set_ylim(0, 100)
+    axis.grid(alpha=0.3, linewidth=0.5)
+    axis.set_xlabel("p_lower of the true class")

@@ -1,0 +1,95 @@
+"""Certified accuracy of each class on its own: an average may hide a class that is never certified."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from ddrs.cells import read_cells
+from ddrs.certification.records import Log, read_log
+from ddrs.envelope import average_certified_radius, certified_accuracy, render
+from ddrs.errors import DdrsError
+from ddrs.files import write_text
+from ddrs.provenance import digest, file_digest
+from ddrs.published import table_of_print
+from ddrs.selection import configuration
+
+
+def write_per_class(paths: Sequence[Path], cells: Sequence[Path], radii: Sequence[str], csv: Path, md: Path) -> None:
+    """Write a line per row of a table and class: the certified accuracy at each radius, and the ACR, over the class's images.
+
+    paths: the logs behind the table. cells: the cells of its selected form; each row is shown at the one sigma and K that the validation
+    images chose for its ACR. radii: columns to show, all of the table if none are given. Errors: DdrsError for a column that the table
+    lacks, or a log that the cells are not made of.
+    """
+    found = read_cells(cells)
+    if any(cell["choice"] != "validation" for cell in found):
+        raise DdrsError("per-class: needs the cells of a table whose sigma and K were chosen on validation images")
+    columns = _columns(found, radii)
+    logs = [read_log(path) for path in paths]
+    lines = []
+    for cell in found:
+        if cell["column"] == "acr":
+            own = [column for column in columns if any(_is(other, cell, column) for other in found)]
+            lines += _lines(_log_of(cell, logs), cell, own)
+    table = pd.DataFrame(lines, columns=["dataset", "method", "sigma", "K", "class", "images", *columns, "acr"])
+    write_text(csv, render(table, "csv", ["%.2f"] * len(columns) + ["%.4f"]) + "\n")
+    body = render(table, "md", ["%.1f"] * len(columns) + ["%.3f"])
+    write_text(md, f"{_caption(found, table)}\n\n{body}\n\nDigest of the cells: `{digest([cell['digest'] for cell in found])}`\n")
+
+
+def _is(other: dict, cell: dict, column: str) -> bool:
+    return (other["dataset"], other["label"], other["column"]) == (cell["dataset"], cell["label"], column)
+
+
+def _columns(cells: Sequence[dict], radii: Sequence[str]) -> list[str]:
+    """The columns asked for, or all; DdrsError names one that no row of the table has."""
+    known = sorted({cell["column"] for cell in cells} - {"acr"}, key=float)
+    asked = [f"{float(radius):g}" for radius in radii]
+    for radius in asked:
+        if radius not in [f"{float(column):g}" for column in known]:
+            raise DdrsError(f"--radii: {cells[0]['table']} has no column {radius}; its columns are {', '.join(known)}")
+    return [column for column in known if not asked or f"{float(column):g}" in asked]
+
+
+def _log_of(cell: dict, logs: Sequence[Log]) -> Log:
+    """The log that an ACR's cell was made of; DdrsError if it is not among those given."""
+    wanted = (float(cell["sigma0"]), cell["K"] or 0)
+    for log in logs:
+        if (log.constant("dataset"), log.constant("method"), configuration(log)) == (cell["dataset"], cell["label"], wanted):
+            if file_digest(Path(log.name)) not in cell["digests"].values():
+                raise DdrsError(f"{log.name}: is not the log that the cell of {cell['dataset']} {cell['label']} was made of")
+            return log
+    raise DdrsError(f"no log of {cell['dataset']} {cell['label']} at sigma {wanted[0]:g} and K {wanted[1]} was given")
+
+
+def _lines(log: Log, cell: dict, columns: Sequence[str]) -> list[dict]:
+    lines = []
+    for label, part in log.table.groupby("label"):
+        own = Log(log.name, part)
+        accuracy = 100 * certified_accuracy(own, [float(column) for column in columns]) if columns else []
+        lines.append(
+            {
+                "dataset": cell["dataset"],
+                "method": cell["label"],
+                "sigma": f"{float(cell['sigma0']):.2f}",
+                "K": "" if cell["K"] is None else str(cell["K"]),
+                "class": label,
+                "images": len(part),
+                **dict(zip(columns, accuracy, strict=True)),
+                "acr": average_certified_radius(own),
+            }
+        )
+    return lines
+
+
+def _caption(cells: Sequence[dict], table: pd.DataFrame) -> str:
+    number = table_of_print(cells[0]["table"]).removeprefix("table")
+    counts = ", ".join(f"{least} to {most} of {name}" for name, least, most in table.groupby("dataset")["images"].agg(["min", "max"]).itertuples())
+    one = cells[0]
+    return (
+        f"**Certified accuracy per class, rows of Table {number}.** Percent of a class's {one['split']} images that are predicted correctly "
+        f"with at least the radius, protocol {one['protocol']}, n = {one['n_max']:,}, alpha = {one['alpha']:g} per image; the ACR over the class. "
+        f"Each row is at the one sigma and K that the validation images chose for its ACR. Images per class: {counts}, so that one image is "
+        f"as much as {100 / table['images'].min():.1f} %."
+    )
