@@ -16,6 +16,7 @@ from ddrs.errors import DdrsError
 from ddrs.published import TABLES
 from ddrs.registry import load as load_registered
 from ddrs.sections import Count, Increasing, Radius, Section, Sigma, known_name, nearest, one_line, two_decimals
+from ddrs.sigma import STRATEGIES
 from ddrs.sources import DATASETS
 from ddrs.training import METHODS
 
@@ -151,9 +152,12 @@ class FinetuneSettings(Section):
 
 
 class SearchSettings(StepSettings):
-    """The sigma search (Algorithm 1)."""
+    """The sigma search."""
 
-    k_max: Count = Field(description="steps of the stored trajectory; certification takes any K up to it")
+    strategy: Annotated[str, known_name("strategy", STRATEGIES)] = Field(
+        "ascent", description="ascent: Algorithm 1; grid: the best of k_max points up to 1 (GDS, Appendix B), which reads no step_size"
+    )
+    k_max: Count = Field(description="steps of the stored trajectory, or points of the grid; certification takes any K up to it")
     objective_class: Literal["current", "fixed"] = Field(
         "current", description="current: the class is picked again in each step (Algorithm 1); fixed: the class at sigma_0 (Equation 3)"
     )
