@@ -25,6 +25,7 @@ include: "workflow/rules/figures.smk"
 
 localrules:
     paper,
+    figures,
     models,
     certificates,
 
@@ -33,14 +34,21 @@ rule paper:
     default_target: True
     input:
         expand("results/{table}.{form}", table=settings.tables, form=["csv", "md", "tex"]),
-        expand("results/figure{number}.{form}", number=shown_figures(), form=["pdf", "png"]),
+        figure_files(),
+
+
+rule figures:
+    input:
+        figure_files(),
 
 
 rule models:
     input:
         of_rows(row_models, settings.tables),
+        of_figures(run_model),
 
 
 rule certificates:
     input:
         of_rows(row_logs, settings.tables),
+        of_figures(run_log),
