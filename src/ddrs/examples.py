@@ -11,9 +11,9 @@ from ddrs.certification.records import ABSTAIN, Log, read_log
 from ddrs.data import Split, as_float, load_split
 from ddrs.envelope import check_comparable
 from ddrs.errors import DdrsError
-from ddrs.figures import plt, save
 from ddrs.noise import NoiseStream, get_noise
 from ddrs.norms import norm_of
+from ddrs.pictures import plt, save
 
 NEEDS = ("dataset", "split", "method", "sigma0", "noise", "sigma")
 

@@ -1,24 +1,19 @@
 """Figures: certified accuracy against radius (Figures 3, 4, 5, 7 and 8 of the paper)."""
 
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from ddrs.cells import row_of
 from ddrs.certification.records import Log, read_log
 from ddrs.envelope import check_comparable
 from ddrs.errors import DdrsError
-from ddrs.files import write_bytes
 from ddrs.norms import norm_of
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from ddrs.pictures import plt, save
 
 Style = tuple[str, str | tuple[float, tuple[float, ...]]]  # colour and dashes
 
@@ -53,15 +48,6 @@ def certified_accuracy_figure(paths: Sequence[Path], pdf: Path, png: Path, kind:
     else:
         raise DdrsError(f"kind {kind!r}: must be rows, searches or steps")
     save(figure, pdf, png)
-
-
-def save(figure: Figure, pdf: Path, png: Path) -> None:
-    """Write a figure in both forms, without what differs between two runs, and close it."""
-    for path, form, facts in ((pdf, "pdf", {"CreationDate": None}), (png, "png", {"Software": None})):
-        drawn = io.BytesIO()
-        figure.savefig(drawn, format=form, dpi=160, metadata=facts)
-        write_bytes(path, drawn.getvalue())
-    plt.close(figure)
 
 
 def _own(log: Log) -> Log:

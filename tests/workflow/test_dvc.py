@@ -59,12 +59,11 @@ def test_the_modules_that_a_layer_runs_are_in_its_deps(outputs: dict[str, str]) 
     for path, rule in outputs.items():
         for stage in stage_of(path):
             assert covers(STAGES[stage]["deps"], "workflow/rules/common.smk") and covers(STAGES[stage]["deps"], "Snakefile")
-            step = re.sub(r"(_table\d)?_(mnist5k|data_dependent)$", "", rule)
+            step = re.sub(r"(_table\d|_run)?_mnist5k$", "", rule)
             for module in code[step]:
                 assert covers(STAGES[stage]["deps"], f"src/ddrs/{module}"), (stage, module)
-            where = next(
-                p for p in (ROOT / "workflow/rules").glob("*.smk") if re.search(rf'(rule {rule}:|f"{step}_(\{{table\}}_)?\{{name\}}")', p.read_text())
-            )
+            declared = rf'(rule {rule}:|f"{step}(_\{{table\}}|\{{suffix\}})?_\{{name\}}")'
+            where = next(p for p in (ROOT / "workflow/rules").glob("*.smk") if re.search(declared, p.read_text()))
             assert f"workflow/rules/{where.name}" in STAGES[stage]["deps"]
 
 
@@ -80,6 +79,7 @@ def steps_code() -> dict[str, list[str]]:
 UNUSED = {  # imported by a module of the step, for other steps' sake
     "table": {"certification/records", "certification/bounds", "published"},
     "figure": {"certification/bounds", "published"},
+    "examples": {"certification/bounds"},
 }
 INFRASTRUCTURE = {"architectures", "config", "errors", "files", "options", "provenance", "registry", "training", "certification", "sigma"}
 
@@ -99,9 +99,10 @@ def imports(module: Path) -> set[str]:
 def test_a_steps_code_has_every_module_that_its_modules_import() -> None:
     """But those that only carry the work: argument parsing, file names, error texts. (A method's own file is added per job.)"""
     for step, modules in steps_code().items():
-        for module in [m for m in modules if m.endswith(".py")]:
-            for name in imports(ROOT / "src/ddrs" / module) - INFRASTRUCTURE:
-                listed = {f"{name}.py", f"{name}/__init__.py"} & set(modules)
+        for module in [m for m in modules if m.endswith(".py") or m == "illustrations"]:
+            path = ROOT / "src/ddrs" / module
+            for name in {name for one in (path.glob("*.py") if path.is_dir() else [path]) for name in imports(one)} - INFRASTRUCTURE:
+                listed = {f"{name}.py", f"{name}/__init__.py", name.partition("/")[0]} & set(modules)
                 assert listed or name in UNUSED.get(step, ()), (step, module, name)
 
 

@@ -26,28 +26,18 @@ CODE = {  # the modules whose code makes a step's result; a change of any of the
     "remember": ["memory.py", "norms.py", "certification/records.py", "data.py"],
     "cells": ["cells.py", "envelope.py", "published/__init__.py", "published/tables.csv", "certification/bounds.py", "certification/records.py"],
     "table": ["tables.py", "norms.py", "cells.py", "envelope.py"],
-    "figure": ["figures.py", "norms.py", "cells.py", "envelope.py", "certification/records.py"],
+    "figure": ["figures.py", "pictures.py", "norms.py", "cells.py", "envelope.py", "certification/records.py"],
     "examples": [
         "examples.py",
-        "figures.py",
-        "noise.py",
-        "norms.py",
-        "data.py",
+        "pictures.py",
         "envelope.py",
         "certification/lattice.py",
         "certification/records.py",
-    ],
-    "illustrate": [
-        "illustrations",
-        "figures.py",
-        "memory.py",
-        "certification",
-        "sigma/__init__.py",
-        "sigma/ascent.py",
-        "models.py",
         "noise.py",
         "norms.py",
+        "data.py",
     ],
+    "illustrate": ["illustrations", "pictures.py", "certification", "sigma/ascent.py", "memory.py", "models.py", "noise.py", "norms.py", "data.py"],
 }
 
 
@@ -366,11 +356,11 @@ def subject(wildcards):
 
 
 def memory_passes(dataset):
-    """What one job passes through the memory: a name, its place, its runs, and which other runs than a table's are meant.
+    """What one job passes through the memory: a suffix of its name, its place, its runs, and which other runs than a table's are meant.
 
     For tables all K of a row at a sigma; of the runs that only a figure shows, each its own, so that a target needs no other's.
     """
     ks = [str(k) for k in settings.certify[dataset].k]
     others = rf"(ds|ds2)/sigma_\d+\.\d\d\.K_(?!({'|'.join(ks)})\.)\d+|gds/sigma_\d+\.\d\d\.K_\d+"
     of_tables = [f"{{row}}/sigma_{{sigma}}.K_{k}" for k in ks]
-    return [("remember", "{row}/sigma_{sigma}", of_tables, others), ("remember_run", "{run}", ["{run}"], others)]
+    return [("", "{row}/sigma_{sigma}", of_tables, others), ("_run", "{run}", ["{run}"], others)]

@@ -1,10 +1,10 @@
 # K is a list per dataset, and so is the output of one job: hence a rule per dataset.
 for name in certified_datasets:
-    for step, place, runs, others in memory_passes(name):
+    for suffix, place, runs, others in memory_passes(name):
 
         rule:
             name:
-                f"{step}_{name}"
+                f"remember{suffix}_{name}"
             input:
                 data=ancient(f"data/{name}/manifest.json"),
                 logs=[f"{CERTIFICATES}/{run}.tsv".replace("{dataset}", name) for run in runs],

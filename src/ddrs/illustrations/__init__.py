@@ -14,7 +14,7 @@ def illustrate(subject: str, pdf: Path, png: Path, seed: int = 0) -> None:
     """Train, search, certify and draw. On one CPU the bytes repeat. DdrsError for an unknown subject, or a seed whose run shows nothing."""
     module = load("subject", SUBJECTS, subject)
 
-    from ddrs.figures import save
     from ddrs.illustrations.plane import make_plane
+    from ddrs.pictures import save
 
     save(module.draw(make_plane(seed)), pdf, png)

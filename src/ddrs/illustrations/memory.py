@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ddrs.figures import plt
 from ddrs.illustrations.plane import COLOURS, EDGES, Plane, draw_ball, draw_regions
 from ddrs.memory import Memory
+from ddrs.pictures import plt
 
 TITLES = {
     "kept": "same class:\nboth are kept",
@@ -37,8 +37,8 @@ def draw(plane: Plane) -> Figure:
 
 
 def three_cases(plane: Plane) -> dict[str, Meeting]:
-    """Of all pairs of inputs, earlier first, whose certified balls meet: per case the one whose second radius shrinks most; of those that are
-    kept, the one with the largest smaller ball where neither input lies in the other's."""
+    """Of all pairs of inputs, earlier first, whose certified balls meet: per case the one that shows it best, with the largest least part of
+    what is drawn. If the balls are of one class neither input lies in the other's, or they would look like the second case."""
     classes, radii = plane.certificates(plane.own)
     x = plane.x.numpy()
     distances = np.linalg.norm(x[:, None].astype(np.float64) - x[None], axis=2)
@@ -51,12 +51,13 @@ def three_cases(plane: Plane) -> dict[str, Meeting]:
         case = "adopted" if memory.adopted else "shrunk" if memory.shrunk else "kept"
         if case != "kept" or distances[i, j] > max(radii[i], radii[j]):
             cases[case].append(Meeting(int(i), int(j), (int(classes[i]), int(classes[j])), (float(radii[i]), float(radii[j])), stored))
-    worth = {"kept": lambda one: min(one.radii), "adopted": _loss, "shrunk": _loss}
-    return {case: plane.first(sorted(met, key=worth[case], reverse=True), f"pair of inputs that is {case}") for case, met in cases.items()}
+    return {case: plane.first(sorted(met, key=_least_part, reverse=True), f"pair of inputs that is {case}") for case, met in cases.items()}
 
 
-def _loss(meeting: Meeting) -> float:
-    return meeting.radii[1] - meeting.stored[1]
+def _least_part(meeting: Meeting) -> float:
+    """The smallest of both radii as stored and, where the second one shrank, what it lost."""
+    lost = meeting.radii[1] - meeting.stored[1]
+    return min(meeting.radii[0], meeting.stored[1], lost if meeting.stored != (meeting.classes[1], meeting.radii[1]) else np.inf)
 
 
 def _panel(axis: Axes, plane: Plane, meeting: Meeting, title: str) -> None:

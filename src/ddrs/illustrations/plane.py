@@ -25,7 +25,7 @@ SIGMA0 = 0.05  # where each search starts: so small that smoothing hardly change
 N, ALPHA = 10_000, 0.001
 INPUTS = 150
 COLOURS = ("#0072B2", "#D55E00")  # of the classes (Okabe and Ito)
-FILLS = ("#CFE3F1", "#F9E3D2")
+FILLS = ("#B5D3E8", "#FCEFE4")  # one clearly darker, also in grey print
 EDGES = {0: "-", 1: "--"}  # of balls, so that grey print tells the classes apart
 
 

@@ -4,12 +4,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ddrs.figures import plt
 from ddrs.illustrations.plane import COLOURS, Plane, draw_ball, draw_regions
+from ddrs.pictures import plt
 
 FIXED = 0.5
 SWEEP = np.linspace(0.05, 1.1, 22)
-LIMITS = (-3.2, 2.2, -2.1, 2.1)
+LABELS = ((0, 8), (-4, -26), (-6, 30))  # where their names stand, in points from them
 CURVES = (("#000000", "-"), ("#009E73", "--"), ("#CC79A7", ":"))  # of x1, x2, x3
 
 
@@ -18,8 +18,10 @@ def draw(plane: Plane) -> Figure:
     three = three_inputs(plane)
     own = plane.own[three]
     figure, axes = plt.subplots(1, 3, figsize=(11.5, 3.6), layout="constrained", width_ratios=(1.3, 1.3, 1))
-    _panel(axes[0], plane, three, np.full(3, FIXED, np.float32), f"fixed $\\sigma = {FIXED}$")
-    _panel(axes[1], plane, three, own, "$\\sigma^*_x$ of each input")
+    fixed = np.full(3, FIXED, np.float32)
+    limits = _limits(plane, three, np.maximum(own, fixed), own)
+    _panel(axes[0], plane, three, fixed, limits, f"fixed $\\sigma = {FIXED}$")
+    _panel(axes[1], plane, three, own, limits, "$\\sigma^*_x$ of each input")
     certified = [plane.certificates(float(sigma), three) for sigma in SWEEP]
     radii = np.array([radius * (predicted == plane.labels[three]) for predicted, radius in certified])
     predicted, radius = plane.certificates(own, three)
@@ -56,9 +58,16 @@ def three_inputs(plane: Plane) -> np.ndarray:
     return np.array(three)
 
 
-def _panel(axis: Axes, plane: Plane, inputs: np.ndarray, sigmas: np.ndarray, title: str) -> None:
-    """Regions of the classifier, the inputs, a dashed circle of radius sigma, and the certified ball in the colour of the certified class."""
-    draw_regions(axis, plane, LIMITS)
+def _limits(plane: Plane, inputs: np.ndarray, circles: np.ndarray, own: np.ndarray) -> tuple[float, float, float, float]:
+    """What both panels show: all circles of sigma, and the certified balls at sigma*, with a margin."""
+    x, reach = plane.x.numpy()[inputs], np.maximum(circles, plane.certificates(own, inputs)[1])[:, None] + 0.1
+    (left, bottom), (right, top) = (x - reach).min(0), (x + reach).max(0)
+    return float(left), float(right), float(bottom), float(top)
+
+
+def _panel(axis: Axes, plane: Plane, inputs: np.ndarray, sigmas: np.ndarray, limits: tuple[float, float, float, float], title: str) -> None:
+    """Regions of the classifier, the inputs, a dotted circle of radius sigma, and the certified ball in the colour of the certified class."""
+    draw_regions(axis, plane, limits)
     axis.set_title(title, fontsize=10)
     predicted, radii = plane.certificates(sigmas, inputs)
     for i, x in enumerate(plane.x.numpy()[inputs]):
@@ -70,7 +79,7 @@ def _panel(axis: Axes, plane: Plane, inputs: np.ndarray, sigmas: np.ndarray, tit
         axis.annotate(
             f"$x_{i + 1}$: {verdict}",
             x,
-            xytext=(0, 7),
+            xytext=LABELS[i],
             textcoords="offset points",
             ha="center",
             fontsize=9,
