@@ -34,17 +34,16 @@ def examples_figure(panels: Sequence[Panel], pdf: Path, png: Path, seed: int) ->
     A line per quantile of sigma*_x, see `chosen`. The noise is for looking at only, of a stream that no search or certificate draws
     from; what leaves [0, 1] is clipped. Errors: DdrsError if the two logs of a panel are not of one model and the same images.
     """
-    height, width = max(len(panel.quantiles) for panel in panels), 3 * len(panels)
-    drawn = [(panel, *_logs(panel)) for panel in panels]
-    figure, axes = plt.subplots(height, width, figsize=(1.75 * width, 2.15 * height), squeeze=False, layout="constrained")
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for i, (panel, own, fixed) in enumerate(drawn):
-        split = load_split(panel.data, str(own.constant("split")))
-        if split.dataset != own.constant("dataset"):
-            raise DdrsError(f"{own.name}: is of {own.constant('dataset')}, but {panel.data} is {split.dataset}")
-        for line, row in zip(axes, chosen(own, panel.quantiles), strict=False):
-            for axis, (image, title) in zip(line[3 * i : 3 * i + 3], _pictures(split, own, fixed, row, seed), strict=True):
+    shown = [_shown(panel) for panel in panels]
+    height = max(len(rows) for _, _, _, rows in shown)
+    figure = plt.figure(figsize=(5.4 * len(panels), 2.15 * height + 0.3), layout="constrained")
+    for place, (split, own, fixed, rows) in zip(figure.subfigures(1, len(panels), wspace=0.04, squeeze=False)[0], shown, strict=True):
+        place.suptitle(f"{split.dataset}, {own.constant('method')}, K = {own.constant('K')}", fontsize=10)
+        axes = place.subplots(height, 3, squeeze=False)
+        for axis in axes.flat:
+            axis.set_axis_off()
+        for line, row in zip(axes, rows, strict=False):
+            for axis, (image, title) in zip(line, _pictures(split, own, fixed, row, seed), strict=True):
                 axis.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
                 axis.set_title(title, fontsize=9)
     save(figure, pdf, png)
@@ -59,7 +58,8 @@ def chosen(log: Log, quantiles: Sequence[float]) -> list[int]:
     return [int(table.index[int(quantile * (len(table) - 1))]) for quantile in quantiles]
 
 
-def _logs(panel: Panel) -> tuple[Log, Log]:
+def _shown(panel: Panel) -> tuple[Split, Log, Log, list[int]]:
+    """A panel's images, its two logs, and the rows that it shows."""
     own, fixed = read_log(panel.log), read_log(panel.fixed)
     for log in (own, fixed):
         for column in NEEDS:
@@ -71,7 +71,10 @@ def _logs(panel: Panel) -> tuple[Log, Log]:
         raise DdrsError(
             f"{own.name}: is of {label} from sigma {sigma0:g}, but {fixed.name} of {method} at {sigma:g}; one model is needed, as -ds and fixed"
         )
-    return own, fixed
+    split = load_split(panel.data, str(own.constant("split")))
+    if split.dataset != own.constant("dataset"):
+        raise DdrsError(f"{own.name}: is of {own.constant('dataset')}, but {panel.data} is {split.dataset}")
+    return split, own, fixed, chosen(own, panel.quantiles)
 
 
 def _pictures(split: Split, own: Log, fixed: Log, row: int, seed: int) -> list[tuple[np.ndarray, str]]:
@@ -81,17 +84,16 @@ def _pictures(split: Split, own: Log, fixed: Log, row: int, seed: int) -> list[t
     law = get_noise(certifiable_noise(str(own.constant("noise"))).base)
     noise = NoiseStream(law, clean.shape, seed, "illustrate", split.split, int(ours["idx"])).draw(1)[0].numpy()
     symbol = {"l2": "\\sigma", "l1": "\\lambda"}[norm_of(own.constant("noise"), own.name)]
-    titles = [f"$R = {float(one['radius']):.2f}$" if one["predict"] != ABSTAIN else "" for one in (theirs, ours)]
-    answers = [f"class {one['predict']}" if one["predict"] != ABSTAIN else "abstains" for one in (theirs, ours)]
+    answers = [f"class {one['predict']}, $R = {float(one['radius']):.2f}$" if one["predict"] != ABSTAIN else "abstains" for one in (theirs, ours)]
     shown = [
         (clean, f"clean\nclass {ours['label']}"),
-        (clean + float(theirs["sigma"]) * noise, f"${symbol} = {float(theirs['sigma']):.3f}$\n{answers[0]} {titles[0]}"),
-        (clean + float(ours["sigma"]) * noise, f"${symbol}^*_x = {float(ours['sigma']):.3f}$\n{answers[1]} {titles[1]}"),
+        (clean + float(theirs["sigma"]) * noise, f"${symbol} = {float(theirs['sigma']):.3f}$\n{answers[0]}"),
+        (clean + float(ours["sigma"]) * noise, f"${symbol}^*_x = {float(ours['sigma']):.3f}$\n{answers[1]}"),
     ]
-    return [(_shown(image), title) for image, title in shown]
+    return [(_picture(image), title) for image, title in shown]
 
 
-def _shown(image: np.ndarray) -> np.ndarray:
+def _picture(image: np.ndarray) -> np.ndarray:
     """(C, H, W) as a picture: (H, W) for one channel, else (H, W, C), clipped to [0, 1]."""
     picture = np.clip(image, 0, 1).transpose(1, 2, 0)
     return picture[:, :, 0] if picture.shape[2] == 1 else picture

@@ -121,6 +121,8 @@ def _by_steps(logs: Sequence[Log]) -> Figure:
     panels: dict[tuple[str, str, float], list[Log]] = {}
     for log in logs:
         panels.setdefault((str(log.constant("dataset")), _label(log), _sigma0(log)), []).append(log)
+    for own in panels.values():
+        check_comparable(own)
     ks = sorted({_steps(log) for log in logs})
     positive = [k for k in ks if k]
     styles = {k: SERIES[(positive.index(k) - len(positive)) % len(SERIES)] if k else STYLES["fs"] for k in ks}  # the largest K is the solid curve
@@ -129,10 +131,10 @@ def _by_steps(logs: Sequence[Log]) -> Figure:
     figure, axes = plt.subplots(height, width, figsize=(3.0 * width, 2.7 * height + 0.4), sharey=True, squeeze=False, layout="constrained")
     handles: dict[str, Artist] = {}
     for axis, ((dataset, label, sigma), own) in zip(axes.flat, panels.items(), strict=False):
-        check_comparable(own)
         for log in sorted(own, key=_steps):
             handles[f"K = {_steps(log)}"] = _draw(axis, [log], styles[_steps(log)], _end(own))
-        _frame(axis, own, f"{dataset}, {label}\n$\\sigma_0 = {sigma:.2f}$")
+        symbol = {"l1": "\\lambda", "l2": "\\sigma"}[norm_of(own[0].constant("noise"), own[0].name)]
+        _frame(axis, own, f"{dataset}, {label}\n${symbol}_0 = {sigma:.2f}$")
     for axis in list(axes.flat)[len(panels) :]:
         axis.set_visible(False)
     for line in axes:
@@ -154,7 +156,10 @@ def _frame(axis: Axes, logs: Sequence[Log], title: str) -> None:
 
 
 def _legend(figure: Figure, handles: dict[str, Artist]) -> None:
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles), frameon=False)
+    """One legend below all panels, in as many lines as its names take."""
+    inches = 0.9 + 0.075 * max(map(len, handles))  # of a name at this font size, with its line
+    columns = min(len(handles), max(1, int(figure.get_figwidth() / inches)))
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns, frameon=False)
 
 
 def _draw(axis: Axes, logs: Sequence[Log], style: Style, end: float) -> Artist:

@@ -1,19 +1,31 @@
-"""Builders of small certification logs, written as `ddrs certify` writes them."""
+"""Builders of small certification logs, written as `ddrs certify` writes them, and a short call of `ddrs certify` itself."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from decimal import Decimal, localcontext
 from pathlib import Path
+from typing import Any
 
 from ddrs.certification.records import COLUMNS, format_line
+from ddrs.config import SampleSettings
+from ddrs.options import Runtime
 
 CONSTANT = {
     "sigma": 0.25,
     "n0": 100,
     "n": 1000,
     "n_top": 900,
+    "n_second": "",
     "p_lower": 0.8,
+    "p_upper": "",
+    "z": "",
+    "n_max": 1000,
     "alpha": 0.001,
+    "protocol": "fixed",
+    "bound": "binary",
+    "spending": "",
+    "looks": "",
     "noise": "gaussian",
+    "precision": "float32",
     "dataset": "cifar10",
     "split": "test",
     "method": "cohen",
@@ -34,6 +46,25 @@ def write_log(path: Path, rows: Iterable[tuple[int, int, int, float]], **constan
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+def certify_files(
+    model: Path,
+    data: Path,
+    folder: Path,
+    say: Callable[[str], None] = lambda line: None,
+    settings: SampleSettings | None = None,
+    sidecar: Path | None = None,
+    name: str = "log.tsv",
+    **more: Any,
+) -> Path:
+    """Certify six test images (or as `more` says) into FOLDER/log.tsv, with 20 + 300 samples and FOLDER/scratch."""
+    from ddrs.certification.run import Shard, certify
+
+    given = {"sigma": 0.25, "sigmas": None, "k": None, "split": "test", "images": 6, "shard": Shard(), "batch_size": None, "times": None, "seed": 0}
+    settings = settings or SampleSettings(n0=20, n=300, alpha=0.001)
+    certify(model, data, folder / name, settings, runtime=Runtime(scratch=folder / "scratch", sidecar=sidecar), say=say, **{**given, **more})
+    return folder / name
 
 
 def write_plain(path: Path, rows: Iterable[tuple[object, ...]], header: str = "idx label predict radius correct time") -> Path:

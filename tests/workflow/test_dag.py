@@ -45,7 +45,7 @@ def test_the_l1_table_has_two_rows_and_its_own_grid(tiny: Path) -> None:
     assert sorted(p.name for p in (tiny / "results/models/mnist5k/yang").rglob("*.safetensors")) == ["sigma_0.50.safetensors"]
     for path in ("certificates/mnist5k/test/yang/fs/sigma_0.50.tsv", "memory/mnist5k/test/yang/ds/sigma_0.50.K_20.tsv"):
         log = read_log(tiny / "results" / path)
-        assert log.constant("noise") == "uniform"
+        assert log.constant("noise") == "uniform-lattice"
         one = log.table[log.table["predict"] >= 0]
         assert ((one["radius"] - 2 * one["sigma"] * (one["p_lower"] - 0.5)).abs() < 1e-6).all() and (log.radius < log.table["sigma"]).all()
 
@@ -110,8 +110,7 @@ def test_a_fresh_clone_runs_the_whole_chain(tmp_path: Path) -> None:
         "train": 3,
         "finetune": 3,
         "sigma": 6,
-        "certify": 3,
-        "certify_data_dependent": 18,
+        "certify": 21,
         "remember_mnist5k": 6,
         "cells_table2_mnist5k": 3,
         "table": 1,
@@ -124,8 +123,7 @@ def test_a_table_without_a_ds2_row_finetunes_nothing(tmp_path: Path) -> None:
         "fetch": 1,
         "train": 3,
         "sigma": 3,
-        "certify": 3,
-        "certify_data_dependent": 9,
+        "certify": 12,
         "remember_mnist5k": 3,
         "cells_table4_mnist5k": 2,
         "table": 1,
@@ -155,8 +153,8 @@ CELLS = {f"cells_table{number}_mnist5k" for number in (1, 2, 3, 4)}
 @pytest.mark.parametrize(
     ("change", "rules"),
     [
-        ("certify={mnist5k: {n: 300}}", {"certify", "certify_data_dependent", "remember_mnist5k", *CELLS, "table", "figure"}),
-        ("certify={mnist5k: {k: [5, 10, 20]}}", {"certify_data_dependent", "remember_mnist5k", *CELLS, "table", "figure"}),
+        ("certify={mnist5k: {n: 300}}", {"certify", "remember_mnist5k", "remember_run_mnist5k", *CELLS, "table", "figure", "examples"}),
+        ("certify={mnist5k: {k: [5, 10, 20]}}", {"certify", "remember_mnist5k", *CELLS, "table", "figure", "examples"}),
         ("datasets={mnist5k: {radii: [0.0, 0.25]}}", {*CELLS - {"cells_table4_mnist5k"}, "table"}),
         ("datasets={mnist5k: {uniform: {radii: [0.0, 0.2]}}}", {"cells_table4_mnist5k", "table"}),
         ("train={mnist5k: {cohen: {learning_rate: 0.06}}}", None),

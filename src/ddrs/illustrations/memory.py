@@ -30,8 +30,9 @@ class Meeting:
 
 def draw(plane: Plane) -> Figure:
     """A panel per case, each a fresh memory that sees two inputs, with the certificates of their own sigma."""
+    cases = three_cases(plane)
     figure, axes = plt.subplots(1, 3, figsize=(11.5, 4.2), layout="constrained")
-    for axis, (case, meeting) in zip(axes, three_cases(plane).items(), strict=True):
+    for axis, (case, meeting) in zip(axes, cases.items(), strict=True):
         _panel(axis, plane, meeting, TITLES[case])
     return figure
 

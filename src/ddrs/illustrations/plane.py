@@ -22,7 +22,7 @@ from ddrs.sigma import optimize_sigma
 
 T = TypeVar("T")
 SIGMA0 = 0.05  # where each search starts: so small that smoothing hardly changes a class ("sigma_0 can be zero", Section 3.4)
-N, ALPHA = 10_000, 0.001
+N, ALPHA = 5_000, 0.001
 INPUTS = 150
 COLOURS = ("#0072B2", "#D55E00")  # of the classes (Okabe and Ito)
 FILLS = ("#B5D3E8", "#FCEFE4")  # one clearly darker, also in grey print
