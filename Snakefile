@@ -26,6 +26,7 @@ include: "workflow/rules/figures.smk"
 localrules:
     paper,
     tables,
+    figures,
     models,
     certificates,
 
@@ -34,7 +35,12 @@ rule paper:
     default_target: True
     input:
         table_files(),
-        expand("results/figure{number}.{form}", number=shown_figures(), form=["pdf", "png"]),
+        figure_files(),
+
+
+rule figures:
+    input:
+        figure_files(),
 
 
 rule tables:
@@ -45,9 +51,11 @@ rule tables:
 rule models:
     input:
         of_rows(row_models, settings.tables),
+        of_figures(run_model),
 
 
 rule certificates:
     input:
         of_rows(row_logs, settings.tables),
         of_rows(validation_logs, settings.tables),
+        of_figures(run_log),

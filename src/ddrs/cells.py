@@ -131,10 +131,10 @@ def _memory_counts(logs: Sequence[Log]) -> dict[str, int] | None:
 
 
 def row_of(label: str) -> str:
-    """The row of a label: fs for a method alone, else ds or ds2."""
+    """The row of a label: fs for a method alone, else ds, ds2 or gds."""
     row = label.partition("-")[2] or "fs"
-    if row not in ("fs", "ds", "ds2"):
-        raise DdrsError(f"label {label!r}: must be a method, method-ds or method-ds2")
+    if row not in ("fs", "ds", "ds2", "gds"):
+        raise DdrsError(f"label {label!r}: must be a method, method-ds, method-ds2 or method-gds")
     return row
 
 

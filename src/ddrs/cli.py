@@ -132,7 +132,7 @@ def sigma(
     images: Images = None,
     seed: Seed = 0,
 ) -> None:
-    """Search the sigma of each image by Algorithm 1, from the model's training sigma; writes the whole trajectory."""
+    """Search the sigma of each image, by Algorithm 1 from the model's training sigma or on a grid; writes the whole trajectory."""
     from ddrs.sigma.run import search
 
     search(model, data, out, settings, split, images, seed, runtime, _say)
@@ -286,11 +286,49 @@ def figure(
     logs: Logs,
     pdf: Pdf,
     png: Png,
+    kind: Annotated[
+        str, typer.Option("--kind", help="rows, with a panel per sigma; searches, with a curve per K; steps, a panel per model")
+    ] = "rows",
+    evaluations: Annotated[int | None, typer.Option("--evaluations", min=1, help="searches: budget per image; a grid has n = it / K")] = None,
 ) -> None:
-    """Draw certified accuracy against radius: a panel per training sigma and one for the envelope, a row per dataset (Figures 3, 4, 5)."""
+    """Draw certified accuracy against radius: of a table's rows (Figures 3, 4, 5), of sigma searches (8), for growing K (7)."""
     from ddrs.figures import certified_accuracy_figure
 
-    certified_accuracy_figure(logs, pdf, png)
+    certified_accuracy_figure(logs, pdf, png, kind, evaluations)
+
+
+@app.command()
+def examples(
+    logs: Logs,
+    data: Annotated[list[Path], typer.Option("--data", help="manifest of each log's dataset (read)")],
+    fixed: Annotated[list[Path], typer.Option("--fixed", help="log of the same model at its fixed sigma, for each (read)")],
+    quantiles: Annotated[list[str], typer.Option("--quantiles", help="for each log which images, as 0,0.5,1: quantiles of their sigma")],
+    pdf: Pdf,
+    png: Png,
+    seed: Seed = 0,
+) -> None:
+    """Draw test images with noise at the fixed sigma and at their own (Figures 6, 9); one --data, --fixed and --quantiles for each log."""
+    from ddrs.examples import Panel, examples_figure
+
+    if not len(logs) == len(data) == len(fixed) == len(quantiles):
+        raise DdrsError(
+            f"examples: {len(logs)} logs, {len(data)} --data, {len(fixed)} --fixed and {len(quantiles)} --quantiles; give as many of each"
+        )
+    panels = [Panel(*parts[:3], parse_increasing("--quantiles", parts[3], 1)) for parts in zip(logs, data, fixed, quantiles, strict=True)]
+    examples_figure(panels, pdf, png, seed)
+
+
+@app.command()
+def illustrate(
+    subject: Annotated[str, typer.Argument(help="sigma (Figure 1) or memory (Figure 2)")],
+    pdf: Pdf,
+    png: Png,
+    seed: Seed = 0,
+) -> None:
+    """Draw why sigma should vary, or the memory's three cases, from a run of the code in two dimensions (Figures 1, 2)."""
+    from ddrs.illustrations import illustrate
+
+    illustrate(subject, pdf, png, seed)
 
 
 @app.command()
@@ -335,13 +373,18 @@ def plan(
 
 def parse_radii(text: str) -> list[float]:
     """Radii of a comma-separated list: finite, >= 0, increasing."""
+    return parse_increasing("--radii", text, float("inf"))
+
+
+def parse_increasing(flag: str, text: str, end: float) -> list[float]:
+    """Numbers of a comma-separated list: finite, from 0 to `end`, increasing."""
     try:
-        radii = [float(part) for part in text.split(",")]
+        values = [float(part) for part in text.split(",")]
     except ValueError:
-        raise DdrsError(f"--radii {text!r}: must be numbers separated by commas") from None
-    if not all(0 <= radius < float("inf") for radius in radii) or any(a >= b for a, b in pairwise(radii)):
-        raise DdrsError(f"--radii {text!r}: must be finite, >= 0 and increasing")
-    return radii
+        raise DdrsError(f"{flag} {text!r}: must be numbers separated by commas") from None
+    if not all(0 <= value <= end and value < float("inf") for value in values) or any(a >= b for a, b in pairwise(values)):
+        raise DdrsError(f"{flag} {text!r}: must be finite, >= 0{'' if end == float('inf') else f', <= {end:g}'} and increasing")
+    return values
 
 
 if __name__ == "__main__":

@@ -10,13 +10,14 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
-from ddrs.architectures import ARCHITECTURES
 from ddrs.certification.bounds import check_n
 from ddrs.errors import DdrsError
+from ddrs.figure_config import FiguresSettings, check_figures
+from ddrs.names import Architecture, Dataset, Method, Table
 from ddrs.published import TABLES
 from ddrs.registry import load as load_registered
 from ddrs.sections import Count, Increasing, Radius, Section, Sigma, known_name, nearest, one_line, two_decimals
-from ddrs.sources import DATASETS
+from ddrs.sigma import STRATEGIES
 from ddrs.training import METHODS
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16", "float32-compiled", "tf32-compiled", "bfloat16-compiled", "float16-compiled"]
@@ -45,10 +46,6 @@ def _checked_loss_value(value: Any) -> float | int | dict[str, float]:
 
 
 LossValue = Annotated[float | int | dict[str, float], BeforeValidator(_checked_loss_value)]
-Dataset = Annotated[str, known_name("dataset", DATASETS)]
-Method = Annotated[str, known_name("method", METHODS)]
-Table = Annotated[str, known_name("table", TABLES)]
-Architecture = Annotated[str, known_name("architecture", ARCHITECTURES)]
 Sigmas = Annotated[list[Sigma], Increasing, Field(min_length=1)]
 Radii = Annotated[list[Radius], Increasing, Field(min_length=1)]
 
@@ -151,9 +148,12 @@ class FinetuneSettings(Section):
 
 
 class SearchSettings(StepSettings):
-    """The sigma search (Algorithm 1)."""
+    """The sigma search."""
 
-    k_max: Count = Field(description="steps of the stored trajectory; certification takes any K up to it")
+    strategy: Annotated[str, known_name("strategy", STRATEGIES)] = Field(
+        "ascent", description="ascent: Algorithm 1; grid: the best of k_max points up to 1 (GDS, Appendix B), which reads no step_size"
+    )
+    k_max: Count = Field(description="steps of the stored trajectory, or points of the grid; certification takes any K up to it")
     objective_class: Literal["current", "fixed"] = Field(
         "current", description="current: the class is picked again in each step (Algorithm 1); fixed: the class at sigma_0 (Equation 3)"
     )
@@ -244,6 +244,7 @@ class Config(Section):
     seed: int = Field(0, ge=0, description="seed of everything random")
     device: str = Field("cpu", pattern=r"^(cpu|cuda)$", description="cpu, or cuda: one GPU per job")
     tables: dict[Table, list[Dataset]] = Field(description="datasets that each table shows; Figures 3, 4 and 5 follow Tables 1, 2 and 3")
+    figures: FiguresSettings = Field(default_factory=FiguresSettings.checked, description="what Figures 6 to 9 show")
     datasets: dict[Dataset, DatasetSettings]
     train: dict[Dataset, dict[Method, TrainSettings]] = Field(description="fixed-sigma training, by dataset and method")
     finetune: dict[Dataset, dict[Method, FinetuneSettings]] = Field(description="DS2 training, by dataset and method")
@@ -264,7 +265,10 @@ class Config(Section):
                 for part in ("train", "finetune") if f"{method}-ds2" in rows else ("train",):
                     if method not in getattr(self, part)[name]:
                         raise ValueError(f"tables.{table}: method {method!r} has no {part}.{name}.{method}")
+        check_figures(self)
         for name, search in self.search.items():
+            if search.strategy != "ascent":
+                raise ValueError(f"search.{name}.strategy: must be ascent, on which rows ds and ds2 stand; grids are those of figures.figure8")
             for place, sigma in self._starts(name):
                 if not search.sigma_min <= sigma <= search.sigma_max:
                     raise ValueError(f"{place}: {sigma} is outside search.{name}'s [{search.sigma_min}, {search.sigma_max}]")

@@ -1,74 +1,170 @@
-"""Figures: certified accuracy against radius (Figures 3, 4 and 5 of the paper)."""
+"""Figures: certified accuracy against radius (Figures 3, 4, 5, 7 and 8 of the paper)."""
 
-import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from ddrs.cells import row_of
 from ddrs.certification.records import Log, read_log
 from ddrs.envelope import check_comparable
 from ddrs.errors import DdrsError
-from ddrs.files import write_bytes
 from ddrs.norms import norm_of
+from ddrs.pictures import plt, save
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
+Style = tuple[str, str | tuple[float, tuple[float, ...]]]  # colour and dashes
 
-# the paper's order of curves; colours that stay apart in print and for colour-blind readers (Okabe and Ito)
-STYLES = {"fs": ("#000000", "--"), "ds": ("#0072B2", "-"), "ds2": ("#D55E00", "-")}
+# the paper's order of curves; colours that stay apart for colour-blind readers (Okabe and Ito), dashes that do in grey print
+STYLES: dict[str, Style] = {"fs": ("#000000", "--"), "ds": ("#0072B2", "-"), "ds2": ("#D55E00", "-")}
+SERIES: list[Style] = [  # of curves that differ by a number: the grids of Figure 8 by n, the steps of Figure 7 by K > 0
+    ("#E69F00", (0, (1, 1))),
+    ("#56B4E9", (0, (4, 1, 1, 1))),
+    ("#009E73", (0, (6, 2))),
+    ("#CC79A7", (0, (4, 1, 1, 1, 1, 1))),
+    ("#D55E00", (0, (9, 1))),
+    ("#0072B2", "-"),
+]
+COLUMNS = 4  # panels side by side in Figure 7
 
 
-def certified_accuracy_figure(paths: Sequence[Path], pdf: Path, png: Path) -> None:
-    """A panel per training sigma and one for the envelope, a row of panels per dataset, a curve per row of the table.
+def certified_accuracy_figure(paths: Sequence[Path], pdf: Path, png: Path, kind: str = "rows", evaluations: int | None = None) -> None:
+    """Certified accuracy against radius.
 
-    A panel's DS curve is the best over K at each radius, the envelope the best over sigma and K: both chosen on the same images.
+    kind: "rows" (Figures 3 to 5), a panel per training sigma and one for the envelope, a line of panels per dataset, a curve per row of the
+    table: the best over K at each radius, the envelope the best over sigma and K, both chosen on the same images. "searches" (Figure 8), the
+    same with a curve per row and K; a grid search is named by its n = evaluations / K. "steps" (Figure 7), a panel per model and a curve
+    per K. Errors: DdrsError for logs that are not of `ddrs certify`, or not of the same images within a dataset or panel.
     """
-    logs = [read_log(path) for path in paths]
-    for log in logs:
-        if log.constant("method") is None:
-            raise DdrsError(f"{log.name}: has no column 'method'; figures need logs written by ddrs certify")
-        row_of(str(log.constant("method")))
+    logs = [_own(read_log(path)) for path in paths]
+    if kind == "rows":
+        figure = _by_sigma(logs, _label, lambda names: {name: STYLES[row_of(name)] for name in names})
+    elif kind == "searches":
+        figure = _by_sigma(logs, lambda log: _search_name(log, evaluations), _search_styles)
+    elif kind == "steps":
+        figure = _by_steps(logs)
+    else:
+        raise DdrsError(f"kind {kind!r}: must be rows, searches or steps")
+    save(figure, pdf, png)
+
+
+def _own(log: Log) -> Log:
+    if log.constant("method") is None:
+        raise DdrsError(f"{log.name}: has no column 'method'; figures need logs written by ddrs certify")
+    row_of(_label(log))
+    return log
+
+
+def _label(log: Log) -> str:
+    return str(log.constant("method"))
+
+
+def _sigma0(log: Log) -> float:
+    return float(str(log.constant("sigma0")))
+
+
+def _steps(log: Log) -> int:
+    """K; a log of a fixed sigma has none."""
+    k = log.constant("K")
+    if not k:
+        raise DdrsError(f"{log.name}: has no K; only data-dependent rows have")
+    return int(str(k))
+
+
+def _search_name(log: Log, evaluations: int | None) -> str:
+    row = row_of(_label(log))
+    if row == "fs":
+        return _label(log)
+    if row != "gds":
+        return f"{_label(log)}, K = {_steps(log)}"
+    if evaluations is None or evaluations % _steps(log):
+        raise DdrsError(f"{log.name}: a grid of {_steps(log)} points needs --evaluations, a multiple of it")
+    return f"{_label(log)}, n = {evaluations // _steps(log)}"
+
+
+def _search_styles(names: Sequence[str]) -> dict[str, Style]:
+    rows = {name: row_of(name.partition(",")[0]) for name in names}
+    grids = [name for name in names if rows[name] == "gds"]
+    return {name: SERIES[grids.index(name) % len(SERIES)] if name in grids else STYLES[rows[name]] for name in names}
+
+
+def _by_sigma(logs: Sequence[Log], name_of: Callable[[Log], str], styles_of: Callable[[Sequence[str]], dict[str, Style]]) -> Figure:
     datasets = list(dict.fromkeys(str(log.constant("dataset")) for log in logs))
     for name in datasets:
         check_comparable([log for log in logs if log.constant("dataset") == name])
-    panels = {name: sorted({float(str(log.constant("sigma0"))) for log in logs if log.constant("dataset") == name}) for name in datasets}
+    names = list(dict.fromkeys(map(name_of, logs)))
+    styles = styles_of(names)
+    panels = {name: sorted({_sigma0(log) for log in logs if log.constant("dataset") == name}) for name in datasets}
     width = max(len(sigmas) for sigmas in panels.values()) + 1
     figure, axes = plt.subplots(
         len(datasets), width, figsize=(3.0 * width, 2.7 * len(datasets) + 0.4), sharey="row", squeeze=False, layout="constrained"
     )
     handles: dict[str, Artist] = {}
-    for line, name in zip(axes, datasets, strict=True):
-        own = [log for log in logs if log.constant("dataset") == name]
-        end = max(float((log.radius * log.correct).max()) for log in own) * 1.05 + 1e-6
-        for axis, sigma in zip(line, [*panels[name], None], strict=False):
-            for label in dict.fromkeys(str(log.constant("method")) for log in own):
-                curve = [log for log in own if log.constant("method") == label and (sigma is None or float(str(log.constant("sigma0"))) == sigma)]
+    for line, dataset in zip(axes, datasets, strict=True):
+        own = [log for log in logs if log.constant("dataset") == dataset]
+        for axis, sigma in zip(line, [*panels[dataset], None], strict=False):
+            for name in names:
+                curve = [log for log in own if name_of(log) == name and (sigma is None or _sigma0(log) == sigma)]
                 if curve:
-                    handles[label] = _draw(axis, curve, label, end)
-            axis.set_title("envelope" if sigma is None else f"$\\sigma = {sigma:.2f}$", fontsize=10)
-            axis.set_xlim(0, end)
-            axis.set_ylim(0, 100)
-            axis.grid(alpha=0.3, linewidth=0.5)
-            axis.set_xlabel({"l1": "$\\ell_1$ radius", "l2": "$\\ell_2$ radius"}[norm_of(own[0].constant("noise"), own[0].name)])
-        for axis in line[len(panels[name]) + 1 :]:
+                    handles[name] = _draw(axis, curve, styles[name], _end(own))
+            _frame(axis, own, "envelope" if sigma is None else f"$\\sigma = {sigma:.2f}$")
+        for axis in line[len(panels[dataset]) + 1 :]:
             axis.set_visible(False)
-        line[0].set_ylabel(f"{name}\ncertified accuracy (%)")
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles), frameon=False)
-    for path, form, facts in ((pdf, "pdf", {"CreationDate": None}), (png, "png", {"Software": None})):
-        drawn = io.BytesIO()
-        figure.savefig(drawn, format=form, dpi=160, metadata=facts)
-        write_bytes(path, drawn.getvalue())
-    plt.close(figure)
+        line[0].set_ylabel(f"{dataset}\ncertified accuracy (%)")
+    _legend(figure, handles)
+    return figure
 
 
-def _draw(axis: Axes, logs: Sequence[Log], label: str, end: float) -> Artist:
+def _by_steps(logs: Sequence[Log]) -> Figure:
+    panels: dict[tuple[str, str, float], list[Log]] = {}
+    for log in logs:
+        panels.setdefault((str(log.constant("dataset")), _label(log), _sigma0(log)), []).append(log)
+    for own in panels.values():
+        check_comparable(own)
+    ks = sorted({_steps(log) for log in logs})
+    positive = [k for k in ks if k]
+    styles = {k: SERIES[(positive.index(k) - len(positive)) % len(SERIES)] if k else STYLES["fs"] for k in ks}  # the largest K is the solid curve
+    width = min(COLUMNS, len(panels))
+    height = -(-len(panels) // width)
+    figure, axes = plt.subplots(height, width, figsize=(3.0 * width, 2.7 * height + 0.4), sharey=True, squeeze=False, layout="constrained")
+    handles: dict[str, Artist] = {}
+    for axis, ((dataset, label, sigma), own) in zip(axes.flat, panels.items(), strict=False):
+        for log in sorted(own, key=_steps):
+            handles[f"K = {_steps(log)}"] = _draw(axis, [log], styles[_steps(log)], _end(own))
+        symbol = {"l1": "\\lambda", "l2": "\\sigma"}[norm_of(own[0].constant("noise"), own[0].name)]
+        _frame(axis, own, f"{dataset}, {label}\n${symbol}_0 = {sigma:.2f}$")
+    for axis in list(axes.flat)[len(panels) :]:
+        axis.set_visible(False)
+    for line in axes:
+        line[0].set_ylabel("certified accuracy (%)")
+    _legend(figure, {f"K = {k}": handles[f"K = {k}"] for k in ks})
+    return figure
+
+
+def _end(logs: Sequence[Log]) -> float:
+    return max(float((log.radius * log.correct).max()) for log in logs) * 1.05 + 1e-6
+
+
+def _frame(axis: Axes, logs: Sequence[Log], title: str) -> None:
+    axis.set_title(title, fontsize=10)
+    axis.set_xlim(0, _end(logs))
+    axis.set_ylim(0, 100)
+    axis.grid(alpha=0.3, linewidth=0.5)
+    axis.set_xlabel({"l1": "$\\ell_1$ radius", "l2": "$\\ell_2$ radius"}[norm_of(logs[0].constant("noise"), logs[0].name)])
+
+
+def _legend(figure: Figure, handles: dict[str, Artist]) -> None:
+    """One legend below all panels, in as many lines as its names take."""
+    inches = 0.9 + 0.075 * max(map(len, handles))  # of a name at this font size, with its line
+    columns = min(len(handles), max(1, int(figure.get_figwidth() / inches)))
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns, frameon=False)
+
+
+def _draw(axis: Axes, logs: Sequence[Log], style: Style, end: float) -> Artist:
     grid = np.linspace(0, end, 1001)
     share = np.max([[np.mean(log.correct & (log.radius >= radius)) for radius in grid] for log in logs], axis=0)
-    colour, dashes = STYLES[row_of(label)]
+    colour, dashes = style
     (line,) = axis.plot(grid, 100 * share, color=colour, linestyle=dashes, linewidth=1.5)
     return line

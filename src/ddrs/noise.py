@@ -17,7 +17,7 @@ from scipy.special import ndtri
 from ddrs.errors import DdrsError
 from ddrs.norms import NORMS, Norm
 
-Purpose = Literal["train", "search", "select-class", "pilot", "estimate", "falsify-search", "falsify-confirm"]
+Purpose = Literal["train", "search", "select-class", "pilot", "estimate", "falsify-search", "falsify-confirm", "illustrate"]
 Law = Literal["gaussian", "uniform"]
 BLOCK = 100  # samples per block; part of the law that maps a key to samples, so changing it changes every result
 

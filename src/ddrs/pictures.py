@@ -16,8 +16,10 @@ __all__ = ["plt", "save"]
 
 def save(figure: Figure, pdf: Path, png: Path) -> None:
     """Write a figure in both forms, without what differs between two runs, and close it."""
-    for path, form, facts in ((pdf, "pdf", {"CreationDate": None}), (png, "png", {"Software": None})):
-        drawn = io.BytesIO()
-        figure.savefig(drawn, format=form, dpi=160, metadata=facts)
-        write_bytes(path, drawn.getvalue())
-    plt.close(figure)
+    try:
+        for path, form, facts in ((pdf, "pdf", {"CreationDate": None}), (png, "png", {"Software": None})):
+            drawn = io.BytesIO()
+            figure.savefig(drawn, format=form, dpi=160, metadata=facts)
+            write_bytes(path, drawn.getvalue())
+    finally:
+        plt.close(figure)

@@ -96,7 +96,7 @@ def test_the_log_is_what_the_python_api_certifies(whole: bytes, trained: Path, s
 
 def test_data_dependent_logs_take_each_images_sigma_at_step_k(trained: Path, small_mnist: Path, sigma_file: Path, tmp_path: Path):
     table = read_log(run(trained, small_mnist, tmp_path, sigma=None, sigmas=sigma_file, k=7)).table
-    expected, _ = read_sigmas(sigma_file, 7, table["idx"].to_numpy(), {})
+    expected, *_ = read_sigmas(sigma_file, 7, table["idx"].to_numpy(), {})
     assert [np.float32(value) for value in table["sigma"]] == [np.float32(expected[i]) for i in table["idx"]]
     assert table["sigma"].nunique() > 1
     assert table["K"].tolist() == ["7"] * 6 and set(table["method"]) == {"cohen-ds"} and set(table["sigma0"]) == {0.25}

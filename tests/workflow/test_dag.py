@@ -199,9 +199,9 @@ OF_L1 = {"cells_table4_mnist5k", "cells_table4_selected_mnist5k"}
 @pytest.mark.parametrize(
     ("change", "rules"),
     [
-        ("certify={mnist5k: {n: 300}}", {"certify", "remember_mnist5k", *CELLS, *OF_CELLS, "p_lower", "figure"}),
+        ("certify={mnist5k: {n: 300}}", {"certify", "remember_mnist5k", "remember_run_mnist5k", *CELLS, *OF_CELLS, "p_lower", "figure", "examples"}),
         ("certify={mnist5k: {n_validation: 150}}", {"certify", "remember_mnist5k", *CELLS - UNSELECTED, *OF_CELLS, "p_lower"}),
-        ("certify={mnist5k: {k: [5, 10, 20]}}", {"certify", "remember_mnist5k", *CELLS, *OF_CELLS, "p_lower", "figure"}),
+        ("certify={mnist5k: {k: [5, 10, 20]}}", {"certify", "remember_mnist5k", *CELLS, *OF_CELLS, "p_lower", "figure", "examples"}),
         ("datasets={mnist5k: {radii: [0.0, 0.25]}}", {*CELLS - OF_L1, *OF_CELLS}),
         ("datasets={mnist5k: {uniform: {radii: [0.0, 0.2]}}}", {*OF_L1, *OF_CELLS}),
         ("train={mnist5k: {cohen: {learning_rate: 0.06}}}", None),

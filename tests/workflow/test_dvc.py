@@ -59,12 +59,11 @@ def test_the_modules_that_a_layer_runs_are_in_its_deps(outputs: dict[str, str]) 
     for path, rule in outputs.items():
         for stage in stage_of(path):
             assert covers(STAGES[stage]["deps"], "workflow/rules/common.smk") and covers(STAGES[stage]["deps"], "Snakefile")
-            step = re.sub(r"(_table\d(_selected)?)?_(mnist5k|data_dependent)$", "", rule)
+            step = re.sub(r"(_table\d(_selected)?|_run)?_mnist5k$", "", rule)
             for module in code[step]:
                 assert covers(STAGES[stage]["deps"], f"src/ddrs/{module}"), (stage, module)
-            where = next(
-                p for p in (ROOT / "workflow/rules").glob("*.smk") if re.search(rf'(rule {rule}:|f"{step}_(\{{table\}}_)?\{{name\}}")', p.read_text())
-            )
+            declared = rf'(rule {rule}:|f"{step}(_\{{table\}}|\{{suffix\}})?_\{{name\}}")'
+            where = next(p for p in (ROOT / "workflow/rules").glob("*.smk") if re.search(declared, p.read_text()))
             assert f"workflow/rules/{where.name}" in STAGES[stage]["deps"]
 
 
@@ -84,6 +83,7 @@ UNUSED = {  # imported by a module of the step, for other steps' sake
     "per_class": {"certification/bounds", "verdicts"},
     "p_lower": {"certification/bounds", "published", "verdicts"},
     "figure": {"certification/bounds", "published", "selection", "verdicts"},
+    "examples": {"certification/bounds"},
 }
 INFRASTRUCTURE = {"architectures", "config", "errors", "files", "options", "provenance", "registry", "training", "certification", "sigma"}
 
@@ -103,9 +103,10 @@ def imports(module: Path) -> set[str]:
 def test_a_steps_code_has_every_module_that_its_modules_import() -> None:
     """But those that only carry the work: argument parsing, file names, error texts. (A method's own file is added per job.)"""
     for step, modules in steps_code().items():
-        for module in [m for m in modules if m.endswith(".py")]:
-            for name in imports(ROOT / "src/ddrs" / module) - INFRASTRUCTURE:
-                listed = {f"{name}.py", f"{name}/__init__.py"} & set(modules)
+        for module in [m for m in modules if m.endswith(".py") or m == "illustrations"]:
+            path = ROOT / "src/ddrs" / module
+            for name in {name for one in (path.glob("*.py") if path.is_dir() else [path]) for name in imports(one)} - INFRASTRUCTURE:
+                listed = {f"{name}.py", f"{name}/__init__.py", name.partition("/")[0]} & set(modules)
                 assert listed or name in UNUSED.get(step, ()), (step, module, name)
 
 

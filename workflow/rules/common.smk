@@ -12,9 +12,10 @@ try:
 except DdrsError as error:
     sys.exit(f"ddrs: error: {error}")
 
-FIGURES = {"3": "table1", "4": "table2", "5": "table3"}  # a figure shows the rows of a table
+FIGURES = {"3": "table1", "4": "table2", "5": "table3"}  # a figure shows the rows of a table; 6 to 9 what config's `figures` says
+SUBJECTS = {"1": "sigma", "2": "memory"}  # a figure illustrates an idea, and needs nothing of the experiment
 CERTIFICATES = "results/certificates/{dataset}/{split}/{method}"
-REGIME = {"fs": "fs", "ds": "fs", "ds2": "ds2"}  # which training the certificates of a row stand on
+REGIME = {"fs": "fs", "ds": "fs", "ds2": "ds2", "gds": "fs"}  # which training the certificates of a row stand on
 MEMORY = "results/memory/{dataset}/{split}/{method}"
 MODEL = ["architectures.py", "models.py", "noise.py", "norms.py", "data.py", "vision.py"]
 PRINT = ["published/__init__.py", "published/checks.py", "published/tables.csv"]
@@ -31,7 +32,18 @@ CODE = {  # the modules whose code makes a step's result; a change of any of the
     "claims": ["claims.py", "published/claims.csv", "verdicts.py", "cells.py", "envelope.py", *PRINT],
     "per_class": ["per_class.py", "selection.py", "cells.py", "envelope.py", "published/__init__.py", "certification/records.py"],
     "p_lower": ["distribution.py", "selection.py", "figures.py", "pictures.py", "norms.py", "cells.py", "envelope.py", "certification/records.py"],
-    "figure": ["figures.py", "norms.py", "cells.py", "envelope.py", "certification/records.py"],
+    "figure": ["figures.py", "pictures.py", "norms.py", "cells.py", "envelope.py", "certification/records.py"],
+    "examples": [
+        "examples.py",
+        "pictures.py",
+        "envelope.py",
+        "certification/lattice.py",
+        "certification/records.py",
+        "noise.py",
+        "norms.py",
+        "data.py",
+    ],
+    "illustrate": ["illustrations", "pictures.py", "certification", "sigma/ascent.py", "memory.py", "models.py", "noise.py", "norms.py", "data.py"],
 }
 
 
@@ -43,12 +55,13 @@ wildcard_constraints:
     row="ds|ds2",
     sigma=r"\d+\.\d\d",
     K=r"\d+",
-    run=r"fs/sigma_\d+\.\d\d|(ds|ds2)/sigma_\d+\.\d\d\.K_\d+",
+    run=r"fs/sigma_\d+\.\d\d|(ds|ds2|gds)/sigma_\d+\.\d\d\.K_\d+",
+    search=r"(fs|ds2)/sigma_\d+\.\d\d|gds/sigma_\d+\.\d\d\.K_\d+",
     shard=r"\d+",
     shards=r"\d+",
     table="|".join(ddrs_config.TABLES),
     selected=f"({SELECTED})?",
-    number="|".join(FIGURES),
+    number=r"\d",
 
 
 def runtime(wildcards, threads):
@@ -97,7 +110,28 @@ def source_flag(wildcards, threads):
 
 
 def search_flags(wildcards):
-    return f"{_images(wildcards)} --seed {settings.seed} {ddrs_config.flags(settings.search[wildcards.dataset])}"
+    row, sigma, k = parts_of_run(wildcards.search)
+    own = settings.search[wildcards.dataset]
+    if row == "gds":
+        own = grids(wildcards.dataset, wildcards.method)[int(k)]
+    return f"{_images(wildcards)} --seed {settings.seed} {ddrs_config.flags(own)}"
+
+
+def search_code(wildcards):
+    return code_digest(*CODE["sigma"], *(["sigma/grid.py"] if wildcards.search.startswith("gds/") else []))
+
+
+def model_of_search(wildcards):
+    row, sigma, k = parts_of_run(wildcards.search)
+    if row == "gds" and int(k) not in grids(wildcards.dataset, wildcards.method):
+        raise WorkflowError(f"figures.figure8 has no grid of {k} points for {wildcards.method} on {wildcards.dataset}")
+    return f"results/models/{{dataset}}/{{method}}/{REGIME[row]}/sigma_{sigma}.safetensors"
+
+
+def grids(dataset, method):
+    """The grid searches of Figure 8 on a model, by their number of points."""
+    shown = [panel for panel in panels("8") if (panel.dataset, panel.method) == (dataset, method)]
+    return shown[0].grids(settings.search[dataset]) if shown else {}
 
 
 def certify_flags(wildcards):
@@ -124,7 +158,8 @@ def inputs_of_run(wildcards):
         "model": f"results/models/{{dataset}}/{{method}}/{regime}/sigma_{sigma}.safetensors",
     }
     if k:
-        inputs["sigmas"] = f"results/sigmas/{{dataset}}/{{split}}/{{method}}/{regime}/sigma_{sigma}.parquet"
+        search = wildcards.run if row == "gds" else f"{regime}/sigma_{sigma}"
+        inputs["sigmas"] = f"results/sigmas/{{dataset}}/{{split}}/{{method}}/{search}.parquet"
     return inputs
 
 
@@ -227,8 +262,77 @@ def flagged(flag, name):
     return flags
 
 
+def panels(number):
+    return getattr(settings.figures, f"figure{number}")
+
+
+def runs_of_figure(number):
+    """What Figures 6 to 9 need certified: dataset, method and run of each log, in the figure's order."""
+    runs = []
+    for panel in panels(number):
+        if number == "8":
+            ks = {"ds": [panel.k], "gds": panel.grids(settings.search[panel.dataset])}
+            sigmas = settings.sigma_texts(panel.dataset, panel.method)
+            found = [f"fs/sigma_{sigma}" for sigma in sigmas]
+            found += [f"{row}/sigma_{sigma}.K_{k}" for row in ks for k in ks[row] for sigma in sigmas]
+        elif number == "7":
+            found = [f"{panel.row}/sigma_{panel.sigma:.2f}.K_{k}" for k in panel.k]
+        else:
+            found = [f"fs/sigma_{panel.sigma:.2f}", f"ds/sigma_{panel.sigma:.2f}.K_{panel.k}"]
+        runs += [(panel.dataset, panel.method, run) for run in found]
+    return runs
+
+
+def run_log(dataset, method, run):
+    """The log of a run that tables and figures read: as certified with a fixed sigma, else after the memory pass."""
+    place = CERTIFICATES if run.startswith("fs/") else MEMORY
+    return f"{place}/{run}.tsv".format(dataset=dataset, method=method, split="test")
+
+
+def run_model(dataset, method, run):
+    row, sigma, k = parts_of_run(run)
+    return f"results/models/{dataset}/{method}/{REGIME[row]}/sigma_{sigma}.safetensors"
+
+
+def of_figures(files):
+    """The files of every run that Figures 6 to 9 show, each once."""
+    return list(dict.fromkeys(files(*run) for number in "6789" for run in runs_of_figure(number)))
+
+
+def figure_logs(number):
+    return of_rows(row_logs, [FIGURES[number]]) if number in FIGURES else [run_log(*run) for run in runs_of_figure(number)]
+
+
 def logs_of_figure(wildcards):
-    return of_rows(row_logs, [FIGURES[wildcards.number]])
+    return list(dict.fromkeys(figure_logs(wildcards.number)))
+
+
+def figure_flags(wildcards):
+    """How a figure's curves are grouped; of Figure 8 also the budget, from which the samples of a grid follow."""
+    if wildcards.number == "8":
+        panel = panels("8")[0]
+        return f"--kind searches --evaluations {panel.budget(settings.search[panel.dataset])}"
+    return "--kind steps" if wildcards.number == "7" else "--kind rows"
+
+
+def example_logs(row):
+    """An input function: the logs of Figure 6 or 9 that are of a row, in the order of its panels."""
+
+    def logs(wildcards):
+        return [run_log(*run) for run in runs_of_figure(wildcards.number) if run[2].startswith(f"{row}/")]
+
+    return logs
+
+
+def example_data(wildcards):
+    return [ancient(f"data/{panel.dataset}/manifest.json") for panel in panels(wildcards.number)]
+
+
+def example_flags(wildcards, input):
+    data = " ".join(f"--data {path}" for path in input.data)
+    fixed = " ".join(f"--fixed {path}" for path in input.fixed)
+    quantiles = " ".join(f"--quantiles {','.join(map(str, panel.quantiles))}" for panel in panels(wildcards.number))
+    return f"{data} {fixed} {quantiles} --seed {settings.seed}"
 
 
 def logs_of_row(dataset):
@@ -286,7 +390,10 @@ def protocol_caption(wildcards):
 
 
 def figure_caption(wildcards):
-    return caption(FIGURES[wildcards.number])
+    if wildcards.number in FIGURES:
+        return caption(FIGURES[wildcards.number])
+    shown = dict.fromkeys((panel.dataset, panel.method) for panel in panels(wildcards.number))
+    return " ".join(f"{method} on {protocol(name, method)}" for name, method in shown)
 
 
 def one_of(names):
@@ -300,7 +407,28 @@ certified_datasets = [name for name in settings.datasets if name in settings.cer
 
 
 def shown_figures():
-    return [number for number, table in FIGURES.items() if settings.tables.get(table)]
+    """The numbers of all figures that the config has something for."""
+    of_tables = [number for number, table in FIGURES.items() if settings.tables.get(table)]
+    return sorted([*SUBJECTS, *of_tables, *(number for number in "6789" if panels(number))])
+
+
+def figure_files():
+    return expand("results/figure{number}.{form}", number=shown_figures(), form=["pdf", "png"])
+
+
+def subject(wildcards):
+    return SUBJECTS[wildcards.number]
+
+
+def memory_passes(dataset):
+    """What one job passes through the memory: a suffix of its name, its place, its runs, and which other runs than a table's are meant.
+
+    For tables all K of a row at a sigma; of the runs that only a figure shows, each its own, so that a target needs no other's.
+    """
+    ks = [str(k) for k in settings.certify[dataset].k]
+    others = rf"(ds|ds2)/sigma_\d+\.\d\d\.K_(?!({'|'.join(ks)})\.)\d+|gds/sigma_\d+\.\d\d\.K_\d+"
+    of_tables = [f"{{row}}/sigma_{{sigma}}.K_{k}" for k in ks]
+    return [("", "{row}/sigma_{sigma}", of_tables, others), ("_run", "{run}", ["{run}"], others)]
 
 
 def shown_tables():

@@ -8,10 +8,57 @@ rule figure:
         "logs/figures/figure{number}.log",
     benchmark:
         "logs/benchmarks/figures/figure{number}.tsv"
+    wildcard_constraints:
+        number="[34578]",
     params:
+        flags=figure_flags,
         caption=figure_caption,
         code=code("figure"),
     message:
         "Draw figure {wildcards.number}"
     shell:
-        "ddrs figure {input.logs} --pdf {output.pdf} --png {output.png} > {log} 2>&1"
+        "ddrs figure {input.logs} {params.flags} --pdf {output.pdf} --png {output.png} > {log} 2>&1"
+
+
+rule examples:
+    input:
+        data=example_data,
+        logs=example_logs("ds"),
+        fixed=example_logs("fs"),
+    output:
+        pdf="results/figure{number}.pdf",
+        png=report("results/figure{number}.png", caption="../report/examples.rst", category="Figures", labels={"figure": "{number}"}),
+    log:
+        "logs/figures/figure{number}.log",
+    benchmark:
+        "logs/benchmarks/figures/figure{number}.tsv"
+    wildcard_constraints:
+        number="[69]",
+    params:
+        flags=example_flags,
+        caption=figure_caption,
+        code=code("examples"),
+    message:
+        "Draw figure {wildcards.number}"
+    shell:
+        "ddrs examples {input.logs} {params.flags} --pdf {output.pdf} --png {output.png} > {log} 2>&1"
+
+
+rule illustrate:
+    output:
+        pdf="results/figure{number}.pdf",
+        png=report("results/figure{number}.png", caption="../report/illustration.rst", category="Figures", labels={"figure": "{number}"}),
+    log:
+        "logs/figures/figure{number}.log",
+    benchmark:
+        "logs/benchmarks/figures/figure{number}.tsv"
+    wildcard_constraints:
+        number="[12]",
+    params:
+        subject=subject,
+        seed=settings.seed,
+        code=code("illustrate"),
+    message:
+        "Draw figure {wildcards.number}"
+    shell:
+        "ddrs illustrate {params.subject} --pdf {output.pdf} --png {output.png} --seed {params.seed} > {log} 2>&1"

@@ -86,8 +86,9 @@ def certify(
         scale, sigma0, row = {int(i): sigma for i in indices}, sigma, "fs" if facts["regime"] == "fs" else "ds2-fixed"
     else:
         assert sigmas is not None and k is not None
-        scale, sigma0 = read_sigmas(sigmas, k, indices, {"model": file_digest(model), "data": part.digest, "split": split})
-        row = "ds2" if facts["regime"] == "ds2" else "ds"
+        scale, sigma0, row = read_sigmas(sigmas, k, indices, {"model": file_digest(model), "data": part.digest, "split": split})
+        if facts["regime"] == "ds2":
+            row = "ds2" if row == "ds" else f"ds2-{row}"  # a grid on a model of per-example training is no row of the paper
     inputs = {"model": file_digest(model), "data": part.digest, "sigmas": file_digest(sigmas) if sigmas else f"{sigma:.9g}"}
     made = {**settings.model_dump(), "noise": noise.name, "seed": seed, "split": split, "K": k, "inputs": inputs}
     statistics = {

@@ -1,7 +1,8 @@
 """Algorithm 1 of the paper: stochastic gradient ascent on the radius, over sigma, for each image on its own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 
@@ -10,6 +11,7 @@ from ddrs.errors import DdrsError
 from ddrs.models import checked_scores, device_of, evaluating
 from ddrs.noise import BLOCK, Noise, NoiseStream
 
+ROW = "ds"  # of the certificates that stand on this search
 CLAMP = (0.02, 0.98)  # of the two probabilities, as in the paper's listing
 
 
@@ -20,6 +22,11 @@ class Trajectory:
     sigma: torch.Tensor
     at_min: int
     at_max: int
+
+    @classmethod
+    def of(cls, steps: list[torch.Tensor], settings: StepSettings) -> Self:
+        path = torch.stack(steps)
+        return cls(path, int((path[1:] <= settings.sigma_min).any(0).sum()), int((path[1:] >= settings.sigma_max).any(0).sum()))
 
 
 def objective(
@@ -67,23 +74,35 @@ def search(
     progress: Callable[[int], None] = lambda done: None,
 ) -> Trajectory:
     """The whole trajectory of k_max steps from sigma0, for a batch of images (B, ...), each with its own sigma and noise stream."""
-    if not settings.sigma_min <= sigma0 <= settings.sigma_max:
-        raise DdrsError(f"sigma0 = {sigma0}: must be within [{settings.sigma_min}, {settings.sigma_max}]")
-    device, n = device_of(model), settings.samples
-    images = images.to(device)
-    sigma = torch.full((len(images),), sigma0, device=device)
+    images, sigma, classes = start(model, images, sigma0, streams, settings)
     trajectory = [sigma.cpu()]
-    buffered = max(1, BLOCK // n)  # steps whose noise is drawn at once
     with evaluating(model):
-        classes = mean_class(model, images, sigma, streams) if settings.objective_class == "fixed" else None
-        for k in range(settings.k_max):
-            if k % buffered == 0:
-                eps = torch.stack([stream.draw(buffered * n, device) for stream in streams]).unflatten(1, (buffered, n))
-            sigma = step(model, images, sigma, eps[:, k % buffered], noise, settings, classes)
+        for k, eps in enumerate(noise_of_steps(streams, settings, device_of(model))):
+            sigma = step(model, images, sigma, eps, noise, settings, classes)
             trajectory.append(sigma.cpu())
             progress(k + 1)
-    path = torch.stack(trajectory)
-    return Trajectory(path, int((path[1:] <= settings.sigma_min).any(0).sum()), int((path[1:] >= settings.sigma_max).any(0).sum()))
+    return Trajectory.of(trajectory, settings)
+
+
+def start(
+    model: torch.nn.Module, images: torch.Tensor, sigma0: float, streams: list[NoiseStream], settings: SearchSettings
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """The images on the model's device, sigma0 for each, and the class of the objective: that at sigma0, or None where it is picked again."""
+    if not settings.sigma_min <= sigma0 <= settings.sigma_max:
+        raise DdrsError(f"sigma0 = {sigma0}: must be within [{settings.sigma_min}, {settings.sigma_max}]")
+    images = images.to(device_of(model))
+    sigma = torch.full((len(images),), sigma0, device=images.device)
+    return images, sigma, mean_class(model, images, sigma, streams) if settings.objective_class == "fixed" else None
+
+
+def noise_of_steps(streams: list[NoiseStream], settings: SearchSettings, device: torch.device) -> Iterator[torch.Tensor]:
+    """Noise of scale 1 for each of the k_max steps, (B, samples, ...): the next samples of each image's own stream."""
+    n = settings.samples
+    buffered = max(1, BLOCK // n)  # steps whose noise is drawn at once
+    for k in range(settings.k_max):
+        if k % buffered == 0:
+            eps = torch.stack([stream.draw(buffered * n, device) for stream in streams]).unflatten(1, (buffered, n))
+        yield eps[:, k % buffered]
 
 
 @torch.no_grad()

@@ -17,7 +17,9 @@ from ddrs.models import load_with_data
 from ddrs.noise import NoiseStream, get_noise
 from ddrs.options import Runtime, prepare
 from ddrs.provenance import digest, file_digest, write_sidecar
-from ddrs.sigma import ascent
+from ddrs.registry import load
+from ddrs.sigma import STRATEGIES
+from ddrs.sigma.ascent import mean_class
 
 
 def search(
@@ -31,8 +33,9 @@ def search(
     runtime: Runtime,
     say: Callable[[str], None],
 ) -> None:
-    """Algorithm 1 on a split; one row per image and K."""
+    """One strategy's search on a split; one row per image and K."""
     started = time.time()
+    strategy = load("strategy", STRATEGIES, settings.strategy)
     device = prepare(runtime)
     net, facts, part = load_with_data(model, data, split, device)
     law = get_noise(facts["noise"])
@@ -48,17 +51,18 @@ def search(
             if k % 100 == 0 or k == settings.k_max:
                 say(f"images {first + 1} to {first + size} of {len(indices)}: step {k}/{settings.k_max}")
 
-        found = ascent.search(net, x, sigma0, streams, law, settings, progress)
+        found = strategy.search(net, x, sigma0, streams, law, settings, progress)
         paths.append(found.sigma.numpy())
         at_min, at_max = at_min + found.at_min, at_max + found.at_max
-        before = ascent.mean_class(net, x, torch.full((len(x),), sigma0, device=device), streams)
-        changed += int((before != ascent.mean_class(net, x, found.sigma[-1].to(device), streams)).sum())
+        before = mean_class(net, x, torch.full((len(x),), sigma0, device=device), streams)
+        changed += int((before != mean_class(net, x, found.sigma[-1].to(device), streams)).sum())
     trajectory = np.concatenate(paths, axis=1)  # (k_max + 1, images)
     say(f"{changed} of {len(indices)} images change class between sigma_0 = {sigma0} and sigma* at K = {settings.k_max}")
     say(f"{at_min} touched sigma_min = {settings.sigma_min}, {at_max} touched sigma_max = {settings.sigma_max}")
     say(f"sigma* at K = {settings.k_max}: {trajectory[-1].min():.4f} to {trajectory[-1].max():.4f}, mean {trajectory[-1].mean():.4f}")
     made = {
         "settings": settings.model_dump(),
+        "row": strategy.ROW,
         "noise": law.name,
         "seed": seed,
         "split": split,

@@ -1,0 +1,20 @@
+"""Figures 1 and 2: the paper's ideas, drawn from a run of the code in two dimensions. A subject is a module with `draw`, and one line here."""
+
+from pathlib import Path
+
+from ddrs.registry import load
+
+SUBJECTS = {
+    "sigma": "ddrs.illustrations.sigma",
+    "memory": "ddrs.illustrations.memory",
+}
+
+
+def illustrate(subject: str, pdf: Path, png: Path, seed: int = 0) -> None:
+    """Train, search, certify and draw. On one CPU the bytes repeat. DdrsError for an unknown subject, or a seed whose run shows nothing."""
+    module = load("subject", SUBJECTS, subject)
+
+    from ddrs.illustrations.plane import make_plane
+    from ddrs.pictures import save
+
+    save(module.draw(make_plane(seed)), pdf, png)

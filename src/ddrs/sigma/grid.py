@@ -1,0 +1,46 @@
+"""GDS, the baseline of the paper's Appendix B: the best of an even grid of sigmas, for each image on its own.
+
+Budget: K points with n samples each are K*n evaluations of the model per image. K steps of Algorithm 1 are 2*K*n, as each has a forward and
+a backward pass: its K = 100 with n = 1 is worth K = 200 points here with n = 1, or 20 with n = 10.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from ddrs.config import SearchSettings
+from ddrs.models import device_of, evaluating
+from ddrs.noise import Noise, NoiseStream
+from ddrs.sigma.ascent import Trajectory, noise_of_steps, objective, start
+
+ROW = "gds"
+END = 1.0  # of the grid, in units of the [0,1] pixel scale
+
+
+def search(
+    model: torch.nn.Module,
+    images: torch.Tensor,
+    sigma0: float,
+    streams: list[NoiseStream],
+    noise: Noise,
+    settings: SearchSettings,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Trajectory:
+    """The best of the first k points of {1/K, 2/K, ..., 1}, K = settings.k_max, for every k from 1 to K; sigma0 itself at k = 0.
+
+    images: (B, ...), each with its own sigma and noise stream. A point is worth the objective of Algorithm 1, of settings.samples fresh
+    samples at that sigma; of equal points the smallest sigma wins. Points outside [sigma_min, sigma_max] are moved to the bound. sigma0
+    decides the class where objective_class is fixed, and nothing else. Source: the paper, Equation 5.
+    """
+    images, sigma, classes = start(model, images, sigma0, streams, settings)
+    device, trajectory = device_of(model), [sigma.cpu()]
+    best = torch.full_like(sigma, -torch.inf)
+    points = (END * torch.arange(1, settings.k_max + 1) / settings.k_max).clamp(settings.sigma_min, settings.sigma_max)
+    with evaluating(model), torch.no_grad():
+        for k, eps in enumerate(noise_of_steps(streams, settings, device)):
+            point = torch.full_like(sigma, float(points[k]))
+            found = objective(model, images, point, eps, noise, classes)
+            sigma, best = torch.where(found > best, point, sigma), torch.maximum(found, best)
+            trajectory.append(sigma.cpu())
+            progress(k + 1)
+    return Trajectory.of(trajectory, settings)
