@@ -14,6 +14,7 @@ report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/shown.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/sigma.smk"
@@ -25,8 +26,6 @@ include: "workflow/rules/figures.smk"
 
 localrules:
     paper,
-    tables,
-    figures,
     models,
     certificates,
 
@@ -36,16 +35,6 @@ rule paper:
     input:
         table_files(),
         figure_files(),
-
-
-rule figures:
-    input:
-        figure_files(),
-
-
-rule tables:
-    input:
-        table_files(),
 
 
 rule models:

@@ -1,3 +1,12 @@
+localrules:
+    figures,
+
+
+rule figures:
+    input:
+        figure_files(),
+
+
 rule figure:
     input:
         logs=logs_of_figure,

@@ -1,3 +1,12 @@
+localrules:
+    tables,
+
+
+rule tables:
+    input:
+        table_files(),
+
+
 # The radii are a list per table and dataset, and so is the output of one job: hence a rule for each.
 for table, name in product([f"{table}{form}" for table in ddrs_config.TABLES for form in ("", SELECTED)], certified_datasets):
 

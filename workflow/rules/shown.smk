@@ -1,0 +1,242 @@
+# What the tables and figures show, and the files behind it.
+
+
+def radii(table, dataset):
+    method = labels(table)[0]
+    return [f"{radius:.2f}" for radius in settings.on(dataset, method).radii]
+
+
+def row_place(dataset, label):
+    """The method of a table's row, its row among certificates (fs, ds or ds2) and its sigmas."""
+    method, _, row = label.partition("-")
+    return dict(dataset=dataset, method=method, row=row or "fs", sigma=settings.sigma_texts(dataset, method))
+
+
+def row_models(dataset, label):
+    """The models behind one row of a table, one per sigma."""
+    place = row_place(dataset, label)
+    return expand("results/models/{dataset}/{method}/{regime}/sigma_{sigma}.safetensors", regime=REGIME[place["row"]], **place)
+
+
+def row_logs(dataset, label, split="test"):
+    """The logs behind one row of a table: every sigma, and every K for DS; rows of a fixed sigma never pass the memory."""
+    place = dict(split=split, **row_place(dataset, label))
+    if place["row"] == "fs":
+        return expand(f"{CERTIFICATES}/fs/sigma_{{sigma}}.tsv", **place)
+    return expand(f"{MEMORY}/{{row}}/sigma_{{sigma}}.K_{{K}}.tsv", K=settings.certify[dataset].k, **place)
+
+
+def validation_logs(dataset, label):
+    """The logs of a row that choose its sigma and K."""
+    return row_logs(dataset, label, "validation")
+
+
+def rows(table):
+    """The rows that a table shows: dataset and label."""
+    return [(dataset, label) for dataset in settings.tables.get(table_of_print(table), []) for label in labels(table)]
+
+
+def of_rows(files, tables):
+    """The files of every row of some tables, each once."""
+    return list(dict.fromkeys(file for table in tables for row in rows(table) for file in files(*row)))
+
+
+def table_cells(table):
+    """Every cell of a table, row by row."""
+    return [f"results/cells/{table}/{dataset}/{label}/{column}.json" for dataset, label in rows(table) for column in [*radii(table, dataset), "acr"]]
+
+
+def cells_of_table(wildcards):
+    return table_cells(wildcards.table + wildcards.selected)
+
+
+def both_cells(wildcards):
+    return table_cells(wildcards.table) + selected_cells(wildcards)
+
+
+def selected_cells(wildcards):
+    return table_cells(wildcards.table + SELECTED)
+
+
+def all_cells():
+    return [cell for table in shown_tables() for form in (table, table + SELECTED) for cell in table_cells(form)]
+
+
+def logs_of_table(wildcards):
+    return of_rows(row_logs, [wildcards.table])
+
+
+def validation_of_table(wildcards):
+    return of_rows(validation_logs, [wildcards.table])
+
+
+def flagged(flag, name):
+    """A function for params: the flag before each file of a named input."""
+
+    def flags(wildcards, input):
+        return " ".join(f"{flag} {path}" for path in input[name])
+
+    return flags
+
+
+def panels(number):
+    return getattr(settings.figures, f"figure{number}")
+
+
+def runs_of_figure(number):
+    """What Figures 6 to 9 need certified: dataset, method and run of each log, in the figure's order."""
+    runs = []
+    for panel in panels(number):
+        if number == "8":
+            ks = {"ds": [panel.k], "gds": panel.grids(settings.search[panel.dataset])}
+            sigmas = settings.sigma_texts(panel.dataset, panel.method)
+            found = [f"fs/sigma_{sigma}" for sigma in sigmas]
+            found += [f"{row}/sigma_{sigma}.K_{k}" for row in ks for k in ks[row] for sigma in sigmas]
+        elif number == "7":
+            found = [f"{panel.row}/sigma_{panel.sigma:.2f}.K_{k}" for k in panel.k]
+        else:
+            found = [f"fs/sigma_{panel.sigma:.2f}", f"ds/sigma_{panel.sigma:.2f}.K_{panel.k}"]
+        runs += [(panel.dataset, panel.method, run) for run in found]
+    return runs
+
+
+def run_log(dataset, method, run):
+    """The log of a run that tables and figures read: as certified with a fixed sigma, else after the memory pass."""
+    place = CERTIFICATES if run.startswith("fs/") else MEMORY
+    return f"{place}/{run}.tsv".format(dataset=dataset, method=method, split="test")
+
+
+def run_model(dataset, method, run):
+    row, sigma, k = parts_of_run(run)
+    return f"results/models/{dataset}/{method}/{REGIME[row]}/sigma_{sigma}.safetensors"
+
+
+def of_figures(files):
+    """The files of every run that Figures 6 to 9 show, each once."""
+    return list(dict.fromkeys(files(*run) for number in "6789" for run in runs_of_figure(number)))
+
+
+def figure_logs(number):
+    return of_rows(row_logs, [FIGURES[number]]) if number in FIGURES else [run_log(*run) for run in runs_of_figure(number)]
+
+
+def logs_of_figure(wildcards):
+    return list(dict.fromkeys(figure_logs(wildcards.number)))
+
+
+def figure_flags(wildcards):
+    """How a figure's curves are grouped; of Figure 8 also the budget, from which the samples of a grid follow."""
+    if wildcards.number == "8":
+        panel = panels("8")[0]
+        return f"--kind searches --evaluations {panel.budget(settings.search[panel.dataset])}"
+    return "--kind steps" if wildcards.number == "7" else "--kind rows"
+
+
+def example_logs(row):
+    """An input function: the logs of Figure 6 or 9 that are of a row, in the order of its panels."""
+
+    def logs(wildcards):
+        return [run_log(*run) for run in runs_of_figure(wildcards.number) if run[2].startswith(f"{row}/")]
+
+    return logs
+
+
+def example_data(wildcards):
+    return [ancient(f"data/{panel.dataset}/manifest.json") for panel in panels(wildcards.number)]
+
+
+def example_flags(wildcards, input):
+    data = " ".join(f"--data {path}" for path in input.data)
+    fixed = " ".join(f"--fixed {path}" for path in input.fixed)
+    quantiles = " ".join(f"--quantiles {','.join(map(str, panel.quantiles))}" for panel in panels(wildcards.number))
+    return f"{data} {fixed} {quantiles} --seed {settings.seed}"
+
+
+def logs_of_row(dataset):
+    """An input function: the logs of the row that a cell is in."""
+
+    def logs(wildcards):
+        return row_logs(dataset, wildcards.label)
+
+    return logs
+
+
+def validation_of_row(table, dataset):
+    """An input function: the logs that choose sigma and K, for the cells of a selected table."""
+
+    def logs(wildcards):
+        return validation_logs(dataset, wildcards.label) if table.endswith(SELECTED) else []
+
+    return logs
+
+
+def protocol(dataset, method):
+    """How a dataset's test images are certified, for captions."""
+    images = settings.datasets[dataset].images["test"]
+    own = sampling(dataset, method, "test")
+    made = f"{images} test images, protocol {own.protocol}, n0 = {own.n0}, n = {own.n:,}, alpha = {own.alpha:g} per image"
+    noise = {"lattice": ", noise on the pixel grid", None: ""}.get(own.noise, f", noise {own.noise}")
+    return f"{dataset}: {made}{noise}, search up to K = {settings.search[dataset].k_max} with n = {settings.search[dataset].samples}."
+
+
+def caption(table):
+    """What a caption must say of a table or of the figure that shows its rows."""
+    if table not in settings.tables:
+        return ""
+    method = labels(table)[0]
+    return " ".join([f"Method: {method}.", *(protocol(dataset, method) for dataset in settings.tables[table])])
+
+
+def choice(table):
+    """How sigma and K of a table's cells were chosen."""
+    if not table.endswith(SELECTED):
+        return "Each cell is the best over sigma and K, chosen on the same test images as in the paper: optimistic."
+    ways = []
+    for dataset in settings.tables.get(table_of_print(table), []):
+        own = sampling(dataset, labels(table)[0], "validation")
+        ways.append(f"{settings.datasets[dataset].images['validation']} validation images of {dataset} at n = {own.n:,}")
+    return f"Sigma and K of each cell were chosen on {' and on '.join(ways)}; the test images chose nothing."
+
+
+def table_caption(wildcards):
+    return f"{caption(wildcards.table)} {choice(wildcards.table + wildcards.selected)}"
+
+
+def protocol_caption(wildcards):
+    return caption(wildcards.table)
+
+
+def figure_caption(wildcards):
+    if wildcards.number in FIGURES:
+        return caption(FIGURES[wildcards.number])
+    shown = dict.fromkeys((panel.dataset, panel.method) for panel in panels(wildcards.number))
+    return " ".join(f"{method} on {protocol(name, method)}" for name, method in shown)
+
+
+def shown_figures():
+    """The numbers of all figures that the config has something for."""
+    of_tables = [number for number, table in FIGURES.items() if settings.tables.get(table)]
+    return sorted([*SUBJECTS, *of_tables, *(number for number in "6789" if panels(number))])
+
+
+def figure_files():
+    return expand("results/figure{number}.{form}", number=shown_figures(), form=["pdf", "png"])
+
+
+def subject(wildcards):
+    return SUBJECTS[wildcards.number]
+
+
+def shown_tables():
+    return [table for table, datasets in settings.tables.items() if datasets]
+
+
+def table_files():
+    """All tables in both forms, their comparison with the print, the claims, and what goes beyond ACR."""
+    return [
+        *expand("results/{table}{selected}.{form}", table=shown_tables(), selected=["", SELECTED], form=["csv", "md", "tex"]),
+        *expand("results/per_class_{table}.{form}", table=shown_tables(), form=["csv", "md"]),
+        *expand("results/{table}_comparison.{form}", table=shown_tables(), form=["csv", "md"]),
+        *expand("results/p_lower_{table}.{form}", table=shown_tables(), form=["pdf", "png"]),
+        *(["results/claims.csv", "results/claims.md"] if shown_tables() else []),
+    ]
