@@ -164,8 +164,8 @@ def shards_of_run(wildcards):
 
 def parts_of_run(run):
     """Row, sigma and K (empty for FS) of fs/sigma_0.25 or ds/sigma_0.25.K_900."""
-    row, _, rest = run.partition("/sigma_")
-    sigma, _, k = rest.partition(".K_")
+    row, _, rest = run.partition("/")
+    sigma, _, k = rest.removeprefix("sigma_").partition(".K_")
     return row, sigma, k
 
 
