@@ -265,7 +265,6 @@ class Config(Section):
                 for part in ("train", "finetune") if f"{method}-ds2" in rows else ("train",):
                     if method not in getattr(self, part)[name]:
                         raise ValueError(f"tables.{table}: method {method!r} has no {part}.{name}.{method}")
-        check_figures(self)
         for name, search in self.search.items():
             if search.strategy != "ascent":
                 raise ValueError(f"search.{name}.strategy: must be ascent, on which rows ds and ds2 stand; grids are those of figures.figure8")
@@ -302,6 +301,7 @@ class Config(Section):
                             settings.at_sigma(sigma).loss_settings(method)
                         except DdrsError as error:
                             raise ValueError(f"{part}.{name}.{method}.{error}") from None
+        check_figures(self)
         return self
 
     def on(self, dataset: str, method: str) -> DatasetSettings:

@@ -68,12 +68,14 @@ def _shown(panel: Panel) -> tuple[Split, Log, Log, list[int]]:
     check_comparable([own, fixed])
     (label, sigma0), (method, sigma) = ((str(log.constant("method")), float(str(log.constant("sigma0")))) for log in (own, fixed))
     if label != f"{method}-ds" or sigma0 != sigma:
-        raise DdrsError(
-            f"{own.name}: is of {label} from sigma {sigma0:g}, but {fixed.name} of {method} at {sigma:g}; one model is needed, as -ds and fixed"
-        )
+        both = f"is of {label} from sigma {sigma0:g}, but {fixed.name} of {method} at {sigma:g}"
+        raise DdrsError(f"{own.name}: {both}; one model is needed, as -ds and fixed")
     split = load_split(panel.data, str(own.constant("split")))
     if split.dataset != own.constant("dataset"):
         raise DdrsError(f"{own.name}: is of {own.constant('dataset')}, but {panel.data} is {split.dataset}")
+    last = int(own.table["idx"].to_numpy().max())
+    if last >= len(split.labels):
+        raise DdrsError(f"{own.name}: idx {last} is outside {split.dataset} {split.split}, which has {len(split.labels)} images")
     return split, own, fixed, chosen(own, panel.quantiles)
 
 

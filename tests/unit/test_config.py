@@ -222,7 +222,7 @@ def test_finetuning_from_a_branch_ends_the_training_run():
 
 def test_uniform_noise_may_have_a_grid_and_a_network_of_its_own():
     """Only what it says differs, and only for methods with that noise."""
-    raw = changed("datasets.mnist5k.uniform", {"architecture": "wide_resnet40_2", "sigmas": [0.1]})
+    raw = {**changed("datasets.mnist5k.uniform", {"architecture": "wide_resnet40_2", "sigmas": [0.1]}), "figures": {}}
     settings = load(raw)
     yang, macer = settings.on("mnist5k", "yang"), settings.on("mnist5k", "macer")
     assert macer == settings.datasets["mnist5k"]

@@ -87,3 +87,10 @@ def test_logs_of_two_models_or_images_are_refused(panel: Panel, tmp_path: Path):
             examples_figure([Panel(panel.log, panel.data, fixed, [0.5])], tmp_path / f"{name}.pdf", tmp_path / f"{name}.png", 0)
         assert "\n" not in str(error.value) and not (tmp_path / f"{name}.pdf").exists()
     assert not plt.get_fignums()
+
+
+def test_a_log_of_more_images_than_the_dataset_has_is_one_line(panel: Panel, tmp_path: Path):
+    own = log_of(tmp_path / "long", {30: 0.4})
+    fixed = write_log(tmp_path / "short", [(30, 1, 1, 0.3)], dataset="mnist5k")
+    with pytest.raises(DdrsError, match="idx 30 is outside mnist5k test, which has 30 images"):
+        examples_figure([Panel(own, panel.data, fixed, [0.5])], tmp_path / "a.pdf", tmp_path / "a.png", 0)
