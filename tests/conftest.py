@@ -11,11 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from ddrs.data import load_split
 from ddrs.sources import Pool, _write, fetch
 
 torch.set_num_threads(1)
+settings.register_profile("no-deadline", deadline=None)  # a busy machine is no failure
+settings.load_profile("no-deadline")
 
 
 class HalfSpace(torch.nn.Module):

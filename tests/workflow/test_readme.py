@@ -11,11 +11,12 @@ from running import ROOT, snakemake
 README = (ROOT / "README.md").read_text()
 
 
-def test_python_block_runs_on_a_trained_model(tiny: Path) -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", README, re.S)
-    done = subprocess.run([sys.executable, "-c", block], cwd=tiny, capture_output=True, text=True, check=False)
+def test_python_blocks_run_on_a_trained_model(tiny: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README, re.S)
+    assert len(blocks) == 2
+    done = subprocess.run([sys.executable, "-c", "\n".join(blocks)], cwd=tiny, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r"-?\d+ [\d.]+ -> [\d.]+ -?\d+ [\d.]+ -> -?\d+ [\d.]+\n", done.stdout), done.stdout
+    assert re.fullmatch(r"-?\d+ [\d.]+ -> [\d.]+ -?\d+ [\d.]+ -> -?\d+ [\d.]+\n-?\d+ [\d.]+ \d+\n", done.stdout), done.stdout
 
 
 def test_snakemake_lines_name_real_targets(tmp_path: Path) -> None:
