@@ -22,7 +22,7 @@ test: $(VENV)/installed
 
 # What a reader should see without running anything: tables and figures of a finished run, in git.
 publish: paper
-	$(RUN) ddrs publish results/table*.md results/claims.md results/per_class_*.md results/figure*.png results/p_lower_*.png --config config.yaml --out-dir docs/results
+	$(RUN) ddrs publish results/table?.md results/table?_selected.md results/claims.md results/per_class_*.md results/figure*.png results/p_lower_*.png --config config.yaml --out-dir docs/results
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
