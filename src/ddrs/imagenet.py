@@ -40,16 +40,14 @@ def prepare(out: Path, source: Path | None, validation: int, say: Callable[[str]
     """Write the three splits beside the manifest `out`, or finish what a killed call began. Returns the manifest.
 
     source: the folder with the three archives of ILSVRC 2012, checked against their published MD5. validation: how many training images to
-    hold out, stratified by class. Test is the validation set of ILSVRC 2012, whose own test set has no public labels. A dataset that was
-    there before is removed first, as there may be no room for two. Errors: DdrsError for an archive that is missing, truncated or corrupt.
+    hold out, stratified by class. Test is the validation set of ILSVRC 2012, whose own test set has no public labels. Errors: DdrsError for
+    an archive that is missing, truncated or corrupt; what was there before then stays.
     """
     datasets, archives = _archives(source)
     partial = out.parent / "partial"
     progress = _Progress(partial / "progress.json", _made_from(archives, validation))
     if not progress.resumed:
         _verify(datasets, archives, say)
-        for path in [out, *(out.parent / f"{split}.{part}.npy" for split in SPLITS for part in ("images", "labels"))]:
-            path.unlink(missing_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         progress.save()
@@ -60,6 +58,7 @@ def prepare(out: Path, source: Path | None, validation: int, say: Callable[[str]
     test, pool = (np.load(index) for index in indices)
     if not 0 <= validation < len(pool):
         raise DdrsError(f"validation = {validation}: must be below the {len(pool)} training images of {NAME}")
+    out.unlink(missing_ok=True)  # of an earlier dataset, whose arrays are replaced from here on: there may be no room for both
     held = mask_held_out(pool["label"], validation, seed=0)
     splits = {"test": (archives["val"], test), "validation": (archives["train"], pool[held]), "train": (archives["train"], pool[~held])}
     seen: set[bytes] = set()
@@ -68,8 +67,7 @@ def prepare(out: Path, source: Path | None, validation: int, say: Callable[[str]
         paths = {part: out.parent / f"{split}.{part}.npy" for part in ("images", "labels")}
         _write_images(paths["images"], split, archive, entries, seen, progress, say)
         dropped = progress.dropped(split)
-        with naming(paths["labels"]):
-            np.save(paths["labels"], np.delete(entries["label"], dropped))
+        _save(paths["labels"], np.delete(entries["label"], dropped))
         if split != "train":
             seen.update(map(image_digest, np.load(paths["images"], mmap_mode="r")))
         say(f"{split}: reading it back for its checksum")
@@ -159,8 +157,12 @@ def _index(datasets: ModuleType, archives: dict[str, Path], folder: Path) -> Non
             raise
         raise DdrsError(f"{reading}: truncated or corrupt ({' '.join(repr(error).split())[:200]})") from None
     for key, found in rows.items():
-        with atomic(folder / f"{key}.npy") as temporary, open(temporary, "wb") as file:
-            np.save(file, np.sort(np.array(found, ENTRY), order=("label", "name")))
+        _save(folder / f"{key}.npy", np.sort(np.array(found, ENTRY), order=("label", "name")))
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, array)
 
 
 def _members(tar: tarfile.TarFile, start: int) -> Iterator[tuple[bytes, int, int]]:
@@ -179,6 +181,8 @@ def _write_images(
     """
     done, dropped = progress.done(split), progress.dropped(split)
     size, start = int(np.prod(SHAPE)), len(_header(0))
+    if not done:
+        path.unlink(missing_ok=True)  # whoever has an earlier one mapped keeps it
     with naming(path), open(path, "r+b" if done else "wb") as file, open(archive, "rb") as tar, ThreadPoolExecutor(_cores()) as threads:
         end = start + (done - len(dropped)) * size
         if done and os.fstat(file.fileno()).st_size < end:

@@ -124,9 +124,10 @@ def test_what_is_written_is_what_torchvision_reads_through_the_path_of_the_other
     assert isinstance(load_split(tmp_path / "5" / "manifest.json", "test").images, np.memmap)
 
 
-@pytest.mark.parametrize("killed_at", [2, 5, 9, 15, 23])
+@pytest.mark.parametrize("killed_at", [2, 5, 9, 15, 23, 24])
 def test_a_killed_preparation_goes_on_where_it_was(killed_at: int, archives: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """In pieces of two; what the killed one wrote without recording it is written again. The bytes are those of an undisturbed run."""
+    """In pieces of two, of 23 images; at 24, before the manifest. What was written without being recorded is written again: the bytes are those
+    of an undisturbed run."""
     source = archives()
     monkeypatch.setattr(imagenet, "PIECE", 2)
     fetch("imagenet", tmp_path / "whole" / "manifest.json", source, 5)
@@ -141,9 +142,10 @@ def test_a_killed_preparation_goes_on_where_it_was(killed_at: int, archives: Wri
     monkeypatch.setattr(imagenet, "_image", counted)
     monkeypatch.setattr(imagenet, "_cores", lambda: 1)
     out = tmp_path / "out" / "manifest.json"
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), monkeypatch.context() as patch:
+        patch.setattr(imagenet, "manifest_of", lambda *arguments: counted())
         fetch("imagenet", out, source, 5)
-    assert not out.exists()
+    assert not out.exists() and len(calls) >= killed_at
     splits = json.loads((out.parent / "partial" / "progress.json").read_text())["splits"]
     done = sum(one["done"] for one in splits.values())
     assert killed_at - 3 <= done < killed_at
