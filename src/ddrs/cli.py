@@ -79,7 +79,7 @@ def fetch(
     """Get a dataset, check it, drop duplicates across splits, write uint8 arrays and a manifest."""
     from ddrs.sources import fetch
 
-    for split, facts in fetch(name, out, source, validation)["splits"].items():
+    for split, facts in fetch(name, out, source, validation, _say)["splits"].items():
         _say(f"{name} {split}: {facts['count']} images, {facts['dropped_duplicates']} dropped as duplicates of another split's")
 
 

@@ -160,6 +160,18 @@ class SearchSettings(StepSettings):
     batch_size: Count = Field(100, description="images searched at once")
 
 
+class MethodSearch(Section):
+    """What differs in the sigma search for one method."""
+
+    samples: Count | None = Field(None, description="noise samples per step (the paper's n)")
+
+
+class DatasetSearch(SearchSettings):
+    """The sigma search on a dataset."""
+
+    methods: dict[Method, MethodSearch] = Field({}, description="what differs for a method")
+
+
 class Sampling(Section):
     """How an image's votes are drawn and what is concluded from them."""
 
@@ -248,7 +260,7 @@ class Config(Section):
     datasets: dict[Dataset, DatasetSettings]
     train: dict[Dataset, dict[Method, TrainSettings]] = Field(description="fixed-sigma training, by dataset and method")
     finetune: dict[Dataset, dict[Method, FinetuneSettings]] = Field(description="DS2 training, by dataset and method")
-    search: dict[Dataset, SearchSettings]
+    search: dict[Dataset, DatasetSearch]
     certify: dict[Dataset, CertifySettings]
 
     @model_validator(mode="after")
@@ -309,6 +321,12 @@ class Config(Section):
         own = self.datasets[dataset]
         uniform = load_registered("method", METHODS, method).NOISE == "uniform"
         return own.model_copy(update=own.uniform.model_dump(exclude_none=True)) if uniform else own
+
+    def search_on(self, dataset: str, method: str) -> SearchSettings:
+        """The search on a dataset as it is for a method."""
+        own = self.search[dataset]
+        differs = own.methods[method].model_dump(exclude_none=True) if method in own.methods else {}
+        return SearchSettings(**{**own.model_dump(exclude={"methods"}), **differs})
 
     def sigma_texts(self, dataset: str, method: str) -> list[str]:
         """A method's sigmas on a dataset as they stand in paths."""

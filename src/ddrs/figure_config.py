@@ -72,7 +72,7 @@ def check_figures(settings: "Config") -> None:
         for i, panel in enumerate(panels):
             name, method, place = panel.dataset, panel.method, f"figures.{figure}.{i}"
             _check_model(settings, place, name, method, getattr(panel, "row", "ds"))
-            own, search = settings.on(name, method), settings.search[name]
+            own, search = settings.on(name, method), settings.search_on(name, method)
             if not isinstance(panel, GridFigure) and panel.sigma not in own.sigmas:
                 raise ValueError(f"{place}: sigma {panel.sigma} is none of {method} on {name}: {own.sigmas}")
             largest = max(panel.k) if isinstance(panel, StepsPanel) else panel.k
@@ -87,7 +87,7 @@ def check_figures(settings: "Config") -> None:
             if (name, method) in seen:
                 raise ValueError(f"{place}: {method} on {name} stands there already")
             seen.add((name, method))
-    if len({panel.budget(settings.search[panel.dataset]) for panel in settings.figures.figure8}) > 1:
+    if len({panel.budget(settings.search_on(panel.dataset, panel.method)) for panel in settings.figures.figure8}) > 1:
         raise ValueError("figures.figure8: all entries must have one budget (2 * k * search.samples), as they share a legend")
 
 

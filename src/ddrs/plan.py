@@ -39,6 +39,7 @@ SIZES = {  # images of the splits that a dataset's source delivers; without a va
     "mnist": {"train": 60_000, "test": 10_000},
     "fashion_mnist": {"train": 60_000, "test": 10_000},
     "cifar10": {"train": 50_000, "test": 10_000},
+    "imagenet": {"train": 1_281_167, "test": 50_000},
 }
 LATTICE = {"gaussian": "lattice", "uniform": "uniform-lattice"}  # the noise on the pixel grid, by the noise that a model was trained with
 COLUMNS = ("step", "jobs", "images", "samples", "at_most", "flops", "seconds")

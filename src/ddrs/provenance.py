@@ -6,13 +6,15 @@ import json
 import platform
 import subprocess
 import time
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from ddrs.files import write_text
+from ddrs.files import cache_folder, write_text
 
 PACKAGE = Path(__file__).parent
+REMEMBERED_FROM = 2**30  # bytes, from which on reading a file once more costs more than looking it up
 
 
 def digest(value: object) -> str:
@@ -22,9 +24,34 @@ def digest(value: object) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """The SHA-256 of a file, in hex."""
+    """The SHA-256 of a file, in hex.
+
+    Of a file of REMEMBERED_FROM bytes or more it is kept in the cache folder, and holds while path, inode, size and both times of the
+    file stand: whoever writes to it changes its ctime, which no program sets at will. What a disk does to it by itself stays unseen.
+    """
+    path = Path(path)
+    if path.stat().st_size < REMEMBERED_FROM:
+        return _sha256(path)
+    before = _identity(path)
+    note = cache_folder() / f"sha256-{digest(before)}.json"
+    with suppress(OSError, ValueError, KeyError, TypeError):  # not read yet, or a damaged note
+        return str(json.loads(note.read_text(encoding="utf-8"))["sha256"])
+    found = _sha256(path)
+    if _identity(path) == before:
+        with suppress(OSError):  # a cache that cannot be written is done without
+            write_text(note, json.dumps({**before, "sha256": found}) + "\n")
+    return found
+
+
+def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _identity(path: Path) -> dict[str, str | int]:
+    status = path.stat()
+    times = {"mtime": status.st_mtime_ns, "ctime": status.st_ctime_ns}
+    return {"path": str(path.resolve()), "inode": status.st_ino, "size": status.st_size, **times}
 
 
 @cache

@@ -1,6 +1,6 @@
 """Datasets by name: where each comes from. `fetch` writes the manifest and arrays that `ddrs.data` reads.
 
-A new dataset is one function that returns its pools and one line in DATASETS.
+A new dataset is one function that returns its pools and one line in DATASETS; one that is larger than memory writes its arrays itself.
 """
 
 import gzip
@@ -23,6 +23,8 @@ from ddrs.data import SPLITS
 from ddrs.errors import DdrsError
 from ddrs.files import atomic, naming
 from ddrs.provenance import file_digest
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -110,13 +112,23 @@ def _cifar10(source: Path | None, download: Path) -> dict[str, Pool]:
     return {"train": pools[0], "test": pools[1]}
 
 
+def _imagenet(out: Path, source: Path | None, validation: int, say: Say) -> dict:
+    from ddrs.imagenet import prepare
+
+    return prepare(out, source, validation, say)
+
+
 @dataclass(frozen=True)
 class Source:
-    """How to get a dataset: its pools (train and test, or all three splits), image shape and number of classes."""
+    """How to get a dataset: its pools (train and test, or all three splits), image shape and number of classes.
 
-    pools: Callable[[Path | None, Path], dict[str, Pool]]
+    prepare, in place of pools, where a dataset is larger than memory: it writes what `fetch` writes, and returns the manifest.
+    """
+
+    pools: Callable[[Path | None, Path], dict[str, Pool]] | None
     shape: tuple[int, int, int]
     classes: int
+    prepare: Callable[[Path, Path | None, int, Say], dict] | None = None
 
 
 DATASETS: dict[str, Source] = {
@@ -124,35 +136,52 @@ DATASETS: dict[str, Source] = {
     "mnist": Source(_idx("MNIST"), (1, 28, 28), 10),
     "fashion_mnist": Source(_idx("FashionMNIST"), (1, 28, 28), 10),
     "cifar10": Source(_cifar10, (3, 32, 32), 10),
+    "imagenet": Source(None, (3, 224, 224), 1000, _imagenet),
 }
 
 
 def hold_out(pool: Pool, count: int, seed: int) -> tuple[Pool, Pool]:
     """Split off `count` images, stratified by class, by a fixed seed; both parts keep the pool's order."""
-    order = np.random.Generator(np.random.Philox(key=seed)).permutation(len(pool.labels))
-    # rank each image within its class along the random order; the lowest ranks over all classes are held out
-    rank = np.empty(len(order), np.float64)
-    for label in np.unique(pool.labels):
-        members = order[pool.labels[order] == label]
-        rank[members] = (np.arange(len(members)) + 0.5) / len(members)
-    held = np.zeros(len(order), bool)
-    held[order[np.argsort(rank[order], kind="stable")[:count]]] = True
+    held = mask_held_out(pool.labels, count, seed)
     return Pool(pool.images[~held], pool.labels[~held]), Pool(pool.images[held], pool.labels[held])
 
 
-def fetch(name: str, out: Path, source: Path | None = None, validation: int = 5000) -> dict:
+def mask_held_out(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Which of the images with these labels (N,) are held out: bool (N,) with `count` set, stratified by class."""
+    order = np.random.Generator(np.random.Philox(key=seed)).permutation(len(labels))
+    # rank each image within its class along the random order; the lowest ranks over all classes are held out
+    rank = np.empty(len(order), np.float64)
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        rank[members] = (np.arange(len(members)) + 0.5) / len(members)
+    held = np.zeros(len(order), bool)
+    held[order[np.argsort(rank[order], kind="stable")[:count]]] = True
+    return held
+
+
+def image_digest(image: np.ndarray) -> bytes:
+    """What two images have in common only if all their pixels are equal."""
+    return hashlib.sha256(image.tobytes()).digest()
+
+
+def fetch(name: str, out: Path, source: Path | None = None, validation: int = 5000, say: Say = lambda line: None) -> dict:
     """Get a dataset and write it under the folder of the manifest `out`. Returns the manifest.
 
     source: a folder with the dataset's own files, used instead of the network. validation: how many training images to hold out
     where the dataset has no validation split of its own. Images of train or validation whose pixels equal those of a test image (or, in
-    train, of a validation image) are dropped and counted. Errors: DdrsError for a missing, truncated or corrupt source.
+    train, of a validation image) are dropped and counted. say: told of the progress, where it takes long. Errors: DdrsError for a missing,
+    truncated or corrupt source.
     """
     if name not in DATASETS:
         raise DdrsError(f"dataset {name!r}: unknown; known are {', '.join(DATASETS)}")
     if source is not None and not source.is_dir():
         raise DdrsError(f"dataset {name!r}: source {source} is not a folder")
+    dataset = DATASETS[name]
+    if dataset.pools is None:
+        assert dataset.prepare is not None
+        return dataset.prepare(Path(out), source, validation, say)
     with tempfile.TemporaryDirectory(prefix="ddrs-fetch-") as download:
-        pools = DATASETS[name].pools(source, Path(download))
+        pools = dataset.pools(source, Path(download))
     for split, pool in pools.items():
         _check_pool(name, split, pool)
     if "validation" not in pools:
@@ -162,7 +191,7 @@ def fetch(name: str, out: Path, source: Path | None = None, validation: int = 50
     seen: set[bytes] = set()
     dropped = {}
     for split in reversed(SPLITS):
-        hashes = [hashlib.sha256(image.tobytes()).digest() for image in pools[split].images]
+        hashes = [image_digest(image) for image in pools[split].images]
         keep = np.array([one not in seen for one in hashes], bool)
         dropped[split] = int((~keep).sum())
         pools[split] = Pool(pools[split].images[keep], pools[split].labels[keep])
@@ -193,10 +222,15 @@ def _write(name: str, out: Path, pools: dict[str, Pool], dropped: dict[str, int]
                 with naming(path):
                     temporary.write_bytes(content.getbuffer())
                 splits[split][part] = {"file": path.name, "sha256": file_digest(temporary)}
-        manifest = {"dataset": name, "shape": list(DATASETS[name].shape), "classes": DATASETS[name].classes, "splits": splits}
+        manifest = manifest_of(name, splits)
         with naming(out):
             manifest_file.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return manifest
+
+
+def manifest_of(name: str, splits: dict[str, dict]) -> dict:
+    """The manifest of a dataset, from what there is to say of each split: its counts, files and their checksums."""
+    return {"dataset": name, "shape": list(DATASETS[name].shape), "classes": DATASETS[name].classes, "splits": splits}
 
 
 def _where(source: Path | None) -> str:

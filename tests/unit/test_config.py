@@ -55,6 +55,13 @@ def test_the_shipped_config_loads():
     assert settings.search["mnist5k"].k_max >= max(settings.certify["mnist5k"].k)
 
 
+def test_a_method_may_search_with_its_own_samples():
+    settings = load(changed("search.mnist5k.methods", {"macer": {"samples": 8}, "cohen": {}}))
+    ours, theirs = settings.search_on("mnist5k", "cohen"), settings.search_on("mnist5k", "macer")
+    assert type(ours) is SearchSettings and ours == load(SHIPPED).search_on("mnist5k", "cohen")
+    assert theirs == ours.model_copy(update={"samples": 8})
+
+
 def test_the_tests_overlay_loads_over_the_shipped_config():
     def merge(base: dict, over: dict) -> dict:
         return {**base, **{k: merge(base.get(k, {}), v) if isinstance(v, dict) else v for k, v in over.items()}}
@@ -85,6 +92,9 @@ MISTAKES: list[tuple[str, object, list[str]]] = [
     ("datasets.mnist5k.sigma", [0.25], ["datasets.mnist5k", "'sigma'", "did you mean 'sigmas'?"]),
     ("train.mnist5k.cohen.learning_rat", 0.1, ["train.mnist5k.cohen", "did you mean 'learning_rate'?"]),
     ("search.mnist5k.kmax", 10, ["search.mnist5k", "did you mean 'k_max'?"]),
+    ("search.mnist5k.methods", {"macr": {}}, ["search.mnist5k.methods", "unknown method 'macr'", "did you mean 'macer'?"]),
+    ("search.mnist5k.methods", {"macer": {"k_max": 9}}, ["search.mnist5k.methods.macer", "unknown key 'k_max'", "allowed are samples"]),
+    ("search.mnist5k.methods", {"macer": {"samples": 0}}, ["search.mnist5k.methods.macer.samples", "greater than or equal to 1"]),
     (
         "certify.mnist5k.zzz",
         10,
@@ -350,12 +360,13 @@ def test_the_flags_of_every_part_of_the_shipped_config_are_accepted(captured: di
         run = settings.train["mnist5k"][method].at_sigma("0.50")
         code, _, err = ddrs_cli(*TRAIN_WORDS, "--method", method, *flags(run).split())
         assert (code, err) == (0, "") and run in captured["train"]
+        search = settings.search_on("mnist5k", method)
+        assert ddrs_cli(*SIGMA_WORDS, *flags(search).split())[0] == 0
+        assert search in captured["search"]
     for method, own in settings.finetune["mnist5k"].items():
         run = settings.finetune_settings("mnist5k", method).at_sigma("0.50")
         assert ddrs_cli(*FINETUNE_WORDS, *flags(run).split(), *flags(own.step).split())[0] == 0
         assert run in captured["finetune"] and own.step in captured["finetune"]
-    assert ddrs_cli(*SIGMA_WORDS, *flags(settings.search["mnist5k"]).split())[0] == 0
-    assert settings.search["mnist5k"] in captured["search"]
     sampling = settings.certify["mnist5k"].sampling(100, settings.datasets["mnist5k"].radii)
     assert ddrs_cli(*CERTIFY_WORDS, *flags(sampling).split())[0] == 0
     assert sampling in captured["certify"]

@@ -40,7 +40,7 @@ def test_every_grid_spends_the_budget_of_the_ascent(k: int, steps: int, samples:
     raw = with_figures(figure8=[{**GRID, "k": k, "samples": samples}])
     raw["search"]["mnist5k"]["samples"] = steps
     settings = load(raw)
-    (panel,), search = settings.figures.figure8, settings.search["mnist5k"]
+    (panel,), search = settings.figures.figure8, settings.search_on("mnist5k", "smoothadv")
     grids = panel.grids(search)
     assert list(grids) == points and [own.samples for own in grids.values()] == samples
     for count, own in grids.items():
@@ -58,7 +58,15 @@ def test_a_grid_does_not_depend_on_the_step_size():
     raw["search"]["mnist5k"]["step_size"] = 0.5
     settings, shipped = load(raw), load(SHIPPED)
     assert settings.search != shipped.search
-    assert settings.figures.figure8[0].grids(settings.search["mnist5k"]) == shipped.figures.figure8[0].grids(shipped.search["mnist5k"])
+    grids = [one.figures.figure8[0].grids(one.search_on("mnist5k", "smoothadv")) for one in (settings, shipped)]
+    assert grids[0] == grids[1]
+
+
+def test_a_grid_has_the_budget_of_its_own_method():
+    raw = with_figures(figure8=[{**GRID, "samples": [1, 3]}])
+    raw["search"]["mnist5k"]["methods"] = {"smoothadv": {"samples": 3}}
+    settings = load(raw)
+    assert list(settings.figures.figure8[0].grids(settings.search_on("mnist5k", "smoothadv"))) == [600, 200]
 
 
 MISTAKES = [

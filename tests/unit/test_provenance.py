@@ -1,6 +1,8 @@
 """Digests that repeat, and the facts of a run that do not."""
 
+import hashlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -62,6 +64,65 @@ def test_what_json_cannot_hold_has_no_digest(value: object):
 def test_a_file_digest_is_its_sha256(tmp_path: Path):
     (tmp_path / "file").write_bytes(b"abc")
     assert file_digest(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.fixture
+def readings(monkeypatch: pytest.MonkeyPatch, cache_folder: Path) -> list[Path]:
+    """The files that were really read, where any size is large enough to be remembered."""
+    read, found = provenance._sha256, []
+    monkeypatch.setattr(provenance, "REMEMBERED_FROM", 0)
+    monkeypatch.setattr(provenance, "_sha256", lambda path: found.append(path) or read(path))
+    return found
+
+
+def test_a_large_file_is_read_once(tmp_path: Path, readings: list[Path]):
+    path = tmp_path / "file"
+    path.write_bytes(b"abc")
+    assert {file_digest(path) for _ in range(3)} == {hashlib.sha256(b"abc").hexdigest()}
+    assert readings == [path]
+
+
+def test_a_large_file_that_was_written_to_is_read_again_whatever_its_size_and_mtime_say(tmp_path: Path, readings: list[Path]):
+    path = tmp_path / "file"
+    path.write_bytes(b"abc")
+    file_digest(path)
+    before = path.stat()
+    time.sleep(0.02)  # a clock tick of the file system
+    path.write_bytes(b"abd")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert file_digest(path) == hashlib.sha256(b"abd").hexdigest()
+    other = tmp_path / "other"
+    other.write_bytes(b"abe")
+    os.replace(other, path)
+    assert file_digest(path) == hashlib.sha256(b"abe").hexdigest() and len(readings) == 3
+
+
+def test_a_damaged_note_of_a_large_file_is_not_believed(tmp_path: Path, readings: list[Path], cache_folder: Path):
+    path = tmp_path / "file"
+    path.write_bytes(b"abc")
+    before = set(cache_folder.glob("sha256-*"))
+    file_digest(path)
+    (note,) = set(cache_folder.glob("sha256-*")) - before
+    for damaged in ("", "{", "[]", "{}"):
+        note.write_text(damaged)
+        assert file_digest(path) == hashlib.sha256(b"abc").hexdigest()
+    assert len(readings) == 5
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_remembered(tmp_path: Path, readings: list[Path], monkeypatch: pytest.MonkeyPatch):
+    path, read = tmp_path / "file", provenance._sha256
+    path.write_bytes(b"abc")
+    monkeypatch.setattr(provenance, "_sha256", lambda file: (read(file), path.write_bytes(b"abcd"))[0])
+    file_digest(path)
+    monkeypatch.setattr(provenance, "_sha256", read)
+    assert file_digest(path) == hashlib.sha256(b"abcd").hexdigest()
+
+
+def test_a_small_file_is_read_each_time(tmp_path: Path, readings: list[Path], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(provenance, "REMEMBERED_FROM", 4)
+    (tmp_path / "file").write_bytes(b"abc")
+    assert file_digest(tmp_path / "file") == file_digest(tmp_path / "file") and len(readings) == 2
 
 
 # code digest

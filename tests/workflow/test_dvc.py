@@ -129,7 +129,7 @@ def keys_read(rule_file: Path) -> set[str]:
         seen |= new
         text += "".join(functions[name] for name in new)
     named = set(re.findall(r"settings\.(\w+)", text))
-    methods = {"on": {"datasets"}, "sigma_texts": {"datasets"}, "finetune_settings": {"finetune", "train"}}
+    methods = {"on": {"datasets"}, "search_on": {"search"}, "sigma_texts": {"datasets"}, "finetune_settings": {"finetune", "train"}}
     return {key for name in named for key in methods.get(name, {name})}
 
 

@@ -111,7 +111,7 @@ def source_flag(wildcards, threads):
 
 def search_flags(wildcards):
     row, sigma, k = parts_of_run(wildcards.search)
-    own = settings.search[wildcards.dataset]
+    own = settings.search_on(wildcards.dataset, wildcards.method)
     if row == "gds":
         own = grids(wildcards.dataset, wildcards.method)[int(k)]
     return f"{_images(wildcards)} --seed {settings.seed} {ddrs_config.flags(own)}"
@@ -131,7 +131,7 @@ def model_of_search(wildcards):
 def grids(dataset, method):
     """The grid searches of Figure 8 on a model, by their number of points."""
     shown = [panel for panel in panels("8") if (panel.dataset, panel.method) == (dataset, method)]
-    return shown[0].grids(settings.search[dataset]) if shown else {}
+    return shown[0].grids(settings.search_on(dataset, method)) if shown else {}
 
 
 def certify_flags(wildcards):

@@ -88,7 +88,7 @@ def runs_of_figure(number):
     runs = []
     for panel in panels(number):
         if number == "8":
-            ks = {"ds": [panel.k], "gds": panel.grids(settings.search[panel.dataset])}
+            ks = {"ds": [panel.k], "gds": panel.grids(settings.search_on(panel.dataset, panel.method))}
             sigmas = settings.sigma_texts(panel.dataset, panel.method)
             found = [f"fs/sigma_{sigma}" for sigma in sigmas]
             found += [f"{row}/sigma_{sigma}.K_{k}" for row in ks for k in ks[row] for sigma in sigmas]
@@ -128,7 +128,7 @@ def figure_flags(wildcards):
     """How a figure's curves are grouped; of Figure 8 also the budget, from which the samples of a grid follow."""
     if wildcards.number == "8":
         panel = panels("8")[0]
-        return f"--kind searches --evaluations {panel.budget(settings.search[panel.dataset])}"
+        return f"--kind searches --evaluations {panel.budget(settings.search_on(panel.dataset, panel.method))}"
     return "--kind steps" if wildcards.number == "7" else "--kind rows"
 
 
@@ -176,7 +176,8 @@ def protocol(dataset, method):
     own = sampling(dataset, method, "test")
     made = f"{images} test images, protocol {own.protocol}, n0 = {own.n0}, n = {own.n:,}, alpha = {own.alpha:g} per image"
     noise = {"lattice": ", noise on the pixel grid", None: ""}.get(own.noise, f", noise {own.noise}")
-    return f"{dataset}: {made}{noise}, search up to K = {settings.search[dataset].k_max} with n = {settings.search[dataset].samples}."
+    search = settings.search_on(dataset, method)
+    return f"{dataset}: {made}{noise}, search up to K = {search.k_max} with n = {search.samples}."
 
 
 def caption(table):
