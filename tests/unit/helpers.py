@@ -1,9 +1,11 @@
-"""Builders of small certification logs, written as `ddrs certify` writes them, and a short call of `ddrs certify` itself."""
+"""Builders of small certification logs, written as `ddrs certify` writes them, a short call of `ddrs certify`, and what errors must be like."""
 
 from collections.abc import Callable, Iterable
 from decimal import Decimal, localcontext
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from ddrs.certification.records import COLUMNS, format_line
 from ddrs.config import SampleSettings
@@ -84,3 +86,10 @@ def upper_tail(k: int, n: int, p: Decimal) -> Decimal:
             term = term * j / (n - j + 1) * ratio
             total += term
         return total
+
+
+def one_line(error: pytest.ExceptionInfo) -> str:
+    """The message of an error, which must be one line."""
+    text = str(error.value)
+    assert "\n" not in text
+    return text
