@@ -13,6 +13,7 @@ from ddrs.files import write_text
 from ddrs.provenance import digest, file_digest
 from ddrs.published import SELECTED, SOURCE, table_of_print
 from ddrs.selection import TIES, Choice, Selected, choose, selected
+from ddrs.statements import memory_counts
 from ddrs.verdicts import judge
 
 WITHOUT = "without the variance of training"
@@ -54,7 +55,7 @@ def write_cells(
         "images": len(logs[0].table),
         "choice": "validation" if choice else "test",
         "selection": _selection(logs, held_out),
-        "memory": _memory_counts(logs),
+        "memory": memory_counts(logs),
         "digests": {Path(log.name).name: file_digest(Path(log.name)) for log in logs},
         "validation_digests": {Path(log.name).name: file_digest(Path(log.name)) for log in held_out},
     }
@@ -119,15 +120,6 @@ def _write(out_dir: Path, column: str, value: float, interval: np.ndarray, log: 
     cell["paper_source"] = SOURCE if cell["paper"] is not None else None
     cell["digest"] = digest(cell)
     write_text(out_dir / f"{column}.json", json.dumps(cell, indent=2, sort_keys=True) + "\n")
-
-
-def _memory_counts(logs: Sequence[Log]) -> dict[str, int] | None:
-    """How many passes of how many entries the memory made of a row's logs, and what they did in sum; None for rows without memory."""
-    if any("memory" not in log.table for log in logs):
-        return None
-    changes = [change for log in logs for change in log.table["memory"]]
-    counts = {name: changes.count(name) for name in ("kept", "adopted", "shrunk", "repeated")}
-    return {"passes": len(logs), "entries": len(logs[0].table), **counts}
 
 
 def row_of(label: str) -> str:

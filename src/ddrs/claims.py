@@ -13,6 +13,7 @@ from ddrs.files import write_text
 from ddrs.provenance import digest
 from ddrs.published import SOURCE, TABLES, published, read_csv, table_of_print
 from ddrs.published.checks import half_unit
+from ddrs.statements import of_cells
 from ddrs.verdicts import DEFINITION, difference, estimates, why_not, word
 
 ANY = ("table1", "table2", "table3")  # the l2 tables, over which a claim of table "any" takes the best
@@ -83,7 +84,8 @@ def write_claims(cells: Sequence[Path], csv: Path, md: Path) -> None:
     wrong = sum(not of_paper(claim)[1] for claim in claims())
     head = f"**Claims of the paper.** {len(claims())} sentences of {SOURCE}; {wrong} of them do not follow from its own tables."
     body = render(table, "md", ["%s"] * len(table.columns))
-    write_text(md, f"{head} {EXPLANATION} {DEFINITION}\n\n{body}\n\nDigest of the cells: `{digest([cell['digest'] for cell in found])}`\n")
+    text = f"{head} {EXPLANATION} Ours: {of_cells(found)} {DEFINITION}"
+    write_text(md, f"{text}\n\n{body}\n\nDigest of the cells: `{digest([cell['digest'] for cell in found])}`\n")
 
 
 def _line(claim: Claim, dataset: str, ours: Cells, chosen: Cells) -> dict:

@@ -12,6 +12,7 @@ from ddrs.errors import DdrsError
 from ddrs.files import write_text
 from ddrs.provenance import digest
 from ddrs.published import SOURCE, table_of_print
+from ddrs.statements import of_cells
 from ddrs.verdicts import DEFINITION
 
 
@@ -55,7 +56,7 @@ def _caption(cells: Sequence[dict]) -> str:
     )
     chosen = INTERVALS["validation"]
     return (
-        f"**Table {number}: ours beside the print.** {counts}. The print is {SOURCE}. `choice` says which images chose sigma and K: `test`, as "
-        f"in the paper, or `validation`. low and high are the interval of ours alone, {WITHOUT}: for choice test {INTERVALS['test'][0]}; for "
-        f"choice validation {chosen[0]}, of an ACR {chosen[1]}. {DEFINITION}"
+        f"**Table {number}: ours beside the print.** {of_cells(cells)} {counts}. The print is {SOURCE}. `choice` says which images chose "
+        f"sigma and K: `test`, as in the paper, or `validation`. low and high are the interval of ours alone, "
+        f"{WITHOUT}: for choice test {INTERVALS['test'][0]}; for choice validation {chosen[0]}, of an ACR {chosen[1]}. {DEFINITION}"
     )

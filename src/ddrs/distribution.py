@@ -15,6 +15,7 @@ from ddrs.errors import DdrsError
 from ddrs.figures import STYLES
 from ddrs.pictures import plt, save
 from ddrs.selection import choose, configuration
+from ddrs.statements import of_logs
 
 TICKS = (0.5, 0.7, 0.9, 0.99, 0.999, 0.9999)
 
@@ -61,7 +62,7 @@ def p_lower_figure(paths: Sequence[Path], validation: Sequence[Path], pdf: Path,
                 axis.set_visible(False)
             line[0].set_ylabel(f"{name}\nimages with at most\nthis p_lower (%)")
         figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles), frameon=False)
-        save(figure, pdf, png)
+        save(figure, pdf, png, of_logs(logs))
     finally:
         plt.close(figure)
 

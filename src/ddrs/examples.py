@@ -14,6 +14,7 @@ from ddrs.errors import DdrsError
 from ddrs.noise import NoiseStream, get_noise
 from ddrs.norms import norm_of
 from ddrs.pictures import plt, save
+from ddrs.statements import of_logs
 
 NEEDS = ("dataset", "split", "method", "sigma0", "noise", "sigma")
 
@@ -46,7 +47,7 @@ def examples_figure(panels: Sequence[Panel], pdf: Path, png: Path, seed: int) ->
             for axis, (image, title) in zip(line, _pictures(split, own, fixed, row, seed), strict=True):
                 axis.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
                 axis.set_title(title, fontsize=9)
-    save(figure, pdf, png)
+    save(figure, pdf, png, of_logs([own for _, own, _, _ in shown]))
 
 
 def chosen(log: Log, quantiles: Sequence[float]) -> list[int]:

@@ -14,6 +14,7 @@ from ddrs.envelope import check_comparable
 from ddrs.errors import DdrsError
 from ddrs.norms import norm_of
 from ddrs.pictures import plt, save
+from ddrs.statements import of_logs
 
 Style = tuple[str, str | tuple[float, tuple[float, ...]]]  # colour and dashes
 
@@ -47,7 +48,7 @@ def certified_accuracy_figure(paths: Sequence[Path], pdf: Path, png: Path, kind:
         figure = _by_steps(logs)
     else:
         raise DdrsError(f"kind {kind!r}: must be rows, searches or steps")
-    save(figure, pdf, png)
+    save(figure, pdf, png, of_logs(logs))
 
 
 def _own(log: Log) -> Log:

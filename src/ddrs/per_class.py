@@ -13,6 +13,7 @@ from ddrs.files import write_text
 from ddrs.provenance import digest, file_digest
 from ddrs.published import table_of_print
 from ddrs.selection import configuration
+from ddrs.statements import of_cells
 
 
 def write_per_class(paths: Sequence[Path], cells: Sequence[Path], radii: Sequence[str], csv: Path, md: Path) -> None:
@@ -86,10 +87,9 @@ def _lines(log: Log, cell: dict, columns: Sequence[str]) -> list[dict]:
 def _caption(cells: Sequence[dict], table: pd.DataFrame) -> str:
     number = table_of_print(cells[0]["table"]).removeprefix("table")
     counts = ", ".join(f"{least} to {most} of {name}" for name, least, most in table.groupby("dataset")["images"].agg(["min", "max"]).itertuples())
-    one = cells[0]
     return (
-        f"**Certified accuracy per class, rows of Table {number}.** Percent of a class's {one['split']} images that are predicted correctly "
-        f"with at least the radius, protocol {one['protocol']}, n = {one['n_max']:,}, alpha = {one['alpha']:g} per image; the ACR over the class. "
+        f"**Certified accuracy per class, rows of Table {number}.** Percent of a class's images that are predicted correctly with at least the "
+        f"radius; the ACR over the class. {of_cells(cells)} "
         f"Each row is at the one sigma and K that the validation images chose for its ACR. Images per class: {counts}, so that one image is "
         f"as much as {100 / table['images'].min():.1f} %."
     )

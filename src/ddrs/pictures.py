@@ -1,6 +1,7 @@
 """Matplotlib without a display, and figures as files whose bytes repeat."""
 
 import io
+import textwrap
 from pathlib import Path
 
 import matplotlib
@@ -14,8 +15,11 @@ from matplotlib.figure import Figure
 __all__ = ["plt", "save"]
 
 
-def save(figure: Figure, pdf: Path, png: Path) -> None:
-    """Write a figure in both forms, without what differs between two runs, and close it."""
+def save(figure: Figure, pdf: Path, png: Path, statement: str = "") -> None:
+    """Write a figure in both forms, without what differs between two runs, and close it. statement: what stands above in small print."""
+    if statement:
+        lines = textwrap.fill(statement, int(17 * figure.get_figwidth()))  # characters that an inch holds at this size
+        figure.suptitle(lines, fontsize=7, color="#444444")
     try:
         for path, form, facts in ((pdf, "pdf", {"CreationDate": None}), (png, "png", {"Software": None})):
             drawn = io.BytesIO()

@@ -12,6 +12,7 @@ from ddrs.files import write_text
 from ddrs.norms import norm_of
 from ddrs.provenance import digest
 from ddrs.published import SELECTED, table_of_print
+from ddrs.statements import of_memory, of_protocol
 
 REGIMES = {"fs": ("FS", "FS"), "ds": ("FS", "DS"), "ds2": ("DS", "DS")}  # row: (train, certify)
 
@@ -60,17 +61,12 @@ def _caption(cells: Sequence[dict]) -> str:
         own = [cell for cell in cells if cell["dataset"] == dataset]
         one = own[0]
         norm = {"l1": "ℓ1", "l2": "ℓ2"}[norm_of(one["noise"], f"cell {one['label']} {one['column']}")]
-        grid = ", noise on the pixel grid" if one["noise"].endswith("lattice") else ""
-        parts.append(
-            f"{dataset}: certified accuracy (%) at {norm} radius on {one['images']} {one['split']} images, protocol {one['protocol']}, "
-            f"n0 = {one['n0']}, n = {one['n_max']:,}, alpha = {one['alpha']:g} per image{grid}."
-        )
+        parts.append(f"{dataset}: certified accuracy (%) at {norm} radius on {of_protocol(one)}.")
         if one["protocol"] == "sequential":
             parts.append("Its ACR is a lower bound: protocol sequential decides the radii of the columns only.")
         if norm == "ℓ1":
             parts.append("Its sigma is lambda, the half-width of the uniform noise.")
-        for label, counts in dict.fromkeys((cell["label"], _counts(cell["memory"])) for cell in own if cell["memory"]):
-            parts.append(f"Memory pass of {label}: {counts}.")
+        parts += dict.fromkeys(of_memory(cell["label"], cell["memory"]) for cell in own if cell["memory"])
     parts += _choices(cells)
     if any(cell["memory"] for cell in cells):
         parts.append(
@@ -89,7 +85,3 @@ def _choices(cells: Sequence[dict]) -> list[str]:
         *(f"{dataset}, for each cell: {way}." for dataset, way in ways),
         "The test images chose nothing. A cell's interval is Clopper-Pearson, that of an ACR a bootstrap over images.",
     ]
-
-
-def _counts(memory: dict[str, int]) -> str:
-    return f"{memory['passes']} passes of {memory['entries']} entries, {memory['adopted']} adopted another class, {memory['shrunk']} shrank"

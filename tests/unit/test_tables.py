@@ -73,8 +73,8 @@ def test_the_caption_says_what_was_measured(cells: list[Path], tmp_path: Path):
     for words in ("Table 1", "8 test images", "n0 = 100", "n = 1,000", "alpha = 0.001 per image", "optimistic", "ℓ2 radius"):
         assert words in text
     assert "lambda" not in text
-    assert "Memory pass of cohen-ds: 1 passes of 8 entries, 8 adopted another class, 0 shrank" in text
-    assert "Memory pass of cohen-ds2: 1 passes of 8 entries, 0 adopted another class, 8 shrank" in text
+    assert "Memory pass of cohen-ds: 1 pass of 8 entries, 8 adopted another class, 0 shrank" in text
+    assert "Memory pass of cohen-ds2: 1 pass of 8 entries, 0 adopted another class, 8 shrank" in text
     assert "promises consistency with later queries, by construction; it promises nothing about correctness" in text
 
 

@@ -1,5 +1,6 @@
 import shlex
 from itertools import product
+from pathlib import Path
 
 from ddrs import config as ddrs_config
 from ddrs.errors import DdrsError
@@ -26,16 +27,37 @@ CODE = {  # the modules whose code makes a step's result; a change of any of the
     "certify": ["certification", "sigma/files.py", *MODEL],
     "merge": ["certification/records.py"],
     "remember": ["memory.py", "norms.py", "certification/records.py", "data.py"],
-    "cells": ["cells.py", "selection.py", "verdicts.py", "envelope.py", *PRINT, "certification/bounds.py", "certification/records.py"],
-    "table": ["tables.py", "norms.py", "cells.py", "envelope.py", "published/__init__.py"],
-    "comparison": ["comparison.py", "verdicts.py", "cells.py", "envelope.py", "published/__init__.py"],
-    "claims": ["claims.py", "published/claims.csv", "verdicts.py", "cells.py", "envelope.py", *PRINT],
-    "per_class": ["per_class.py", "selection.py", "cells.py", "envelope.py", "published/__init__.py", "certification/records.py"],
-    "p_lower": ["distribution.py", "selection.py", "figures.py", "pictures.py", "norms.py", "cells.py", "envelope.py", "certification/records.py"],
-    "figure": ["figures.py", "pictures.py", "norms.py", "cells.py", "envelope.py", "certification/records.py"],
+    "cells": [
+        "cells.py",
+        "selection.py",
+        "statements.py",
+        "verdicts.py",
+        "envelope.py",
+        *PRINT,
+        "certification/bounds.py",
+        "certification/records.py",
+    ],
+    "table": ["tables.py", "statements.py", "norms.py", "cells.py", "envelope.py", "published/__init__.py"],
+    "comparison": ["comparison.py", "statements.py", "verdicts.py", "cells.py", "envelope.py", "published/__init__.py"],
+    "claims": ["claims.py", "statements.py", "published/claims.csv", "verdicts.py", "cells.py", "envelope.py", *PRINT],
+    "per_class": ["per_class.py", "statements.py", "selection.py", "cells.py", "envelope.py", "published/__init__.py", "certification/records.py"],
+    "page": ["pages.py"],
+    "p_lower": [
+        "distribution.py",
+        "selection.py",
+        "figures.py",
+        "pictures.py",
+        "statements.py",
+        "norms.py",
+        "cells.py",
+        "envelope.py",
+        "certification/records.py",
+    ],
+    "figure": ["figures.py", "pictures.py", "statements.py", "norms.py", "cells.py", "envelope.py", "certification/records.py"],
     "examples": [
         "examples.py",
         "pictures.py",
+        "statements.py",
         "envelope.py",
         "certification/lattice.py",
         "certification/records.py",

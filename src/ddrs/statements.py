@@ -1,0 +1,63 @@
+"""What tables and figures say of the certificates behind them: images, protocol, and what the memory did."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ddrs.certification.records import Log
+from ddrs.errors import DdrsError
+
+OF_PROTOCOL = ("split", "protocol", "n0", "n_max", "alpha", "noise")
+
+
+def of_protocol(facts: Mapping[str, Any]) -> str:
+    """How images were certified; facts: `images`, their number, and OF_PROTOCOL."""
+    grid = ", noise on the pixel grid" if str(facts["noise"]).endswith("lattice") else ""
+    return (
+        f"{facts['images']} {facts['split']} images, protocol {facts['protocol']}, n0 = {facts['n0']}, n = {facts['n_max']:,}, "
+        f"alpha = {facts['alpha']:g} per image{grid}"
+    )
+
+
+def memory_counts(logs: Sequence[Log]) -> dict[str, int] | None:
+    """How many passes of how many entries the memory made of a row's logs, and what they did in sum; None for rows without memory."""
+    if any("memory" not in log.table for log in logs):
+        return None
+    changes = [change for log in logs for change in log.table["memory"]]
+    counts = {name: changes.count(name) for name in ("kept", "adopted", "shrunk", "repeated")}
+    return {"passes": len(logs), "entries": len(logs[0].table), **counts}
+
+
+def of_memory(label: str, counts: Mapping[str, int]) -> str:
+    """What the memory did to a row, also where it did nothing."""
+    passes = f"{counts['passes']} pass{'es' * (counts['passes'] > 1)} of {counts['entries']} entries"
+    return f"Memory pass of {label}: {passes}, {counts['adopted']} adopted another class, {counts['shrunk']} shrank."
+
+
+def of_cells(cells: Sequence[Mapping[str, Any]]) -> str:
+    """The same of cells, dataset by dataset, with the memory passes of each row."""
+    parts: dict[str, None] = {}
+    for dataset in dict.fromkeys(cell["dataset"] for cell in cells):
+        own = [cell for cell in cells if cell["dataset"] == dataset]
+        parts |= dict.fromkeys(f"{dataset}: {of_protocol(cell)}." for cell in own)
+        parts |= dict.fromkeys(of_memory(cell["label"], cell["memory"]) for cell in own if cell["memory"])
+    return " ".join(parts)
+
+
+def of_logs(logs: Sequence[Log]) -> str:
+    """The same of the logs that a figure is drawn from, in short. DdrsError for logs that are not of `ddrs certify`."""
+    for log in logs:
+        for name in ("dataset", "method", *OF_PROTOCOL):
+            if log.constant(name) is None:
+                raise DdrsError(f"{log.name}: has no column {name!r}; figures need logs written by ddrs certify")
+    parts: dict[str, None] = {}
+    for dataset in dict.fromkeys(str(log.constant("dataset")) for log in logs):
+        own = [log for log in logs if log.constant("dataset") == dataset]
+        for log in own:
+            facts = {name: log.constant(name) for name in OF_PROTOCOL}
+            parts[f"{dataset}: {of_protocol({**facts, 'images': len(log.table)})}."] = None
+        labels = dict.fromkeys(str(log.constant("method")) for log in own)
+        counted = {label: memory_counts([log for log in own if log.constant("method") == label]) for label in labels}
+        passes = [f"{label} {one['passes']} of {one['entries']} ({one['adopted']}, {one['shrunk']})" for label, one in counted.items() if one]
+        if passes:
+            parts[f"Memory passes of how many entries (adopted another class, shrank): {'; '.join(passes)}."] = None
+    return " ".join(parts)
