@@ -269,6 +269,17 @@ def per_class(
 
 
 @app.command()
+def page(
+    md: Annotated[Path, typer.Argument(help="Markdown table (read)")],
+    html: Annotated[Path, typer.Option("--html", help="page to write; it needs no other file")],
+) -> None:
+    """Write a Markdown table as a page that a browser, and Snakemake's report, show."""
+    from ddrs.pages import write_page
+
+    write_page(md, html)
+
+
+@app.command()
 def distribution(
     logs: Logs,
     validation: Validation,

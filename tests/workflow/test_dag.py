@@ -228,3 +228,5 @@ def test_report_opens_with_what_was_reproduced(tiny: Path, tmp_path: Path) -> No
     snakemake("--report", report, "paper", folder=tiny)
     html = report.read_text()
     assert "alpha = 0.001 per image" in html and "optimistic" in html
+    assert '"results/pages/table2.html"' in html, "tables are shown, not downloads"
+    assert "Memory pass of smoothadv-ds: 4 passes of 4 entries" in (tiny / "results/pages/table2.html").read_text()

@@ -43,6 +43,7 @@ WHOLE = {
     "comparison": 4,
     "claims": 1,
     "per_class": 4,
+    "page": 4 * 4 + 1,  # of the report: each table in both forms, its comparison and classes, and the claims
     "p_lower": 4,
     "figure": 5,  # 3, 4, 5, 7 and 8
     "examples": 2,  # 6 and 9

@@ -188,21 +188,6 @@ def caption(table):
     return " ".join([f"Method: {method}.", *(protocol(dataset, method) for dataset in settings.tables[table])])
 
 
-def choice(table):
-    """How sigma and K of a table's cells were chosen."""
-    if not table.endswith(SELECTED):
-        return "Each cell is the best over sigma and K, chosen on the same test images as in the paper: optimistic."
-    ways = []
-    for dataset in settings.tables.get(table_of_print(table), []):
-        own = sampling(dataset, labels(table)[0], "validation")
-        ways.append(f"{settings.datasets[dataset].images['validation']} validation images of {dataset} at n = {own.n:,}")
-    return f"Sigma and K of each cell were chosen on {' and on '.join(ways)}; the test images chose nothing."
-
-
-def table_caption(wildcards):
-    return f"{caption(wildcards.table)} {choice(wildcards.table + wildcards.selected)}"
-
-
 def protocol_caption(wildcards):
     return caption(wildcards.table)
 
@@ -233,11 +218,12 @@ def shown_tables():
 
 
 def table_files():
-    """All tables in both forms, their comparison with the print, the claims, and what goes beyond ACR."""
-    return [
+    """All tables in both forms, their comparison with the print, the claims, what goes beyond ACR, and the pages of the report."""
+    tables = [
         *expand("results/{table}{selected}.{form}", table=shown_tables(), selected=["", SELECTED], form=["csv", "md", "tex"]),
         *expand("results/per_class_{table}.{form}", table=shown_tables(), form=["csv", "md"]),
         *expand("results/{table}_comparison.{form}", table=shown_tables(), form=["csv", "md"]),
         *expand("results/p_lower_{table}.{form}", table=shown_tables(), form=["pdf", "png"]),
         *(["results/claims.csv", "results/claims.md"] if shown_tables() else []),
     ]
+    return tables + [f"results/pages/{Path(table).stem}.html" for table in tables if table.endswith(".md")]

@@ -42,7 +42,7 @@ rule table:
     input:
         cells=cells_of_table,
     output:
-        csv=report("results/{table}{selected}.csv", caption="../report/table.rst", category="Tables", labels={"table": "{table}{selected}"}),
+        csv="results/{table}{selected}.csv",
         md="results/{table}{selected}.md",
         tex="results/{table}{selected}.tex",
     log:
@@ -50,7 +50,6 @@ rule table:
     benchmark:
         "logs/benchmarks/tables/{table}{selected}.tsv"
     params:
-        caption=table_caption,
         code=code("table"),
     message:
         "Assemble {wildcards.table}{wildcards.selected}"
@@ -62,7 +61,7 @@ rule comparison:
     input:
         cells=both_cells,
     output:
-        csv=report("results/{table}_comparison.csv", caption="../report/comparison.rst", category="Tables", labels={"table": "{table}, comparison"}),
+        csv="results/{table}_comparison.csv",
         md="results/{table}_comparison.md",
     log:
         "logs/tables/{table}_comparison.log",
@@ -80,7 +79,7 @@ rule claims:
     input:
         cells=all_cells(),
     output:
-        csv=report("results/claims.csv", caption="../report/claims.rst", category="Tables", labels={"table": "claims"}),
+        csv="results/claims.csv",
         md="results/claims.md",
     log:
         "logs/tables/claims.log",
@@ -99,14 +98,13 @@ rule per_class:
         logs=logs_of_table,
         cells=selected_cells,
     output:
-        csv=report("results/per_class_{table}.csv", caption="../report/per_class.rst", category="Tables", labels={"table": "{table}, per class"}),
+        csv="results/per_class_{table}.csv",
         md="results/per_class_{table}.md",
     log:
         "logs/tables/per_class_{table}.log",
     benchmark:
         "logs/benchmarks/tables/per_class_{table}.tsv"
     params:
-        caption=protocol_caption,
         cells=flagged("--cell", "cells"),
         code=code("per_class"),
     message:
@@ -134,3 +132,22 @@ rule p_lower:
         "Draw the distribution of p_lower of {wildcards.table}"
     shell:
         "ddrs distribution {input.logs} {params.validation} --pdf {output.pdf} --png {output.png} > {log} 2>&1"
+
+
+rule page:
+    input:
+        md="results/{page}.md",
+    output:
+        html=report("results/pages/{page}.html", caption="../report/page.rst", category="Tables", labels={"table": "{page}"}),
+    log:
+        "logs/pages/{page}.log",
+    benchmark:
+        "logs/benchmarks/pages/{page}.tsv"
+    wildcard_constraints:
+        page=r"\w+",
+    params:
+        code=code("page"),
+    message:
+        "Make {wildcards.page} a page of the report"
+    shell:
+        "ddrs page {input.md} --html {output.html} > {log} 2>&1"

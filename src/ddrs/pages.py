@@ -1,0 +1,25 @@
+"""Markdown tables as pages that a browser shows."""
+
+from html import escape
+from pathlib import Path
+
+from markdown_it import MarkdownIt
+
+from ddrs.files import require, write_text
+
+STYLE = """
+body { font: 14px/1.5 sans-serif; margin: 2em; color: #222; background: #fff; }
+table { border-collapse: collapse; margin: 1.5em 0; }
+th, td { padding: 0.25em 0.7em; text-align: right; vertical-align: top; border-bottom: 1px solid #ddd; }
+th { border-bottom: 2px solid #222; }
+td:first-child, th:first-child, td:nth-child(2), th:nth-child(2) { text-align: left; }
+p { max-width: 60em; }
+"""
+
+
+def write_page(md: Path, html: Path) -> None:
+    """Write one Markdown file as one HTML page that needs no other file. DdrsError if it is missing."""
+    text = require(md, "Markdown table").read_text(encoding="utf-8")
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
+    head = f'<meta charset="utf-8">\n<title>{escape(md.stem)}</title>\n<style>{STYLE}</style>'
+    write_text(html, f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}</body>\n</html>\n')
