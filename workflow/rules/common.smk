@@ -20,8 +20,24 @@ MEMORY = "results/memory/{dataset}/{split}/{method}"
 MODEL = ["architectures.py", "models.py", "noise.py", "norms.py", "data.py", "vision.py"]
 PRINT = ["published/__init__.py", "published/checks.py", "published/tables.csv"]
 CODE = {  # the modules whose code makes a step's result; a change of any of them reruns the step, a new method none
-    "train": ["training/run.py", "training/loop.py", "sigma/ascent.py", *MODEL],
-    "finetune": ["training/run.py", "training/loop.py", "sigma/ascent.py", *MODEL],
+    "train": [
+        "training/run.py",
+        "training/loop.py",
+        "training/images.py",
+        "training/precision.py",
+        "training/settings.py",
+        "sigma/ascent.py",
+        *MODEL,
+    ],
+    "finetune": [
+        "training/run.py",
+        "training/loop.py",
+        "training/images.py",
+        "training/precision.py",
+        "training/settings.py",
+        "sigma/ascent.py",
+        *MODEL,
+    ],
     "sigma": ["sigma/run.py", "sigma/ascent.py", *MODEL],
     "certify": ["certification", "sigma/files.py", *MODEL],
     "merge": ["certification/records.py"],
