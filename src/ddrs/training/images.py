@@ -72,7 +72,7 @@ class Streamed:
         pixels = torch.empty(len(images), *self.shape[1:], dtype=torch.uint8, pin_memory=self.device.type == "cuda")
         rows = pixels.numpy().reshape(len(images), -1)
         for place in np.argsort(images):
-            left, at = memoryview(rows[place]), self.offset + int(images[place]) * self.bytes_per_image
+            left, at = rows[place].data, self.offset + int(images[place]) * self.bytes_per_image
             while left:
                 count = os.preadv(self.descriptor, [left], at)
                 if not count:

@@ -75,7 +75,9 @@ def start_run(model: nn.Module, images: int, sigma0: float, settings: TrainSetti
     A run of each regime draws from streams of its own; a restored one goes on with those it had. On a GPU weights lie in channels_last order,
     which convolutions are fastest in.
     """
-    model.to(device, memory_format=torch.channels_last if device.type == "cuda" else torch.preserve_format)
+    model.to(device)
+    if device.type == "cuda":
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer: torch.optim.Optimizer
     rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimizer == "adam":
