@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from ddrs.certification.bounds import check_n
 from ddrs.errors import DdrsError
@@ -19,6 +19,7 @@ from ddrs.registry import load as load_registered
 from ddrs.sections import Count, Increasing, Radius, Section, Sigma, known_name, nearest, one_line, two_decimals
 from ddrs.sigma import STRATEGIES
 from ddrs.training import METHODS
+from ddrs.training.settings import LossSettings
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16", "float32-compiled", "tf32-compiled", "bfloat16-compiled", "float16-compiled"]
 PRECISIONS = get_args(Precision)
@@ -74,9 +75,9 @@ class TrainSettings(Section):
 
     epochs: Count = Field(description="passes over the training images")
     batch_size: Count = Field(128, description="images per step")
-    optimizer: Literal["sgd", "adam"] = Field("sgd", description="sgd (with momentum) or adam")
+    optimizer: Literal["sgd", "nesterov", "adam"] = Field("sgd", description="sgd (with momentum), nesterov (sgd with Nesterov's) or adam")
     learning_rate: float = Field(0.01, gt=0, description="initial learning rate")
-    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd and nesterov")
     weight_decay: float = Field(0.0005, ge=0, description="weight decay")
     schedule: Literal["constant", "step", "multistep", "cosine"] = Field("step", description="learning rate over the epochs")
     milestones: Annotated[list[Count], Increasing] = Field(
@@ -84,6 +85,7 @@ class TrainSettings(Section):
     )
     gamma: float = Field(0.1, gt=0, le=1, description="factor of each drop")
     augment: Literal["none", "flip", "crop-flip"] = Field("none", description="crop is random, padded by 4")
+    precision: Literal["float32", "tf32", "bfloat16", "float16"] = Field("float32", description="of the forward passes; weights stay float32")
     branch_epoch: int | None = Field(None, ge=1, description="epoch after which the branch state is saved; default: the last")
     loss: dict[str, LossValue] = Field({}, description="settings of the method's loss; a mapping gives a value per sigma")
 
@@ -93,11 +95,17 @@ class TrainSettings(Section):
             raise ValueError(f"branch_epoch = {self.branch_epoch} is beyond epochs = {self.epochs}")
         return self
 
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> Self:
+        if self.optimizer == "nesterov" and not self.momentum:
+            raise ValueError("optimizer: nesterov needs a momentum above 0")
+        return self
+
     def at_sigma(self, sigma: str) -> Self:
         """The same settings with the loss's mappings replaced by their value at one sigma (two decimals)."""
         return self.model_copy(update={"loss": {name: _pick(name, value, sigma) for name, value in self.loss.items()}})
 
-    def loss_settings(self, method: str) -> BaseModel:
+    def loss_settings(self, method: str) -> LossSettings:
         """The loss's own settings, checked by the method's model."""
         settings = load_registered("method", METHODS, method).Settings
         known = [field.alias or name for name, field in settings.model_fields.items()]

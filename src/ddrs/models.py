@@ -109,6 +109,22 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+@contextmanager
+def exact_kernels(device: torch.device, kind: str) -> Iterator[None]:
+    """On a GPU: deterministic kernels, and no silent rounding of float32 to tf32 unless asked for."""
+    if device.type != "cuda":
+        yield
+        return
+    allowed = kind == "tf32"
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=allowed):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
 def checked_scores(scores: torch.Tensor, batch: int) -> torch.Tensor:
     """The model's output, or a DdrsError if it is not finite and of shape (batch, classes)."""
     if scores.ndim != 2 or scores.shape[0] != batch or scores.shape[1] < 2:

@@ -104,6 +104,10 @@ class Training:
     optimizer: str
     step: StepSettings | None
     settings: TrainSettings = field(compare=False)  # what else differs (an attack's radius, a learning rate) changes no time
+    precision: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "precision", self.settings.precision)  # of the settings, but of two probes a difference
 
     def seconds(self, device: torch.device) -> float:
         """Per image, of the real training loop on random images."""
@@ -118,10 +122,11 @@ class Training:
         ends: list[float] = []
         step, noise = self.step or StepSettings.checked(), get_noise(self.noise)
 
-        def after_epoch(run: loop.Run) -> None:
-            ends.append(time.perf_counter())
+        def keep(run: loop.Run) -> None:
+            if not run.batches:
+                ends.append(time.perf_counter())
 
-        loop.train(run, images, labels, self.method, regime, settings, step, noise, after_epoch, lambda line: None)
+        loop.train(run, images, labels, self.method, regime, settings, step, noise, keep, lambda line: None)
         return _fastest(ends) / len(images)
 
 

@@ -19,10 +19,11 @@ CERTIFICATES = "results/certificates/{dataset}/{split}/{method}"
 REGIME = {"fs": "fs", "ds": "fs", "ds2": "ds2", "gds": "fs"}  # which training the certificates of a row stand on
 MEMORY = "results/memory/{dataset}/{split}/{method}"
 MODEL = ["architectures.py", "models.py", "noise.py", "norms.py", "data.py", "vision.py"]
+TRAINING = [f"training/{name}.py" for name in ("run", "loop", "images", "precision", "settings")]
 PRINT = ["published/__init__.py", "published/checks.py", "published/tables.csv"]
 CODE = {  # the modules whose code makes a step's result; a change of any of them reruns the step, a new method none
-    "train": ["training/run.py", "training/loop.py", "sigma/ascent.py", *MODEL],
-    "finetune": ["training/run.py", "training/loop.py", "sigma/ascent.py", *MODEL],
+    "train": [*TRAINING, "sigma/ascent.py", *MODEL],
+    "finetune": [*TRAINING, "sigma/ascent.py", *MODEL],
     "sigma": ["sigma/run.py", "sigma/ascent.py", *MODEL],
     "certify": ["certification", "sigma/files.py", *MODEL],
     "merge": ["certification/records.py"],

@@ -11,7 +11,7 @@ from torch.fx.experimental.optimization import fuse, optimize_for_inference
 
 from ddrs.config import PRECISIONS
 from ddrs.errors import DdrsError
-from ddrs.models import device_of, evaluating
+from ddrs.models import device_of, evaluating, exact_kernels
 
 Scores = Callable[[torch.Tensor], torch.Tensor]  # images (batch, d), float32 in the order of `flat`, to scores (batch, classes), float32
 SIZES = {"cpu": (64, 128, 256), "cuda": (512, 1024, 2048, 4096, 8192)}
@@ -40,7 +40,7 @@ def running(model: nn.Module, shape: tuple[int, ...], precision: str) -> Iterato
     if kind == "tf32" and device.type != "cuda":
         raise DdrsError("precision 'tf32': needs a CUDA device")
     dtype = DTYPES[kind]
-    with evaluating(model), _exact_kernels(device, kind):
+    with evaluating(model), exact_kernels(device, kind):
         nets = [_folded(model, shape, for_cpu=device.type == "cpu" and precision == "float32")]
         if dtype != torch.float32:
             nets = [(copy.deepcopy(net) if net is model else net).to(dtype) for net in nets]
@@ -86,22 +86,6 @@ def samples_per_second(scores: Scores, size: int, values: int, device: torch.dev
         scores(images).argmax(1).sum().item()  # waits for the device
         seconds.append(time.perf_counter() - started)
     return size / min(seconds[1:])
-
-
-@contextmanager
-def _exact_kernels(device: torch.device, kind: str) -> Iterator[None]:
-    """On a GPU: deterministic kernels, and no silent rounding of float32 to tf32 unless asked for."""
-    if device.type != "cuda":
-        yield
-        return
-    allowed = kind == "tf32"
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = allowed
-    try:
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=allowed):
-            yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict
+from ddrs.training.settings import LossSettings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -12,10 +12,8 @@ if TYPE_CHECKING:
 NOISE = "gaussian"  # what the method trains with, and so what its models are searched and certified with
 
 
-class Settings(BaseModel):
+class Settings(LossSettings):
     """This loss has no settings of its own."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def loss(model: nn.Module, x: Tensor, y: Tensor, noise: Tensor, sigma: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:

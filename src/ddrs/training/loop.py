@@ -4,7 +4,7 @@ import io
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -15,25 +15,32 @@ from torch import nn
 from ddrs.config import StepSettings, TrainSettings
 from ddrs.errors import DdrsError
 from ddrs.files import require, write_bytes
-from ddrs.models import evaluating
+from ddrs.models import evaluating, exact_kernels
 from ddrs.noise import Noise, torch_generator
 from ddrs.registry import load as load_registered
 from ddrs.sigma.ascent import step as ascent_step
 from ddrs.training import METHODS
+from ddrs.training.images import Images, Resident
+from ddrs.training.precision import in_precision
 
 Regime = Literal["fs", "ds2"]
+KEEP_SECONDS = 600.0  # between two states of a run that are kept within an epoch, which on ImageNet takes hours
 
 
 @dataclass
 class Run:
-    """A training run between two epochs: all that its future depends on."""
+    """A training run between two batches: all that its future depends on."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     generators: dict[str, torch.Generator]
+    scaler: torch.amp.GradScaler  # of float16; does nothing in other precisions
     sigmas: torch.Tensor  # float32 (training images,), on the CPU
-    epoch: int = 0
+    epoch: int = 0  # epochs that are done
+    order: torch.Tensor | None = None  # of the images in the epoch under way; None between two epochs
+    batches: int = 0  # of that epoch that are done
+    totals: list[float] = field(default_factory=lambda: [0.0, 0.0])  # over these: the sum of the losses, and how many were predicted right
 
     def state(self) -> dict:
         """Everything as tensors and plain values, so that it loads with weights_only=True."""
@@ -42,8 +49,12 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "schedule": {k: v for k, v in self.schedule.state_dict().items() if not callable(v)},
             "generators": {name: generator.get_state() for name, generator in self.generators.items()},
+            "scaler": self.scaler.state_dict(),
             "sigmas": self.sigmas,
             "epoch": self.epoch,
+            "order": self.order,
+            "batches": self.batches,
+            "totals": self.totals,
         }
 
     def restore(self, state: dict) -> None:
@@ -53,28 +64,35 @@ class Run:
         self.schedule.load_state_dict(state["schedule"])
         for name, generator in self.generators.items():
             generator.set_state(state["generators"][name])
+        self.scaler.load_state_dict(state["scaler"])
         self.sigmas = state["sigmas"]
-        self.epoch = state["epoch"]
+        self.epoch, self.order, self.batches, self.totals = state["epoch"], state["order"], state["batches"], state["totals"]
 
 
 def start_run(model: nn.Module, images: int, sigma0: float, settings: TrainSettings, seed: int, device: torch.device, regime: Regime) -> Run:
     """A run at epoch 0, every example's sigma at sigma0.
 
-    A run of each regime draws from streams of its own; a restored one goes on with those it had.
+    A run of each regime draws from streams of its own; a restored one goes on with those it had. On a GPU weights lie in channels_last order,
+    which convolutions are fastest in.
     """
     model.to(device)
+    if device.type == "cuda":
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer: torch.optim.Optimizer
-    if settings.optimizer == "sgd":
-        optimizer = torch.optim.SGD(model.parameters(), settings.learning_rate, settings.momentum, weight_decay=settings.weight_decay)
+    rate, decay = settings.learning_rate, settings.weight_decay
+    if settings.optimizer == "adam":
+        optimizer = torch.optim.Adam(model.parameters(), rate, weight_decay=decay)
     else:
-        optimizer = torch.optim.Adam(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
+        nesterov = settings.optimizer == "nesterov"
+        optimizer = torch.optim.SGD(model.parameters(), rate, settings.momentum, weight_decay=decay, nesterov=nesterov)
     generators = {
         "order": torch_generator(seed, "train", regime, "order"),
         "augment": torch_generator(seed, "train", regime, "augment"),
         "noise": torch_generator(seed, "train", regime, "noise", device=device),
         "search": torch_generator(seed, "search", "train", regime, device=device),
     }
-    return Run(model, optimizer, _schedule(optimizer, settings), generators, torch.full((images,), sigma0))
+    scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "float16")
+    return Run(model, optimizer, _schedule(optimizer, settings), generators, scaler, torch.full((images,), sigma0))
 
 
 def _schedule(optimizer: torch.optim.Optimizer, settings: TrainSettings) -> torch.optim.lr_scheduler.LRScheduler:
@@ -90,60 +108,77 @@ def _schedule(optimizer: torch.optim.Optimizer, settings: TrainSettings) -> torc
 
 def train(
     run: Run,
-    images: torch.Tensor,
+    images: Images | torch.Tensor,
     labels: torch.Tensor,
     method: str,
     regime: Regime,
     settings: TrainSettings,
     step: StepSettings,
     noise: Noise,
-    after_epoch: Callable[[Run], None],
+    keep: Callable[[Run], None],
     report: Callable[[str], None],
 ) -> None:
     """Train until settings.epochs, from wherever the run stands.
 
-    images: float32 (N, C, H, W) in [0, 1], on the run's device; labels: int64 (N,). With regime ds2 every batch first moves the sigma
-    of its examples by one ascent step, from the sigma they had in the last epoch (Algorithm 2); the loss then uses that sigma.
-    after_epoch is called with the run after each epoch, report with a line of text.
+    images: float32 (N, C, H, W) in [0, 1], on the run's device, or what hands out such batches; labels: int64 (N,), on the run's device. With
+    regime ds2 every batch first moves the sigma of its examples by one ascent step, from the sigma they had in the last epoch (Algorithm 2);
+    the loss then uses that sigma. keep is called with the run after each epoch, and within one after KEEP_SECONDS; report with a line of text.
+
+    On a CPU equal calls end in equal bytes, resumed or not, for each number of threads. On a GPU convolutions and matrix products repeat too:
+    kernels are chosen without benchmarks and deterministic; but what torch has no other kernel for (the gradient of overlapping
+    max-pooling, as in ResNet-50's stem) may round differently in a second run.
     """
     loss_module = load_registered("method", METHODS, method)
     loss_settings = settings.loss_settings(method)
-    samples = loss_module.noise_samples(loss_settings)
-    device, shape, count = images.device, images.shape[1:], len(labels)
-    started, first = time.perf_counter(), run.epoch
-    run.model.train()
-    while run.epoch < settings.epochs:
-        total_loss, hits = 0.0, 0
-        for batch in torch.randperm(count, generator=run.generators["order"]).split(settings.batch_size):
-            index = batch.to(device)
-            x = augment(images[index], settings.augment, run.generators["augment"])
-            y = labels[index]
-            sigma = run.sigmas[batch].to(device)
-            if regime == "ds2":
-                eps = torch.empty(len(x), step.samples, *shape, device=device)
-                noise.fill(eps, run.generators["search"])
-                with evaluating(run.model):
-                    sigma = ascent_step(run.model, x, sigma, eps, noise, step)
-                run.sigmas[batch] = sigma.cpu()
-            eps = torch.empty(len(x), samples, *shape, device=device)
-            noise.fill(eps, run.generators["noise"])
-            loss, scores = loss_module.loss(run.model, x, y, eps * sigma.view(-1, *[1] * (eps.ndim - 1)), sigma, loss_settings)
-            if not math.isfinite(loss.item()):
-                raise DdrsError(f"training diverged in epoch {run.epoch + 1}: the loss is {loss.item()}; lower learning_rate")
-            run.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            run.optimizer.step()
-            total_loss += loss.item() * len(x)
-            hits += int((scores.argmax(1) == y.repeat_interleave(len(scores) // len(y))).sum()) / (len(scores) // len(y))
-        run.schedule.step()
-        run.epoch += 1
-        left = (time.perf_counter() - started) / (run.epoch - first) * (settings.epochs - run.epoch)
-        low, high, mean = run.sigmas.min(), run.sigmas.max(), run.sigmas.mean()
-        report(
-            f"epoch {run.epoch}/{settings.epochs}: loss {total_loss / count:.4f}, noisy accuracy {100 * hits / count:.1f} %, "
-            f"sigma {low:.4f} to {high:.4f} (mean {mean:.4f}), {left:.0f} s left"
-        )
-        after_epoch(run)
+    source = Resident(images) if isinstance(images, torch.Tensor) else images
+    model = in_precision(run.model, settings.precision)
+    count = len(labels)
+    started, first, kept = time.perf_counter(), run.epoch, time.monotonic()
+    model.train()
+    with exact_kernels(labels.device, settings.precision):
+        while run.epoch < settings.epochs:
+            if run.order is None:
+                run.order = torch.randperm(count, generator=run.generators["order"])
+            own = loss_settings.at_epoch(run.epoch)
+            order = run.order.split(settings.batch_size)
+            todo = order[run.batches :]
+            for batch, pixels in zip(todo, source.batches(todo), strict=True):
+                x, y = augment(pixels, settings.augment, run.generators["augment"]), labels[batch.to(labels.device)]
+                sigma = run.sigmas[batch].to(labels.device)
+                if regime == "ds2":
+                    eps = torch.empty(len(x), step.samples, *x.shape[1:], device=x.device)
+                    noise.fill(eps, run.generators["search"])
+                    with evaluating(model):
+                        sigma = ascent_step(model, x, sigma, eps, noise, step)
+                    run.sigmas[batch] = sigma.cpu()
+                eps = torch.empty(len(x), loss_module.noise_samples(own), *x.shape[1:], device=x.device)
+                noise.fill(eps, run.generators["noise"])
+                loss, scores = loss_module.loss(model, x, y, eps * sigma.view(-1, *[1] * (eps.ndim - 1)), sigma, own)
+                value, repeats = loss.item(), len(scores) // len(y)
+                if not math.isfinite(value):
+                    raise DdrsError(f"training diverged in epoch {run.epoch + 1}: the loss is {value}; lower learning_rate")
+                run.totals[0] += value * len(x)
+                run.totals[1] += int((scores.argmax(1) == y.repeat_interleave(repeats)).sum()) / repeats
+                run.optimizer.zero_grad(set_to_none=True)
+                run.scaler.scale(loss).backward()
+                run.scaler.step(run.optimizer)
+                run.scaler.update()
+                run.batches += 1
+                if time.monotonic() - kept >= KEEP_SECONDS and run.batches < len(order):
+                    keep(run)
+                    report(f"epoch {run.epoch + 1}/{settings.epochs}: {run.batches:,} of {len(order):,} batches")
+                    kept = time.monotonic()
+            run.schedule.step()
+            run.epoch += 1
+            left = (time.perf_counter() - started) / (run.epoch - first) * (settings.epochs - run.epoch)
+            low, high, mean = run.sigmas.min(), run.sigmas.max(), run.sigmas.mean()
+            report(
+                f"epoch {run.epoch}/{settings.epochs}: loss {run.totals[0] / count:.4f}, noisy accuracy {100 * run.totals[1] / count:.1f} %, "
+                f"sigma {low:.4f} to {high:.4f} (mean {mean:.4f}), {left:.0f} s left"
+            )
+            run.order, run.batches, run.totals = None, 0, [0.0, 0.0]
+            keep(run)
+            kept = time.monotonic()
     if not all(bool(torch.isfinite(value).all()) for value in run.model.state_dict().values()):
         raise DdrsError("training diverged: the model has weights that are not finite; lower learning_rate")
     run.model.eval()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from ddrs.training.settings import LossSettings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -13,10 +15,8 @@ if TYPE_CHECKING:
 NOISE = "gaussian"  # what the method trains with, and so what its models are searched and certified with
 
 
-class Settings(BaseModel):
+class Settings(LossSettings):
     """The paper's values are the defaults; the config's names are its symbols."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     k: int = Field(64, ge=1, description="noise samples per image")
     weight: float = Field(12.0, alias="lambda", ge=0, allow_inf_nan=False, description="weight of the hinge")

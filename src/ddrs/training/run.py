@@ -8,7 +8,7 @@ import torch
 
 from ddrs import models
 from ddrs.config import StepSettings, TrainSettings
-from ddrs.data import Split, as_float, load_split
+from ddrs.data import Split, load_split
 from ddrs.errors import DdrsError
 from ddrs.files import write_bytes
 from ddrs.noise import check_sigma, get_noise, stream_key
@@ -16,6 +16,8 @@ from ddrs.options import Runtime, prepare
 from ddrs.provenance import code_digest, digest, file_digest, write_sidecar
 from ddrs.registry import load as load_registered
 from ddrs.training import METHODS, loop
+from ddrs.training.images import training_images
+from ddrs.training.precision import check_precision
 
 Say = Callable[[str], None]
 
@@ -34,6 +36,7 @@ def train(
 ) -> None:
     """Fixed-sigma training."""
     device = prepare(runtime)
+    check_precision(settings.precision, device)
     check_sigma(sigma)
     split = load_split(data, "train")
     noise = load_registered("method", METHODS, method).NOISE
@@ -70,6 +73,7 @@ def finetune(
 ) -> None:
     """DS2 training, from a finished fixed-sigma model or from the state where its run branches."""
     device = prepare(runtime)
+    check_precision(settings.precision, device)
     split = load_split(data, "train")
     start = models.read_facts(model)
     models.check_fits(model, start, split)
@@ -113,16 +117,17 @@ def _train(
     partial_branch = partial.with_suffix(".branch.pt")  # kept here until the end: a workflow engine deletes the outputs of a killed job
     if partial.exists():
         loop.load_state(partial, run)
-        say(f"resuming after epoch {run.epoch} of {settings.epochs} from {partial}")
+        within = f", {run.batches:,} batches into the next," if run.batches else ""
+        say(f"resuming after epoch {run.epoch} of {settings.epochs}{within} from {partial}")
 
-    def after_epoch(current: loop.Run) -> None:
-        if current.epoch == branch_epoch:
+    def keep(current: loop.Run) -> None:
+        if current.epoch == branch_epoch and not current.batches:
             loop.save_state(partial_branch, current)
         loop.save_state(partial, current)
 
-    images = torch.tensor(as_float(split.images), device=device)
     labels = torch.tensor(split.labels, device=device)
-    loop.train(run, images, labels, facts["method"], facts["regime"], settings, step, get_noise(facts["noise"]), after_epoch, say)
+    with training_images(split, device) as images:
+        loop.train(run, images, labels, facts["method"], facts["regime"], settings, step, get_noise(facts["noise"]), keep, say)
     models.save_model(out, run.model, {**facts, "mean_sigma": round(float(run.sigmas.double().mean()), 6)})
     if branch_out is not None:
         write_bytes(branch_out, partial_branch.read_bytes())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from ddrs.training.settings import LossSettings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -12,14 +14,17 @@ if TYPE_CHECKING:
 NOISE = "gaussian"  # what the method trains with, and so what its models are searched and certified with
 
 
-class Settings(BaseModel):
+class Settings(LossSettings):
     """The attack inside a training step."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     epsilon: float = Field(gt=0, allow_inf_nan=False, description="l2 radius of the attack, in units of the [0,1] pixel scale")
     attack_steps: int = Field(2, ge=1, description="PGD steps")
     noise_samples: int = Field(1, ge=1, description="noise samples per image (the paper's m)")
+    warmup: int = Field(1, ge=1, description="epochs over which epsilon grows linearly to its value; 1: all of it from the first on")
+
+    def at_epoch(self, epoch: int) -> Self:
+        """With the epsilon of that epoch: (epoch + 1) / warmup of its value, at most all of it (train_pgd.py of Salman et al. 2019)."""
+        return self.model_copy(update={"epsilon": self.epsilon * min(1.0, (epoch + 1) / self.warmup)})
 
 
 def noise_samples(settings: Settings) -> int:
