@@ -1,6 +1,6 @@
 """What the memory's filter saves: `Memory` beside Algorithm 3 with all distances, on the same images, in one process.
 
-    python bench/memory.py > bench/memory.md
+    (echo "# The memory's filter"; python bench/memory.py) > bench/memory.md
     python bench/memory.py --images 10000 --kinds 1/f --norms l2 >> bench/memory.md
 
 Both give the same answers, or the program stops. The images are of CIFAR-10's form (3 x 32 x 32, 8 bits): of independent pixels, and of random
