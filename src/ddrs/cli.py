@@ -132,7 +132,10 @@ def sigma(
     images: Images = None,
     seed: Seed = 0,
 ) -> None:
-    """Search the sigma of each image, by Algorithm 1 from the model's training sigma or on a grid; writes the whole trajectory."""
+    """Search the sigma of each image, by Algorithm 1 from the model's training sigma or on a grid; writes the whole trajectory.
+
+    A killed search is resumed after its last finished batch.
+    """
     from ddrs.sigma.run import search
 
     search(model, data, out, settings, split, images, seed, runtime, _say)
@@ -374,11 +377,18 @@ def plan(
     device: Annotated[str | None, typer.Option("--device", help="where time is measured: cpu, cuda or cuda:N; default: as in the config")] = None,
     threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads per job")] = 1,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="how many jobs run side by side")] = 1,
+    on: Annotated[list[str] | None, typer.Option("--on", help="measure nothing: GPU-hours of each table row on h200, a100; repeat for more")] = None,
+    utilisation: Annotated[float, typer.Option("--utilisation", help="--on: share of a card's peak FLOP/s that a job reaches")] = 0.35,
     format: Annotated[str, typer.Option("--format", help="table or csv")] = "table",
 ) -> None:
     """Print what a target would cost, without running it: jobs, images, samples, FLOPs and estimated time of every step."""
+    from ddrs.gpu_hours import gpu_hours
     from ddrs.plan import plan
 
+    if on and device:
+        raise DdrsError("plan: --on counts on cards that are not here, --device measures on one that is; give either")
+    if on:
+        return _say(gpu_hours(typer.main.get_group(app), targets or [], snakefile, configfile or [], on, utilisation, format))
     _say(plan(typer.main.get_group(app), targets or [], snakefile, configfile or [], device, threads, jobs, format))
 
 

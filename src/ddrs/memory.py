@@ -1,8 +1,10 @@
 """Algorithm 3 of the paper: a memory that keeps the answers of a data-dependent classifier consistent."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from ddrs.certification.records import ABSTAIN, COLUMNS, format_line, read_log
 from ddrs.data import as_float, load_split
@@ -10,6 +12,43 @@ from ddrs.errors import DdrsError
 from ddrs.files import write_text
 from ddrs.norms import Norm, norm_of
 from ddrs.provenance import digest, file_digest
+
+METRIC: dict[Norm, Literal["euclidean", "cityblock"]] = {"l2": "euclidean", "l1": "cityblock"}  # SciPy's names of the norms
+PARTS = 8  # into how many the last two axes of an input are cut, so that an image has 8 x 8 blocks for each channel; a vector into PARTS^2
+
+
+class Sketch:
+    """Lower bounds of distances, from the sums of the values of each of a few groups (blocks of neighbouring pixels).
+
+    Guarantee: for float32 points x, y of any size, `bounds` is at most the distance that float64 makes of them, its rounding
+    included. In l1 the sums differ by at most ||x - y||_1 in all; in l2 so do the sums over the square root of a group's size (Cauchy-Schwarz).
+    Rounding, with u = 2^-53 and d values: the sums of x err by at most (d + 4) u ||x||, a distance of sums by (d + 4) u of itself, and that of
+    the points, a sum of d non-negative terms, by (d + 10) u of itself. As no distance exceeds ||x|| + ||y||, all of it is below 4 (d + 50) u times
+    that. float32 values neither overflow nor underflow in float64, nor do their squares.
+    """
+
+    def __init__(self, shape: tuple[int, ...], norm: Norm):
+        parts = PARTS**2 if len(shape) == 1 else PARTS
+        group = np.zeros((1,) * len(shape), np.int64)
+        for axis, size in enumerate(shape):
+            count = size if axis < len(shape) - 2 else min(size, parts)
+            place = np.arange(size) * count // size
+            group = group * count + place.reshape(-1, *[1] * (len(shape) - 1 - axis))
+        self.order = np.argsort(group, axis=None, kind="stable")
+        sizes = np.unique(group, return_counts=True)[1]
+        self.starts = np.cumsum(sizes) - sizes
+        self.norm: Norm = norm
+        self.weights = 1 / np.sqrt(sizes) if norm == "l2" else np.ones(len(sizes))
+        self.margin = (len(self.order) + 50) * 2.0**-51
+
+    def of(self, point: np.ndarray) -> tuple[np.ndarray, float]:
+        """The weighted sums of a point (d,), and its share of the error of a bound."""
+        size = np.abs(point).sum() if self.norm == "l1" else np.sqrt(np.square(point).sum())
+        return np.add.reduceat(point[self.order], self.starts) * self.weights, float(size) * self.margin
+
+    def bounds(self, sums: np.ndarray, error: float, others: np.ndarray, errors: np.ndarray) -> np.ndarray:
+        """Lower bounds of the distances between a point and others, (n,), from what `of` said of them."""
+        return cdist(sums[None], others, METRIC[self.norm])[0] - (errors + error)
 
 
 class Memory:
@@ -20,18 +59,20 @@ class Memory:
     restart must reload every entry. Invariant, up to float64 rounding of the
     distances: balls of different classes are disjoint (an abstention is a class of its own, radius 0).
 
-    norm: "l2" for certificates of Gaussian noise, "l1" for uniform noise. Distances are float64 between float32 inputs. Time and space
-    per insert are O(entries * d). Source: the paper, Section 3.5 and Algorithm 3; containment is looked at before overlap.
+    norm: "l2" for certificates of Gaussian noise, "l1" for uniform noise. Distances are float64 between float32 inputs. An insert looks
+    at a few sums of each entry, and at the d values of those only that may lie within both radii (`Sketch`): the answers are the
+    same as from all distances. Source: the paper, Section 3.5 and Algorithm 3; containment is looked at before overlap.
     """
 
     def __init__(self, norm: Norm = "l2"):
         if norm not in ("l2", "l1"):
             raise DdrsError(f"norm {norm!r}: must be l2 or l1")
-        self.norm = norm
+        self.norm: Norm = norm
         self.adopted = 0  # entries that took the class of a ball they lie in
         self.shrunk = 0  # entries that kept their class with a smaller radius
         self._place: dict[bytes, int] = {}
-        self._points = np.empty((0, 0))
+        self._sketch: Sketch | None = None  # made for the shape of the first input
+        self._points, self._sums, self._errors = np.empty((0, 0), np.float32), np.empty((0, 0)), np.empty(0)
         self._labels = np.empty(0, np.int64)
         self._radii = np.empty(0)
 
@@ -45,21 +86,31 @@ class Memory:
         -1 for an abstention, whose radius must be 0. radius: its certified radius, in the units of x. Errors: DdrsError for a radius that is
         negative or not finite, or an x that is not finite or has another size.
         """
-        point, key = self._checked(x, label, radius)
+        values = self._checked(x, label, radius)
+        key = values.tobytes()
         if key in self._place:
             place = self._place[key]
             return int(self._labels[place]), float(self._radii[place])
-        label, radius = self._adjust(point, int(label), float(radius))
-        self._store(point, key, label, radius)
+        if self._sketch is None:
+            self._sketch = Sketch(np.shape(x), self.norm)
+        point = values.astype(np.float64)
+        sums, error = self._sketch.of(point)
+        label, radius = self._adjust(point, self._reached(sums, error, int(label), radius), int(label), float(radius))
+        self._store(values, key, sums, error, label, radius)
         return label, radius
 
-    def _adjust(self, point: np.ndarray, label: int, radius: float) -> tuple[int, float]:
+    def _reached(self, sums: np.ndarray, error: float, label: int, radius: float) -> np.ndarray:
+        """The entries of other classes that may decide, in the order of arrival: all others have R_i - d_i <= -radius, and change nothing."""
         count = len(self)
-        others = np.flatnonzero(self._labels[:count] != label)
+        if not count or self._sketch is None:
+            return np.empty(0, np.intp)
+        least = self._sketch.bounds(sums, error, self._sums[:count], self._errors[:count])
+        return np.flatnonzero((self._radii[:count] - least > -radius) & (self._labels[:count] != label))
+
+    def _adjust(self, point: np.ndarray, others: np.ndarray, label: int, radius: float) -> tuple[int, float]:
         if not len(others):
             return label, radius
-        distance = self._distances(point, others)
-        slack = self._radii[others] - distance
+        slack = self._radii[others] - self._distances(point, others)
         inside = others[slack > 0]
         if len(inside):
             # by the invariant all these balls have one class; where float64 cannot tell touching balls apart, the oldest answers
@@ -74,14 +125,14 @@ class Memory:
     def _distances(self, point: np.ndarray, places: np.ndarray) -> np.ndarray:
         found = np.empty(len(places))
         for start in range(0, len(places), 1024):  # bounds the temporary to 1024 points
-            difference = self._points[places[start : start + 1024]] - point
+            difference = self._points[places[start : start + 1024]] - point  # in float64, as `point` is
             if self.norm == "l1":
                 found[start : start + 1024] = np.abs(difference).sum(1)
             else:
                 found[start : start + 1024] = np.sqrt(np.square(difference).sum(1))
         return found
 
-    def _checked(self, x: np.ndarray, label: int, radius: float) -> tuple[np.ndarray, bytes]:
+    def _checked(self, x: np.ndarray, label: int, radius: float) -> np.ndarray:
         values = np.asarray(x, np.float32).ravel() + np.float32(0)  # -0.0 becomes 0.0
         if len(self) and values.size != self._points.shape[1]:
             raise DdrsError(f"memory: an input of {values.size} values, where the stored ones have {self._points.shape[1]}")
@@ -95,18 +146,25 @@ class Memory:
             raise DdrsError(f"memory: label {label}: must be an integer")
         if label == ABSTAIN and radius != 0:
             raise DdrsError(f"memory: radius {radius} of an abstention: must be 0")
-        return values.astype(np.float64), values.tobytes()
+        return values
 
-    def _store(self, point: np.ndarray, key: bytes, label: int, radius: float) -> None:
+    def _store(self, values: np.ndarray, key: bytes, sums: np.ndarray, error: float, label: int, radius: float) -> None:
         count = len(self)
         if count == len(self._points):
             capacity = max(64, 2 * count)
-            points, labels, radii = np.empty((capacity, point.size)), np.empty(capacity, np.int64), np.empty(capacity)
-            if count:
-                points[:count], labels[:count], radii[:count] = self._points, self._labels, self._radii
-            self._points, self._labels, self._radii = points, labels, radii
-        self._points[count], self._labels[count], self._radii[count] = point, label, radius
+            self._points, self._sums = _grown(self._points, (capacity, values.size)), _grown(self._sums, (capacity, sums.size))
+            self._errors, self._labels, self._radii = (_grown(one, (capacity,)) for one in (self._errors, self._labels, self._radii))
+        self._points[count], self._sums[count], self._errors[count] = values, sums, error
+        self._labels[count], self._radii[count] = label, radius
         self._place[key] = count
+
+
+def _grown(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """An array of a larger shape that begins with the rows of `array`."""
+    larger = np.empty(shape, array.dtype)
+    if len(array):
+        larger[: len(array)] = array
+    return larger
 
 
 def remember(log: Path, data: Path, out: Path) -> dict[str, int]:

@@ -43,6 +43,7 @@ SIZES = {  # images of the splits that a dataset's source delivers; without a va
 }
 LATTICE = {"gaussian": "lattice", "uniform": "uniform-lattice"}  # the noise on the pixel grid, by the noise that a model was trained with
 COLUMNS = ("step", "jobs", "images", "samples", "at_most", "flops", "seconds")
+NOTHING = "Nothing to be done: every file that the targets need is there and up to date."
 S = TypeVar("S", bound=Section)
 
 
@@ -192,6 +193,15 @@ def commands_of(text: str, verbs: TyperGroup) -> list[Command]:
     return found
 
 
+def planned(verbs: TyperGroup, targets: Sequence[str], snakefile: Path | None, configfiles: Sequence[Path]) -> list[Command]:
+    """The ddrs commands that Snakemake would run, in the current folder; none if all is there and up to date."""
+    text = dry_run(targets, snakefile, configfiles)
+    commands = commands_of(text, verbs)
+    if not commands and "Nothing to be done" not in text:
+        raise DdrsError("plan: the dry run named no ddrs command; is it ddrs' Snakefile?")
+    return commands
+
+
 def plan(
     verbs: TyperGroup,
     targets: Sequence[str],
@@ -209,12 +219,9 @@ def plan(
     """
     if form not in ("table", "csv"):
         raise DdrsError(f"format {form!r}: must be table or csv")
-    text = dry_run(targets, snakefile, configfiles)
-    commands = commands_of(text, verbs)
+    commands = planned(verbs, targets, snakefile, configfiles)
     if not commands:
-        if "Nothing to be done" not in text:
-            raise DdrsError("plan: the dry run named no ddrs command; is it ddrs' Snakefile?")
-        return "Nothing to be done: every file that the targets need is there and up to date."
+        return NOTHING
     files = Files(commands)
     work = [work_of(command, files) for command in commands]
     if device is None:

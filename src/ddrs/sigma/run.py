@@ -1,9 +1,12 @@
 """The sigma search from files to files: `ddrs sigma`."""
 
 import json
+import shutil
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +19,21 @@ from ddrs.files import atomic
 from ddrs.models import load_with_data
 from ddrs.noise import NoiseStream, get_noise
 from ddrs.options import Runtime, prepare
-from ddrs.provenance import digest, file_digest, write_sidecar
+from ddrs.provenance import code_digest, digest, file_digest, write_sidecar
 from ddrs.registry import load
 from ddrs.sigma import STRATEGIES
 from ddrs.sigma.ascent import mean_class
+
+CODE = ("sigma", "architectures.py", "models.py", "noise.py", "norms.py", "data.py")  # what a partial result depends on
+
+
+class Found(NamedTuple):
+    """What the search of one batch found: float32 (K+1, B), and how many of its images touched a bound or changed class."""
+
+    sigma: np.ndarray
+    at_min: int
+    at_max: int
+    changed: int
 
 
 def search(
@@ -33,7 +47,7 @@ def search(
     runtime: Runtime,
     say: Callable[[str], None],
 ) -> None:
-    """One strategy's search on a split; one row per image and K."""
+    """One strategy's search on a split; one row per image and K. A killed search resumes after its last finished batch."""
     started = time.time()
     strategy = load("strategy", STRATEGIES, settings.strategy)
     device = prepare(runtime)
@@ -41,25 +55,6 @@ def search(
     law = get_noise(facts["noise"])
     indices = part.subset(images)
     sigma0 = float(facts["sigma"])
-    paths, at_min, at_max, changed = [], 0, 0, 0
-    for start in range(0, len(indices), settings.batch_size):
-        chunk = indices[start : start + settings.batch_size]
-        x = torch.tensor(as_float(part.images[chunk]), device=device)
-        streams = [NoiseStream(law, part.shape, seed, "search", split, int(i)) for i in chunk]
-
-        def progress(k: int, first: int = start, size: int = len(chunk)) -> None:
-            if k % 100 == 0 or k == settings.k_max:
-                say(f"images {first + 1} to {first + size} of {len(indices)}: step {k}/{settings.k_max}")
-
-        found = strategy.search(net, x, sigma0, streams, law, settings, progress)
-        paths.append(found.sigma.numpy())
-        at_min, at_max = at_min + found.at_min, at_max + found.at_max
-        before = mean_class(net, x, torch.full((len(x),), sigma0, device=device), streams)
-        changed += int((before != mean_class(net, x, found.sigma[-1].to(device), streams)).sum())
-    trajectory = np.concatenate(paths, axis=1)  # (k_max + 1, images)
-    say(f"{changed} of {len(indices)} images change class between sigma_0 = {sigma0} and sigma* at K = {settings.k_max}")
-    say(f"{at_min} touched sigma_min = {settings.sigma_min}, {at_max} touched sigma_max = {settings.sigma_max}")
-    say(f"sigma* at K = {settings.k_max}: {trajectory[-1].min():.4f} to {trajectory[-1].max():.4f}, mean {trajectory[-1].mean():.4f}")
     made = {
         "settings": settings.model_dump(),
         "row": strategy.ROW,
@@ -71,6 +66,34 @@ def search(
         "model": file_digest(model),
         "data": part.digest,
     }
+    partial = runtime.scratch / f"sigma-{digest([made, len(indices), code_digest(*CODE)])}"
+    starts = range(0, len(indices), settings.batch_size)
+    done = {start: batch for start in starts if (batch := _read(partial / f"{start}.npz")) is not None}
+    if done:
+        say(f"resuming: {sum(batch.sigma.shape[1] for batch in done.values())} images are in {partial}")
+    for start in starts:
+        if start in done:
+            continue
+        chunk = indices[start : start + settings.batch_size]
+        x = torch.tensor(as_float(part.images[chunk]), device=device)
+        streams = [NoiseStream(law, part.shape, seed, "search", split, int(i)) for i in chunk]
+
+        def progress(k: int, first: int = start, size: int = len(chunk)) -> None:
+            if k % 100 == 0 or k == settings.k_max:
+                say(f"images {first + 1} to {first + size} of {len(indices)}: step {k}/{settings.k_max}")
+
+        found = strategy.search(net, x, sigma0, streams, law, settings, progress)
+        before = mean_class(net, x, torch.full((len(x),), sigma0, device=device), streams)
+        changed = int((before != mean_class(net, x, found.sigma[-1].to(device), streams)).sum())
+        done[start] = Found(found.sigma.numpy(), found.at_min, found.at_max, changed)
+        with atomic(partial / f"{start}.npz") as temporary, open(temporary, "wb") as file:
+            np.savez(file, **done[start]._asdict())
+    paths, *counts = zip(*(done[start] for start in starts), strict=True)
+    at_min, at_max, changed = (sum(of_batches) for of_batches in counts)
+    trajectory = np.concatenate(paths, axis=1)  # (k_max + 1, images)
+    say(f"{changed} of {len(indices)} images change class between sigma_0 = {sigma0} and sigma* at K = {settings.k_max}")
+    say(f"{at_min} touched sigma_min = {settings.sigma_min}, {at_max} touched sigma_max = {settings.sigma_max}")
+    say(f"sigma* at K = {settings.k_max}: {trajectory[-1].min():.4f} to {trajectory[-1].max():.4f}, mean {trajectory[-1].mean():.4f}")
     table = pa.table(
         {
             "idx": np.repeat(indices.astype(np.int32), settings.k_max + 1),
@@ -81,4 +104,14 @@ def search(
     report = {"digest": digest(made), **made, "changed_class": changed, "at_min": at_min, "at_max": at_max}
     with atomic(out) as temporary:
         pq.write_table(table.replace_schema_metadata({"ddrs": json.dumps(report, sort_keys=True)}), temporary)
+    shutil.rmtree(partial)
     write_sidecar(runtime.sidecar, made, {"model": str(model), "data": str(data)}, started, str(device))
+
+
+def _read(path: Path) -> Found | None:
+    """A finished batch; None if there is none, or a damaged one, which is then searched again."""
+    try:
+        with np.load(path) as file:
+            return Found(file["sigma"], int(file["at_min"]), int(file["at_max"]), int(file["changed"]))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
