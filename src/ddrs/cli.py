@@ -71,15 +71,22 @@ def _say(line: str) -> None:
 
 @app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help=f"dataset: {', '.join(DATASETS)}")],
+    name: Annotated[str, typer.Argument(help=f"dataset: {', '.join(DATASETS)}; or any name, with --kind")],
     out: Annotated[Path, typer.Option("--out", help="manifest to write; the arrays are written beside it")],
+    kind: Annotated[str | None, typer.Option("--kind", help=f"what it is: {', '.join(DATASETS)}; default: its name")] = None,
     source: Annotated[Path | None, typer.Option("--source", help="folder with the dataset's own files, used instead of the network (read)")] = None,
-    validation: Annotated[int, typer.Option("--validation", min=0, help="training images to hold out, where there is no validation split")] = 5000,
+    validation: Annotated[
+        int | None, typer.Option("--validation", min=0, help="training images to hold out, where there is no validation split; default: 5000")
+    ] = None,
+    classes: Annotated[
+        list[str] | None, typer.Option("--classes", help="imagefolder: sub-folder of a class; repeat for each, in the order of labels")
+    ] = None,
+    shape: Annotated[str | None, typer.Option("--shape", help="imagefolder: C,H,W that images are scaled and cropped to, as 3,64,64")] = None,
 ) -> None:
     """Get a dataset, check it, drop duplicates across splits, write uint8 arrays and a manifest."""
-    from ddrs.sources import fetch
+    from ddrs.sources import fetch, parse_shape
 
-    for split, facts in fetch(name, out, source, validation, _say)["splits"].items():
+    for split, facts in fetch(name, out, source, validation, _say, kind, classes or [], parse_shape(shape) if shape else None)["splits"].items():
         _say(f"{name} {split}: {facts['count']} images, {facts['dropped_duplicates']} dropped as duplicates of another split's")
 
 

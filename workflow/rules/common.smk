@@ -1,7 +1,9 @@
 import shlex
 from itertools import product
+from pathlib import Path
 
 from ddrs import config as ddrs_config
+from ddrs.data import check_fetched
 from ddrs.errors import DdrsError
 from ddrs.provenance import code_digest
 from ddrs.published import SELECTED, table_of_print
@@ -103,10 +105,9 @@ def branch_flag(wildcards, input):
     return f"--branch {input.branch}" if input.branch else ""
 
 
-def source_flag(wildcards, threads):
-    """Where a dataset comes from. It is pinned by checksums wherever that is: taking `threads` keeps this from triggering a rerun."""
-    source = settings.datasets[wildcards.dataset].source
-    return f"--source {shlex.quote(source)}" if source else ""
+def fetch_flags(wildcards, threads):
+    """What a dataset is. It is pinned once it is fetched: taking `threads` keeps this from triggering a rerun."""
+    return shlex.join(settings.datasets[wildcards.dataset].fetch_flags())
 
 
 def search_flags(wildcards):
