@@ -216,12 +216,16 @@ def cell(
     radii: Radii,
     out_dir: OutDir,
     validation: Validation = None,
+    choose_on: Annotated[
+        str, typer.Option("--choose-on", help="what chooses sigma and K: validation (logs), or even: every second image, the others are reported")
+    ] = "validation",
+    kind: Annotated[str | None, typer.Option("--kind", help="what the dataset is, by which the paper's number is found; default: its name")] = None,
     seed: Seed = 0,
 ) -> None:
     """Write every cell of one table row as JSON: value, interval, the sigma and K that gave it, the paper's number."""
     from ddrs.cells import write_cells
 
-    write_cells(logs, table, label, parse_radii(radii), out_dir, seed, validation or [])
+    write_cells(logs, table, label, parse_radii(radii), out_dir, seed, validation or [], choose_on, kind)
 
 
 @app.command()
@@ -269,7 +273,7 @@ def per_class(
     md: Md,
     radii: Annotated[str, typer.Option("--radii", help="columns to show, separated by commas; default: all of the table")] = "",
 ) -> None:
-    """Write certified accuracy per class, each row at the sigma and K that validation images chose for its ACR."""
+    """Write certified accuracy per class, each row at the sigma and K that other images chose for its ACR."""
     from ddrs.per_class import write_per_class
 
     write_per_class(logs, cell, [f"{radius:g}" for radius in parse_radii(radii)] if radii else [], csv, md)
@@ -278,14 +282,17 @@ def per_class(
 @app.command()
 def distribution(
     logs: Logs,
-    validation: Validation,
     pdf: Pdf,
     png: Png,
+    validation: Validation = None,
+    even: Annotated[
+        list[str] | None, typer.Option("--even", help="dataset of which every second image chooses and the others are drawn; repeat for more")
+    ] = None,
 ) -> None:
-    """Draw the distribution of p_lower: a panel per training sigma, a curve per row, K chosen on validation images."""
+    """Draw the distribution of p_lower: a panel per training sigma, a curve per row, K chosen on validation images or on half of the test images."""
     from ddrs.distribution import p_lower_figure
 
-    p_lower_figure(logs, validation or [], pdf, png)
+    p_lower_figure(logs, validation or [], pdf, png, even or [])
 
 
 @app.command()

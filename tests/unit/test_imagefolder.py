@@ -93,7 +93,8 @@ def test_nothing_held_out_leaves_all_of_train(source: Path, tmp_path: Path):
 
 
 def test_images_are_scaled_to_cover_the_shape_and_cropped_to_their_centre(source: Path, tmp_path: Path):
-    """Of a wide picture of three stripes only the middle one is left, which is a little wider than a square: scaling mixes neighbours. Grey, RGBA and folders below are read too."""
+    """Of a wide picture of three stripes the middle one is left, a little wider than a square, as scaling mixes neighbours. Grey, RGBA and
+    folders below are read too."""
     folder = source / "test" / "cat"
     shutil.rmtree(folder)
     (folder / "below").mkdir(parents=True)

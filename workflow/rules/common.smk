@@ -6,7 +6,7 @@ from ddrs import config as ddrs_config
 from ddrs.data import check_fetched
 from ddrs.errors import DdrsError
 from ddrs.provenance import code_digest
-from ddrs.published import SELECTED, table_of_print
+from ddrs.published import EVEN, SELECTED, table_of_print
 from ddrs.training import METHODS
 
 try:
@@ -142,7 +142,7 @@ def certify_flags(wildcards):
 
 def sampling(dataset, method, split):
     own = settings.on(dataset, method)
-    return settings.certify[dataset].sampling(own.images[split], own.radii, split)
+    return settings.certify[dataset].sampling(images_of(dataset, split), own.radii, split)
 
 
 def scale_flags(wildcards, input):
@@ -177,8 +177,15 @@ def parts_of_run(run):
     return row, sigma, k
 
 
+def images_of(dataset, split):
+    images = settings.datasets[dataset].images
+    if split not in images:
+        raise WorkflowError(f"datasets.{dataset}.images has no {split}: none of its {split} images are certified")
+    return images[split]
+
+
 def _images(wildcards):
-    return f"--split {wildcards.split} --images {settings.datasets[wildcards.dataset].images[wildcards.split]}"
+    return f"--split {wildcards.split} --images {images_of(wildcards.dataset, wildcards.split)}"
 
 
 def labels(table):

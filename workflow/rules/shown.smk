@@ -27,8 +27,12 @@ def row_logs(dataset, label, split="test"):
 
 
 def validation_logs(dataset, label):
-    """The logs of a row that choose its sigma and K."""
-    return row_logs(dataset, label, "validation")
+    """The validation logs of a row, which choose its sigma and K; none where every second test image does."""
+    return row_logs(dataset, label, "validation") if chooses_on(dataset) == "validation" else []
+
+
+def chooses_on(dataset):
+    return settings.datasets[dataset].chooses_on
 
 
 def rows(table):
@@ -161,6 +165,17 @@ def logs_of_row(dataset):
     return logs
 
 
+def choice_flags(table, dataset):
+    """What chooses sigma and K of a table's cells, and the dataset of the print that they stand beside."""
+    choice = f"--choose-on {chooses_on(dataset)} " if table.endswith(SELECTED) else ""
+    return f"{choice}--kind {settings.datasets[dataset].kind}"
+
+
+def even_flags(wildcards):
+    """The datasets of a table of which every second test image chooses."""
+    return " ".join(f"--even {dataset}" for dataset in settings.tables[wildcards.table] if chooses_on(dataset) == EVEN)
+
+
 def validation_of_row(table, dataset):
     """An input function: the logs that choose sigma and K, for the cells of a selected table."""
 
@@ -194,9 +209,13 @@ def choice(table):
         return "Each cell is the best over sigma and K, chosen on the same test images as in the paper: optimistic."
     ways = []
     for dataset in settings.tables.get(table_of_print(table), []):
-        own = sampling(dataset, labels(table)[0], "validation")
-        ways.append(f"{settings.datasets[dataset].images['validation']} validation images of {dataset} at n = {own.n:,}")
-    return f"Sigma and K of each cell were chosen on {' and on '.join(ways)}; the test images chose nothing."
+        images = settings.datasets[dataset].images
+        if chooses_on(dataset) == EVEN:
+            ways.append(f"every second of the {images['test']} test images of {dataset}, and the cell is of the other {images['test'] // 2}")
+        else:
+            own = sampling(dataset, labels(table)[0], "validation")
+            ways.append(f"{images['validation']} validation images of {dataset} at n = {own.n:,}")
+    return f"Sigma and K of each cell were chosen on {'; on '.join(ways)}. No image that chose is one of those that a cell is of."
 
 
 def table_caption(wildcards):
