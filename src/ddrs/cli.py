@@ -96,7 +96,7 @@ def train(
     data: Data,
     out: Out,
     method: Annotated[str, typer.Option("--method", help=f"training loss: {', '.join(METHODS)}")],
-    architecture: Annotated[str, typer.Option("--architecture", help=f"network: {', '.join(ARCHITECTURES)}")],
+    architecture: Annotated[str, typer.Option("--architecture", help=f"network: {', '.join(ARCHITECTURES)}, or package.module:factory")],
     sigma: Annotated[float, typer.Option("--sigma", help="noise scale, in units of the [0,1] pixel scale")],
     settings: TrainSettings,
     runtime: Runtime,

@@ -17,7 +17,7 @@ Radii = Annotated[list[Radius], Increasing, Field(min_length=1)]
 class UniformSettings(Section):
     """What differs on a dataset for the methods that train with uniform noise and certify l1 balls."""
 
-    architecture: Architecture | None = Field(None, description="network, by name")
+    architecture: Architecture | None = Field(None, description="network, by name or as package.module:factory")
     sigmas: Sigmas | None = Field(None, description="training lambdas: half-widths of the noise, which stand as sigma in paths and logs")
     radii: Radii | None = Field(None, description="l1 radius columns of the tables, increasing")
 
@@ -25,7 +25,7 @@ class UniformSettings(Section):
 class DatasetSettings(Section):
     """What is trained and certified on a dataset, and on which grid."""
 
-    architecture: Architecture = Field(description="network, by name")
+    architecture: Architecture = Field(description="network, by name or as package.module:factory")
     sigmas: Sigmas = Field(description="training sigmas, each also the start of the sigma search")
     radii: Radii = Field(description="radius columns of the tables, increasing")
     uniform: UniformSettings = Field(default_factory=UniformSettings.checked, description="what differs for methods with uniform noise")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ddrs import config as ddrs_config
 from ddrs.data import check_fetched
+from ddrs import own_model
 from ddrs.errors import DdrsError
 from ddrs.provenance import code_digest
 from ddrs.published import EVEN, SELECTED, table_of_print
@@ -19,7 +20,7 @@ SUBJECTS = {"1": "sigma", "2": "memory"}  # a figure illustrates an idea, and ne
 CERTIFICATES = "results/certificates/{dataset}/{split}/{method}"
 REGIME = {"fs": "fs", "ds": "fs", "ds2": "ds2", "gds": "fs"}  # which training the certificates of a row stand on
 MEMORY = "results/memory/{dataset}/{split}/{method}"
-MODEL = ["architectures.py", "models.py", "noise.py", "norms.py", "data.py", "vision.py"]
+MODEL = ["architectures.py", "own_model.py", "models.py", "noise.py", "norms.py", "data.py", "vision.py"]
 PRINT = ["published/__init__.py", "published/checks.py", "published/tables.csv"]
 CODE = {  # the modules whose code makes a step's result; a change of any of them reruns the step, a new method none
     "train": ["training/run.py", "training/loop.py", "sigma/ascent.py", *MODEL],
@@ -80,8 +81,9 @@ def code(step):
 
 
 def method_code(wildcards):
-    """Of training, where each method is a file of its own; but cohen.py's plain cross-entropy also serves yang."""
-    return code_digest(*CODE["train"], "training/cohen.py", f"training/{wildcards.method}.py")
+    """Of training, where each method is a file of its own, as is a model of the user's; but cohen.py's plain cross-entropy also serves yang."""
+    own = own_model.code(settings.on(wildcards.dataset, wildcards.method).architecture)  # of the user's; empty for known architectures
+    return code_digest(*CODE["train"], "training/cohen.py", f"training/{wildcards.method}.py") + own
 
 
 def train_flags(wildcards):
