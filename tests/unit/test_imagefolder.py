@@ -12,6 +12,7 @@ from PIL import Image
 from ddrs import imagefolder, pieces
 from ddrs.data import SPLITS, load_split
 from ddrs.errors import DdrsError
+from ddrs.plan import Command, Files
 from ddrs.sources import fetch
 
 CLASSES = ("cat", "dog", "a bird")
@@ -213,3 +214,10 @@ def test_the_verb(source: Path, tmp_path: Path, ddrs_cli: Cli):
     ):
         code, _, err = ddrs_cli("fetch", name, "--out", tmp_path / "other.json", *more)
         assert code == 2 and err.count("\n") == 1 and part in err, err
+
+
+def test_a_plan_counts_the_images_of_a_folder_that_is_not_fetched_yet(source: Path, tmp_path: Path):
+    flags = {"name": "pets", "kind": "imagefolder", "source": source, "classes": list(CLASSES), "shape": "3,8,8", "validation": 3}
+    files = Files([Command("fetch", {**flags, "out": tmp_path / "manifest.json"})])
+    assert files.split(tmp_path / "manifest.json", "train") == (SHAPE, 3, 9)
+    assert files.split(tmp_path / "manifest.json", "validation") == (SHAPE, 3, 3)
