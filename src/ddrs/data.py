@@ -51,7 +51,7 @@ def as_float(images: np.ndarray) -> np.ndarray:
 def check_fetched(manifest: Path, asked: Mapping[str, object]) -> None:
     """DdrsError if a dataset was fetched otherwise than asked; nothing if it is not there yet.
 
-    asked: what a manifest says, by name: kind, hold_out, shape, class_names. Data is fetched once and no change of the config fetches it
+    asked: what a manifest says, by name: dataset, kind, hold_out, shape, class_names. Data is fetched once and no change of the config fetches it
     again, so that what lies there must be compared with what the config says. A manifest of before there were kinds says less: its kind is
     its name, and its hold_out what its validation split was made of.
     """

@@ -49,9 +49,11 @@ class DatasetSettings(Section):
             raise ValueError("source: is not for kind: imagefolder, whose folder is path")
         if DATASETS[self.kind].own_validation and self.hold_out is not None:
             raise ValueError(f"hold_out: is not for {self.kind}, which has a validation split of its own")
-        if self.hold_out is not None and self.images.get("validation", 0) > self.hold_out:
-            left = "; leave validation away" if self.hold_out == 0 else ""
-            raise ValueError(f"images.validation: {self.images['validation']} is above hold_out = {self.hold_out}{left}")
+        held = self.fetched().get("hold_out")
+        if isinstance(held, int) and self.images.get("validation", 0) > held:
+            raise ValueError(
+                f"images.validation: {self.images['validation']} is above hold_out = {held}{'; leave validation away' if not held else ''}"
+            )
         return self
 
     def fetch_flags(self) -> list[str]:

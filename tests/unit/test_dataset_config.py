@@ -65,6 +65,7 @@ def test_what_fetch_is_told(own: dict, flags: str):
             {**GRID, "hold_out": 0, "images": {"test": 4, "validation": 4}},
             ["datasets.cifar10: images.validation: 4 is above hold_out = 0; leave validation away"],
         ),
+        ("cifar10", {**GRID, "images": {"test": 4, "validation": 5001}}, ["datasets.cifar10: images.validation: 5001 is above hold_out = 5000"]),
         ("cifar10", {**GRID, "hold_out": -1}, ["datasets.cifar10.hold_out", "greater than or equal to 0"]),
     ],
 )

@@ -25,7 +25,11 @@ def facts(hold_out: int, **more: object) -> str:
     ("text", "message"),
     [
         (facts(5000), "was fetched with hold_out 5000, but the config says 0; give the dataset another name, or delete the folder data/cifar10"),
-        (facts(0, kind="mnist"), 'was fetched with kind "mnist", but the config says "cifar10"; give'),
+        (facts(0, kind="mnist"), 'was fetched with kind "mnist", but the config says "cifar10"; give the dataset another'),
+        (
+            facts(0, dataset="cifar10-held-out"),
+            'was fetched with dataset "cifar10-held-out", but the config says "cifar10"; give the dataset another',
+        ),
         ("{", "not a dataset manifest; delete its folder"),
     ],
 )

@@ -34,7 +34,17 @@ CODE = {  # the modules whose code makes a step's result; a change of any of the
     "comparison": ["comparison.py", "verdicts.py", "cells.py", "envelope.py", "published/__init__.py"],
     "claims": ["claims.py", "published/claims.csv", "verdicts.py", "cells.py", "envelope.py", *PRINT],
     "per_class": ["per_class.py", "selection.py", "cells.py", "envelope.py", "published/__init__.py", "certification/records.py"],
-    "p_lower": ["distribution.py", "selection.py", "figures.py", "pictures.py", "norms.py", "cells.py", "envelope.py", "certification/records.py"],
+    "p_lower": [
+        "distribution.py",
+        "selection.py",
+        "published/__init__.py",
+        "figures.py",
+        "pictures.py",
+        "norms.py",
+        "cells.py",
+        "envelope.py",
+        "certification/records.py",
+    ],
     "figure": ["figures.py", "pictures.py", "norms.py", "cells.py", "envelope.py", "certification/records.py"],
     "examples": [
         "examples.py",

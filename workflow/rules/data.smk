@@ -2,7 +2,7 @@
 # that fetches, every other reason to rerun a step behind an ancient() input.) So what lies there must be what the config says.
 for name, own in settings.datasets.items():
     try:
-        check_fetched(Path(f"data/{name}/manifest.json"), own.fetched())
+        check_fetched(Path(f"data/{name}/manifest.json"), {"dataset": name, **own.fetched()})
     except DdrsError as error:
         sys.exit(f"ddrs: error: {error}")
 
