@@ -11,8 +11,8 @@ from ddrs.envelope import Envelope, envelope
 from ddrs.errors import DdrsError
 from ddrs.files import write_text
 from ddrs.provenance import digest, file_digest
-from ddrs.published import SELECTED, SOURCE, table_of_print
-from ddrs.selection import TIES, Choice, Selected, choose, selected
+from ddrs.published import EVEN, SELECTED, SOURCE, table_of_print
+from ddrs.selection import TIES, Choice, Selected, choose, halves, selected
 from ddrs.statements import memory_counts
 from ddrs.verdicts import judge
 
@@ -22,46 +22,70 @@ INTERVALS = {  # by where sigma and K were chosen: of an accuracy, of the ACR
         "95 % bootstrap over images, the choice of sigma and K redone in each replicate, at least the Clopper-Pearson interval; optimistic",
         "95 % bootstrap over images, the choice of sigma and K redone in each replicate; optimistic",
     ),
-    "validation": ("95 % Clopper-Pearson", "95 % bootstrap over images of the one chosen configuration"),
+    **dict.fromkeys(("validation", EVEN), ("95 % Clopper-Pearson", "95 % bootstrap over images of the one chosen configuration")),
 }
 FACTS = ("dataset", "split", *STATISTICS, "seed")
 SAME_ON_VALIDATION = ("dataset", "noise", "protocol", "bound")
 
 
 def write_cells(
-    paths: Sequence[Path], table: str, label: str, radii: Sequence[float], out_dir: Path, seed: int, validation: Sequence[Path] = ()
+    paths: Sequence[Path],
+    table: str,
+    label: str,
+    radii: Sequence[float],
+    out_dir: Path,
+    seed: int,
+    validation: Sequence[Path] = (),
+    choose_on: str = "validation",
+    kind: str | None = None,
 ) -> None:
     """Write `RADIUS.json` (two decimals) for every radius and `acr.json` into a folder.
 
     The logs are those of one row: every sigma, and every K for DS. Values are certified accuracies in percent, and the ACR. Each is the
-    best over the logs, as in the paper; for a table that ends in `_selected` it is of the sigma and K that the validation logs of the same
-    row choose, before a test log is read.
+    best over the logs, as in the paper; for a table that ends in `_selected` it is of the sigma and K that other images choose. choose_on
+    says which: "validation", the validation logs of the same row, before a test log is read; or "even", every second image of the logs, the
+    cells being of the others. kind: what the logs' dataset is, by which the print is found; default: its name.
     Errors: DdrsError if the logs are of different images, rows or protocols.
     """
     if any(round(radius, 2) != radius for radius in radii):
         raise DdrsError("cells: radii must have at most two decimals, as they name the files")
-    if table.endswith(SELECTED) != bool(validation):
-        raise DdrsError(f"cells of {table}: validation logs are needed for a table that ends in {SELECTED}, and for no other")
+    _check_choice(table, validation, choose_on)
     held_out = read_row(validation, label) if validation else []
     choice = choose(held_out, radii) if validation else None
     logs = read_row(paths, label)
-    best = selected(logs, choice, radii, seed=seed) if choice else envelope(logs, radii, seed=seed)
     _check_same([*logs, *held_out], SAME_ON_VALIDATION)
     _check_same(logs, FACTS)
+    reported, choosers = logs, held_out
+    if choose_on == EVEN:
+        choosers, reported = halves(logs)
+        choice = choose(choosers, radii, EVEN)
+    best = selected(reported, choice, radii, seed=seed) if choice else envelope(reported, radii, seed=seed)
     shared = {
         "table": table,
         "label": label,
         **{name: logs[0].constant(name) for name in FACTS},
-        "images": len(logs[0].table),
-        "choice": "validation" if choice else "test",
-        "selection": _selection(logs, held_out),
+        "kind": kind or logs[0].constant("dataset"),
+        "images": len(reported[0].table),
+        "choice": choice.on if choice else "test",
+        "selection": _selection(reported, choosers, choice),
         "memory": memory_counts(logs),
         "digests": {Path(log.name).name: file_digest(Path(log.name)) for log in logs},
         "validation_digests": {Path(log.name).name: file_digest(Path(log.name)) for log in held_out},
     }
     for i, radius in enumerate(radii):
-        _write(out_dir, f"{radius:.2f}", 100 * best.accuracy[i], 100 * best.accuracy_interval[i], logs[best.chosen[i]], shared)
-    _write(out_dir, "acr", best.acr, best.acr_interval, logs[best.acr_chosen], {**shared, **_of_acr(logs, best, choice)})
+        _write(out_dir, f"{radius:.2f}", 100 * best.accuracy[i], 100 * best.accuracy_interval[i], reported[best.chosen[i]], shared)
+    _write(out_dir, "acr", best.acr, best.acr_interval, reported[best.acr_chosen], {**shared, **_of_acr(reported, best, choice)})
+
+
+def _check_choice(table: str, validation: Sequence[Path], choose_on: str) -> None:
+    if choose_on not in ("validation", EVEN):
+        raise DdrsError(f"--choose-on {choose_on!r}: must be validation or {EVEN}")
+    if choose_on == EVEN and validation:
+        raise DdrsError(f"cells of {table}: validation logs are given, but every second test image is to choose; give one or the other")
+    if choose_on == EVEN and not table.endswith(SELECTED):
+        raise DdrsError(f"cells of {table}: --choose-on {EVEN} is for a table that ends in {SELECTED}, and for no other")
+    if choose_on != EVEN and table.endswith(SELECTED) != bool(validation):
+        raise DdrsError(f"cells of {table}: validation logs are needed for a table that ends in {SELECTED}, and for no other")
 
 
 def read_row(paths: Sequence[Path], label: str) -> list[Log]:
@@ -83,11 +107,15 @@ def _check_same(logs: Sequence[Log], names: Sequence[str]) -> None:
                 raise DdrsError(f"{log.name}: has {name} {log.constant(name)}, but {logs[0].name} has {logs[0].constant(name)}")
 
 
-def _selection(logs: Sequence[Log], held_out: Sequence[Log]) -> str:
-    if not held_out:
-        return f"best over sigma and K on the same {logs[0].constant('split')} images, as in the paper: optimistic"
-    one = held_out[0]
-    return f"sigma and K chosen on {len(one.table)} validation images at n = {one.constant('n_max'):,}; {TIES}"
+def _selection(reported: Sequence[Log], choosers: Sequence[Log], choice: Choice | None) -> str:
+    split = reported[0].constant("split")
+    if choice is None:
+        return f"best over sigma and K on the same {split} images, as in the paper: optimistic"
+    one = choosers[0]
+    if choice.on == "validation":
+        return f"sigma and K chosen on {len(one.table)} validation images at n = {one.constant('n_max'):,}; {TIES[choice.on]}"
+    which = f"every second {split} image in order of idx, from the first on ({len(one.table)})"
+    return f"sigma and K chosen on {which}, and reported on the other {len(reported[0].table)}; {TIES[choice.on]}"
 
 
 def _of_acr(logs: Sequence[Log], best: Envelope | Selected, choice: Choice | None) -> dict:
@@ -95,7 +123,7 @@ def _of_acr(logs: Sequence[Log], best: Envelope | Selected, choice: Choice | Non
     chosen = logs[best.acr_chosen]
     more: dict = {"deviation": round(float(np.std(chosen.radius * chosen.correct)), 6)}
     if choice:
-        more["acr on validation"] = round(choice.acr, 6)
+        more[f"acr on {'validation' if choice.on == 'validation' else 'those that chose'}"] = round(choice.acr, 6)
     if isinstance(best, Envelope):
         more["acr_oracle (not a classifier)"] = round(best.acr_oracle, 6)
     return more
@@ -149,10 +177,13 @@ def read_cells(paths: Sequence[Path]) -> list[dict]:
     if not paths:
         raise DdrsError("no cells were given")
     cells = [read_cell(path) for path in paths]
-    first: dict[tuple[str, str], tuple[dict, Path]] = {}
+    first: dict[tuple[str, ...], tuple[dict, Path]] = {}
     for cell, path in zip(cells, paths, strict=True):
-        other, place = first.setdefault((table_of_print(cell["table"]), cell["dataset"]), (cell, path))
-        for name in ("split", "images", *STATISTICS):
-            if cell[name] != other[name]:
-                raise DdrsError(f"cell {path}: has {name} {cell[name]}, but {place} has {other[name]}")
+        place = (table_of_print(cell["table"]), cell["dataset"])
+        half = EVEN if cell["choice"] == EVEN else ""  # whose cells are of half the images
+        for key, names in ((place, ("split", "kind", *STATISTICS)), ((*place, half), ("images",))):
+            other, where = first.setdefault(key, (cell, path))
+            for name in names:
+                if cell[name] != other[name]:
+                    raise DdrsError(f"cell {path}: has {name} {cell[name]}, but {where} has {other[name]}")
     return cells

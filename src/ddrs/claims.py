@@ -21,7 +21,7 @@ EXPLANATION = (
     "A claim is of one number, or of how far one row is above another; `*` is the best row of a fixed sigma over Tables 1 to 3, `*-ds2` the "
     "best data-dependent one. `paper_tables` is what the paper's own tables give for it, and `consistent` says whether the rounding of the "
     "claim and of the tables can explain the difference. `ours` is from our tables with sigma and K chosen on test images, as in the paper; "
-    "`ours_selected` from those with the choice on validation images. The verdict compares `ours` with the paper's tables, every accuracy on "
+    "`ours_selected` from those with the choice on other images. The verdict compares `ours` with the paper's tables, every accuracy on "
     "its own: two rows on the same images vary together, so the interval of a gain is, if anything, too wide."
 )
 Cells = dict[tuple[str, str, str, str], dict]  # by table, dataset, label, column
@@ -71,14 +71,21 @@ def of_paper(claim: Claim) -> tuple[float, bool]:
 
 
 def write_claims(cells: Sequence[Path], csv: Path, md: Path) -> None:
-    """Write a line for each claim and each dataset of the cells: the claim's own one, or if the cells have none of it, every other."""
+    """Write a line for each claim and each dataset of the cells: those of its own kind, or if the cells have none, every other."""
     found = read_cells(cells)
     ours, chosen = (
-        {(table_of_print(cell["table"]), cell["dataset"], cell["label"], cell["column"]): cell for cell in found if cell["choice"] == choice}
-        for choice in ("test", "validation")
+        {
+            (table_of_print(cell["table"]), cell["dataset"], cell["label"], cell["column"]): cell
+            for cell in found
+            if (cell["choice"] == "test") == by_test
+        }
+        for by_test in (True, False)
     )
-    datasets = list(dict.fromkeys(cell["dataset"] for cell in found))
-    lines = [_line(claim, dataset, ours, chosen) for claim in claims() for dataset in ([claim.dataset] if claim.dataset in datasets else datasets)]
+    kinds = {cell["dataset"]: cell["kind"] for cell in found}
+    lines = []
+    for claim in claims():
+        own = [dataset for dataset, kind in kinds.items() if kind == claim.dataset]
+        lines += [_line(claim, dataset, kinds[dataset], ours, chosen) for dataset in own or kinds]
     table = pd.DataFrame(lines)
     write_text(csv, table.to_csv(index=False))
     wrong = sum(not of_paper(claim)[1] for claim in claims())
@@ -88,11 +95,11 @@ def write_claims(cells: Sequence[Path], csv: Path, md: Path) -> None:
     write_text(md, f"{text}\n\n{body}\n\nDigest of the cells: `{digest([cell['digest'] for cell in found])}`\n")
 
 
-def _line(claim: Claim, dataset: str, ours: Cells, chosen: Cells) -> dict:
+def _line(claim: Claim, dataset: str, kind: str, ours: Cells, chosen: Cells) -> dict:
     digits = 3 if claim.column == "acr" else 2
     paper, consistent = of_paper(claim)
     mine, held_out = _value(claim, dataset, ours), _value(claim, dataset, chosen)
-    low, high, verdict = _verdict(claim, dataset, ours)
+    low, high, verdict = _verdict(claim, dataset, kind, ours)
     numbers = {"ours": mine, "ours_selected": held_out, "difference_low": low, "difference_high": high}
     return {
         "id": claim.id,
@@ -128,10 +135,10 @@ def _value(claim: Claim, dataset: str, cells: Cells) -> float | None:
     return (values[0] - sum(values[1:])) if len(values) == len(terms) else None
 
 
-def _verdict(claim: Claim, dataset: str, cells: Cells) -> tuple[float | None, float | None, str]:
+def _verdict(claim: Claim, dataset: str, kind: str, cells: Cells) -> tuple[float | None, float | None, str]:
     """The ends of the interval of the difference, None where nothing is compared, and the verdict."""
     paper, consistent = of_paper(claim)
-    if dataset != claim.dataset:
+    if kind != claim.dataset:
         return None, None, f"not comparable: {dataset}, not {claim.dataset}"
     if not consistent:
         return None, None, f"print inconsistent: the paper's tables give {paper:.3g}"

@@ -71,15 +71,22 @@ def _say(line: str) -> None:
 
 @app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help=f"dataset: {', '.join(DATASETS)}")],
+    name: Annotated[str, typer.Argument(help=f"dataset: {', '.join(DATASETS)}; or any name, with --kind")],
     out: Annotated[Path, typer.Option("--out", help="manifest to write; the arrays are written beside it")],
+    kind: Annotated[str | None, typer.Option("--kind", help=f"what it is: {', '.join(DATASETS)}; default: its name")] = None,
     source: Annotated[Path | None, typer.Option("--source", help="folder with the dataset's own files, used instead of the network (read)")] = None,
-    validation: Annotated[int, typer.Option("--validation", min=0, help="training images to hold out, where there is no validation split")] = 5000,
+    validation: Annotated[
+        int | None, typer.Option("--validation", min=0, help="training images to hold out, where there is no validation split; default: 5000")
+    ] = None,
+    classes: Annotated[
+        list[str] | None, typer.Option("--classes", help="imagefolder: sub-folder of a class; repeat for each, in the order of labels")
+    ] = None,
+    shape: Annotated[str | None, typer.Option("--shape", help="imagefolder: C,H,W that images are scaled and cropped to, as 3,64,64")] = None,
 ) -> None:
     """Get a dataset, check it, drop duplicates across splits, write uint8 arrays and a manifest."""
-    from ddrs.sources import fetch
+    from ddrs.sources import fetch, parse_shape
 
-    for split, facts in fetch(name, out, source, validation, _say)["splits"].items():
+    for split, facts in fetch(name, out, source, validation, _say, kind, classes or [], parse_shape(shape) if shape else None)["splits"].items():
         _say(f"{name} {split}: {facts['count']} images, {facts['dropped_duplicates']} dropped as duplicates of another split's")
 
 
@@ -89,7 +96,7 @@ def train(
     data: Data,
     out: Out,
     method: Annotated[str, typer.Option("--method", help=f"training loss: {', '.join(METHODS)}")],
-    architecture: Annotated[str, typer.Option("--architecture", help=f"network: {', '.join(ARCHITECTURES)}")],
+    architecture: Annotated[str, typer.Option("--architecture", help=f"network: {', '.join(ARCHITECTURES)}, or package.module:factory")],
     sigma: Annotated[float, typer.Option("--sigma", help="noise scale, in units of the [0,1] pixel scale")],
     settings: TrainSettings,
     runtime: Runtime,
@@ -212,12 +219,16 @@ def cell(
     radii: Radii,
     out_dir: OutDir,
     validation: Validation = None,
+    choose_on: Annotated[
+        str, typer.Option("--choose-on", help="what chooses sigma and K: validation (logs), or even: every second image, the others are reported")
+    ] = "validation",
+    kind: Annotated[str | None, typer.Option("--kind", help="what the dataset is, by which the paper's number is found; default: its name")] = None,
     seed: Seed = 0,
 ) -> None:
     """Write every cell of one table row as JSON: value, interval, the sigma and K that gave it, the paper's number."""
     from ddrs.cells import write_cells
 
-    write_cells(logs, table, label, parse_radii(radii), out_dir, seed, validation or [])
+    write_cells(logs, table, label, parse_radii(radii), out_dir, seed, validation or [], choose_on, kind)
 
 
 @app.command()
@@ -265,7 +276,7 @@ def per_class(
     md: Md,
     radii: Annotated[str, typer.Option("--radii", help="columns to show, separated by commas; default: all of the table")] = "",
 ) -> None:
-    """Write certified accuracy per class, each row at the sigma and K that validation images chose for its ACR."""
+    """Write certified accuracy per class, each row at the sigma and K that other images chose for its ACR."""
     from ddrs.per_class import write_per_class
 
     write_per_class(logs, cell, [f"{radius:g}" for radius in parse_radii(radii)] if radii else [], csv, md)
@@ -285,14 +296,17 @@ def page(
 @app.command()
 def distribution(
     logs: Logs,
-    validation: Validation,
     pdf: Pdf,
     png: Png,
+    validation: Validation = None,
+    even: Annotated[
+        list[str] | None, typer.Option("--even", help="dataset of which every second image chooses and the others are drawn; repeat for more")
+    ] = None,
 ) -> None:
-    """Draw the distribution of p_lower: a panel per training sigma, a curve per row, K chosen on validation images."""
+    """Draw the distribution of p_lower: a panel per training sigma, a curve per row, K chosen on validation images or on half of the test images."""
     from ddrs.distribution import p_lower_figure
 
-    p_lower_figure(logs, validation or [], pdf, png)
+    p_lower_figure(logs, validation or [], pdf, png, even or [])
 
 
 @app.command()

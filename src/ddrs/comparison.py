@@ -11,7 +11,7 @@ from ddrs.envelope import render
 from ddrs.errors import DdrsError
 from ddrs.files import write_text
 from ddrs.provenance import digest
-from ddrs.published import SOURCE, table_of_print
+from ddrs.published import EVEN, SOURCE, table_of_print
 from ddrs.statements import of_cells
 from ddrs.verdicts import DEFINITION
 
@@ -57,6 +57,7 @@ def _caption(cells: Sequence[dict]) -> str:
     chosen = INTERVALS["validation"]
     return (
         f"**Table {number}: ours beside the print.** {of_cells(cells)} {counts}. The print is {SOURCE}. `choice` says which images chose "
-        f"sigma and K: `test`, as in the paper, or `validation`. low and high are the interval of ours alone, "
-        f"{WITHOUT}: for choice test {INTERVALS['test'][0]}; for choice validation {chosen[0]}, of an ACR {chosen[1]}. {DEFINITION}"
+        f"sigma and K: `test`, as in the paper, or `validation`, or `{EVEN}`: every second test image, the others being reported. low and high "
+        f"are the interval of ours alone, {WITHOUT}: for choice test {INTERVALS['test'][0]}; for other choices {chosen[0]}, of an ACR {chosen[1]}. "
+        f"{DEFINITION}"
     )

@@ -11,12 +11,13 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from ddrs.certification.bounds import check_n
+from ddrs.dataset_config import DatasetSettings, with_kinds
 from ddrs.errors import DdrsError
 from ddrs.figure_config import FiguresSettings, check_figures
-from ddrs.names import Architecture, Dataset, Method, Table
+from ddrs.names import Dataset, Method, Table
 from ddrs.published import TABLES
 from ddrs.registry import load as load_registered
-from ddrs.sections import Count, Increasing, Radius, Section, Sigma, known_name, nearest, one_line, two_decimals
+from ddrs.sections import Count, Increasing, Section, known_name, nearest, one_line, two_decimals
 from ddrs.sigma import STRATEGIES
 from ddrs.training import METHODS
 from ddrs.training.settings import LossSettings
@@ -47,27 +48,6 @@ def _checked_loss_value(value: Any) -> float | int | dict[str, float]:
 
 
 LossValue = Annotated[float | int | dict[str, float], BeforeValidator(_checked_loss_value)]
-Sigmas = Annotated[list[Sigma], Increasing, Field(min_length=1)]
-Radii = Annotated[list[Radius], Increasing, Field(min_length=1)]
-
-
-class UniformSettings(Section):
-    """What differs on a dataset for the methods that train with uniform noise and certify l1 balls."""
-
-    architecture: Architecture | None = Field(None, description="network, by name")
-    sigmas: Sigmas | None = Field(None, description="training lambdas: half-widths of the noise, which stand as sigma in paths and logs")
-    radii: Radii | None = Field(None, description="l1 radius columns of the tables, increasing")
-
-
-class DatasetSettings(Section):
-    """What is trained and certified on a dataset, and on which grid."""
-
-    architecture: Architecture = Field(description="network, by name")
-    sigmas: Sigmas = Field(description="training sigmas, each also the start of the sigma search")
-    radii: Radii = Field(description="radius columns of the tables, increasing")
-    uniform: UniformSettings = Field(default_factory=UniformSettings.checked, description="what differs for methods with uniform noise")
-    images: dict[Literal["validation", "test"], Count] = Field(description="how many images of a split are certified, evenly spaced")
-    source: str | None = Field(None, description="folder with the dataset's own files, used instead of the network")
 
 
 class TrainSettings(Section):
@@ -265,7 +245,7 @@ class Config(Section):
     device: str = Field("cpu", pattern=r"^(cpu|cuda)$", description="cpu, or cuda: one GPU per job")
     tables: dict[Table, list[Dataset]] = Field(description="datasets that each table shows; Figures 3, 4 and 5 follow Tables 1, 2 and 3")
     figures: FiguresSettings = Field(default_factory=FiguresSettings.checked, description="what Figures 6 to 9 show")
-    datasets: dict[Dataset, DatasetSettings]
+    datasets: Annotated[dict[Dataset, DatasetSettings], BeforeValidator(with_kinds)]
     train: dict[Dataset, dict[Method, TrainSettings]] = Field(description="fixed-sigma training, by dataset and method")
     finetune: dict[Dataset, dict[Method, FinetuneSettings]] = Field(description="DS2 training, by dataset and method")
     search: dict[Dataset, DatasetSearch]
@@ -275,16 +255,24 @@ class Config(Section):
     def _parts_fit(self) -> Self:
         for table, names in self.tables.items():
             for name in names:
-                for split, use in (("test", ""), ("validation", ", where sigma and K are chosen for its selected form")):
-                    if name in self.datasets and split not in self.datasets[name].images:
-                        raise ValueError(f"datasets.{name}.images: needs {split}, for tables.{table}{use}")
-                for part in ("datasets", "train", "finetune", "search", "certify"):
+                if name not in self.datasets:
+                    close = nearest(name, self.datasets)
+                    raise ValueError(f"tables.{table}: unknown dataset {name!r}{close}: dataset {name!r} has no datasets.{name}")
+                images = self.datasets[name].images
+                if images.get("test", 0) < (1 if "validation" in images else 2):
+                    ways = "" if "validation" in images else ", and 2 or more of them without validation, as every second chooses sigma and K"
+                    raise ValueError(f"datasets.{name}.images: needs test, for tables.{table}{ways}")
+                for part in ("train", "finetune", "search", "certify"):
                     if name not in getattr(self, part):
                         raise ValueError(f"tables.{table}: dataset {name!r} has no {part}.{name}")
                 method, *rows = TABLES[table]
                 for part in ("train", "finetune") if f"{method}-ds2" in rows else ("train",):
                     if method not in getattr(self, part)[name]:
                         raise ValueError(f"tables.{table}: method {method!r} has no {part}.{name}.{method}")
+        for part in ("train", "finetune", "search", "certify"):
+            for name in getattr(self, part):
+                if name not in self.datasets:
+                    raise ValueError(f"{part}: unknown dataset {name!r}{nearest(name, self.datasets)}; known are {', '.join(self.datasets)}")
         for name, search in self.search.items():
             if search.strategy != "ascent":
                 raise ValueError(f"search.{name}.strategy: must be ascent, on which rows ds and ds2 stand; grids are those of figures.figure8")

@@ -1,10 +1,11 @@
 """Reading a fetched dataset: a manifest and, per split, uint8 images and labels. No torch is needed.
 
-manifest.json                                name, shape, classes, and per split the counts and SHA-256 of its files
+manifest.json                                name, kind, hold_out, shape, classes, and per split the counts and SHA-256 of its files
 {train,validation,test}.{images,labels}.npy  uint8 (N, C, H, W) and int64 (N,), memory-mappable
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +46,27 @@ class Split:
 def as_float(images: np.ndarray) -> np.ndarray:
     """uint8 images as float32 in [0, 1]: the values that models see, that noise is added to, and that the memory stores."""
     return np.asarray(images).astype(np.float32) / np.float32(255)
+
+
+def check_fetched(manifest: Path, asked: Mapping[str, object]) -> None:
+    """DdrsError if a dataset was fetched otherwise than asked; nothing if it is not there yet.
+
+    asked: what a manifest says, by name: dataset, kind, hold_out, shape, class_names. Data is fetched once and no change of the config fetches it
+    again, so that what lies there must be compared with what the config says. A manifest of before there were kinds says less: its kind is
+    its name, and its hold_out what its validation split was made of.
+    """
+    if not Path(manifest).is_file():
+        return
+    try:
+        facts = json.loads(Path(manifest).read_text(encoding="utf-8"))
+        held = facts["splits"]["validation"]
+        facts = {"kind": facts["dataset"], "hold_out": held["count"] + held["dropped_duplicates"], **facts}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DdrsError(f"{manifest}: not a dataset manifest; delete its folder, so that the dataset is fetched again") from None
+    for name, value in asked.items():
+        if facts.get(name) != value:
+            was = f"was fetched with {name} {json.dumps(facts.get(name))}, but the config says {json.dumps(value)}"
+            raise DdrsError(f"{manifest}: {was}; give the dataset another name, or delete the folder {Path(manifest).parent}")
 
 
 def load_split(manifest: Path, split: str) -> Split:

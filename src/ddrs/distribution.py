@@ -14,7 +14,8 @@ from ddrs.envelope import check_comparable
 from ddrs.errors import DdrsError
 from ddrs.figures import STYLES
 from ddrs.pictures import plt, save
-from ddrs.selection import choose, configuration
+from ddrs.published import EVEN
+from ddrs.selection import choose, configuration, halves
 from ddrs.statements import of_logs
 
 TICKS = (0.5, 0.7, 0.9, 0.99, 0.999, 0.9999)
@@ -32,15 +33,17 @@ def p_lower_of(log: Log) -> np.ndarray:
     return np.where(log.correct & own, log.table["p_lower"].to_numpy(np.float64), 0.0)
 
 
-def p_lower_figure(paths: Sequence[Path], validation: Sequence[Path], pdf: Path, png: Path) -> None:
+def p_lower_figure(paths: Sequence[Path], validation: Sequence[Path], pdf: Path, png: Path, even: Sequence[str] = ()) -> None:
     """A panel per training sigma, a line of panels per dataset, a curve per row: the percent of images with p_lower of at most x.
 
-    A DS curve is of one K: that of the largest ACR on the validation logs among those that start at the panel's sigma. The axis is on the
+    A DS curve is of one K: that of the largest ACR on the validation logs among those that start at the panel's sigma. even: datasets without
+    validation logs, of which every second image chooses and the others are drawn. The axis is on the
     probit scale, where distances are those of radii in units of sigma if the noise is Gaussian. At its start, 1/2, a curve has the share of
     images that are wrong or abstained on (with bound joint also of those that were certified with less). Errors: DdrsError as for
-    the other figures, and if a row lacks its validation logs.
+    the other figures, and if a row lacks its validation logs, or has some although its even images choose.
     """
-    logs, held_out = _read(paths), _read(validation)
+    logs, held_out = _read(paths), _read(validation) if validation or not even else []
+    _check_even(logs, held_out, even)
     datasets = list(dict.fromkeys(str(log.constant("dataset")) for log in logs))
     panels = {name: sorted({configuration(log)[0] for log in logs if log.constant("dataset") == name}) for name in datasets}
     width = max(len(sigmas) for sigmas in panels.values())
@@ -48,13 +51,15 @@ def p_lower_figure(paths: Sequence[Path], validation: Sequence[Path], pdf: Path,
         len(datasets), width, figsize=(max(3.2 * width, 6.4), 2.7 * len(datasets) + 0.6), sharey=True, squeeze=False, layout="constrained"
     )
     handles: dict[str, Artist] = {}
+    drawn: list[Log] = []
     try:
         for line, name in zip(axes, datasets, strict=True):
             for axis, sigma in zip(line, panels[name], strict=False):
                 own = [log for log in logs if (log.constant("dataset"), configuration(log)[0]) == (name, sigma)]
                 for label in dict.fromkeys(str(log.constant("method")) for log in own):
-                    log = _chosen([one for one in own if one.constant("method") == label], held_out)
+                    log = _chosen([one for one in own if one.constant("method") == label], held_out, name in even)
                     handles[label] = _draw(axis, log, label)
+                    drawn.append(log)
                 cap = float(ndtri(_cap(own[0])))
                 handles["largest possible"] = axis.axvline(cap, color="#999999", linestyle=":", linewidth=1.2)
                 _dress(axis, sigma, cap, uniform=str(own[0].constant("noise")).startswith("uniform"))
@@ -62,7 +67,7 @@ def p_lower_figure(paths: Sequence[Path], validation: Sequence[Path], pdf: Path,
                 axis.set_visible(False)
             line[0].set_ylabel(f"{name}\nimages with at most\nthis p_lower (%)")
         figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles), frameon=False)
-        save(figure, pdf, png, of_logs(logs))
+        save(figure, pdf, png, of_logs(drawn))
     finally:
         plt.close(figure)
 
@@ -81,13 +86,25 @@ def _read(paths: Sequence[Path]) -> list[Log]:
     return logs
 
 
-def _chosen(logs: Sequence[Log], validation: Sequence[Log]) -> Log:
-    """The log of the K that validation images choose at this sigma and row."""
+def _check_even(logs: Sequence[Log], validation: Sequence[Log], even: Sequence[str]) -> None:
+    for name in even:
+        if all(log.constant("dataset") != name for log in logs):
+            raise DdrsError(f"--even {name}: no log is of this dataset")
+        for log in validation:
+            if log.constant("dataset") == name:
+                raise DdrsError(f"{log.name}: is of the validation images of {name}, but every second test image of it is to choose")
+
+
+def _chosen(logs: Sequence[Log], validation: Sequence[Log], even: bool) -> Log:
+    """The log of the K that validation images choose at this sigma and row; or that every second image chooses, of the others."""
+    if even:
+        same, logs = halves(logs)
+    else:
+        same = [other for other in validation if _place(other) == _place(logs[0])]
     one = logs[0]
-    same = [other for other in validation if _place(other) == _place(one)]
     if not same:
         raise DdrsError(f"{one.name}: no validation log of its dataset, row and sigma was given")
-    wanted = choose(same, [0.0]).for_acr
+    wanted = choose(same, [0.0], EVEN if even else "validation").for_acr
     for log in logs:
         if configuration(log) == wanted:
             return log

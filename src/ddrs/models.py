@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
+from ddrs import own_model
 from ddrs.architectures import ARCHITECTURES
 from ddrs.data import Split, load_split
 from ddrs.errors import DdrsError
@@ -20,8 +21,10 @@ FACTS = ("architecture", "shape", "classes", "method", "regime", "sigma", "noise
 
 def build_model(architecture: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
     """A newly initialised model that maps images (batch, *shape) in [0,1] to scores (batch, classes)."""
+    if own_model.is_own(architecture):
+        return own_model.build(architecture, shape, classes)
     if architecture not in ARCHITECTURES:
-        raise DdrsError(f"architecture {architecture!r}: unknown; known are {', '.join(ARCHITECTURES)}")
+        raise DdrsError(f"architecture {architecture!r}: unknown; known are {', '.join(ARCHITECTURES)}, or package.module:factory of your own")
     return ARCHITECTURES[architecture](shape, classes)
 
 

@@ -11,21 +11,21 @@ from ddrs.envelope import average_certified_radius, certified_accuracy, render
 from ddrs.errors import DdrsError
 from ddrs.files import write_text
 from ddrs.provenance import digest, file_digest
-from ddrs.published import table_of_print
-from ddrs.selection import configuration
+from ddrs.published import EVEN, table_of_print
+from ddrs.selection import configuration, halves
 from ddrs.statements import of_cells
 
 
 def write_per_class(paths: Sequence[Path], cells: Sequence[Path], radii: Sequence[str], csv: Path, md: Path) -> None:
     """Write a line per row of a table and class: the certified accuracy at each radius, and the ACR, over the class's images.
 
-    paths: the logs behind the table. cells: the cells of its selected form; each row is shown at the one sigma and K that the validation
-    images chose for its ACR. radii: columns to show, all of the table if none are given. Errors: DdrsError for a column that the table
-    lacks, or a log that the cells are not made of.
+    paths: the logs behind the table. cells: the cells of its selected form; each row is shown at the one sigma and K that other images chose
+    for its ACR, and on the images that these cells are of. radii: columns to show, all of the table if none are given. Errors: DdrsError for
+    a column that the table lacks, or a log that the cells are not made of.
     """
     found = read_cells(cells)
-    if any(cell["choice"] != "validation" for cell in found):
-        raise DdrsError("per-class: needs the cells of a table whose sigma and K were chosen on validation images")
+    if any(cell["choice"] == "test" for cell in found):
+        raise DdrsError("per-class: needs the cells of a table whose sigma and K were chosen on validation images or on half of the test images")
     columns = _columns(found, radii)
     logs = [read_log(path) for path in paths]
     lines = []
@@ -54,13 +54,13 @@ def _columns(cells: Sequence[dict], radii: Sequence[str]) -> list[str]:
 
 
 def _log_of(cell: dict, logs: Sequence[Log]) -> Log:
-    """The log that an ACR's cell was made of; DdrsError if it is not among those given."""
+    """The log that an ACR's cell was made of, its images those that the cell is of; DdrsError if it is not among those given."""
     wanted = (float(cell["sigma0"]), cell["K"] or 0)
     for log in logs:
         if (log.constant("dataset"), log.constant("method"), configuration(log)) == (cell["dataset"], cell["label"], wanted):
             if file_digest(Path(log.name)) not in cell["digests"].values():
                 raise DdrsError(f"{log.name}: is not the log that the cell of {cell['dataset']} {cell['label']} was made of")
-            return log
+            return halves([log])[1][0] if cell["choice"] == EVEN else log
     raise DdrsError(f"no log of {cell['dataset']} {cell['label']} at sigma {wanted[0]:g} and K {wanted[1]} was given")
 
 
@@ -90,6 +90,18 @@ def _caption(cells: Sequence[dict], table: pd.DataFrame) -> str:
     return (
         f"**Certified accuracy per class, rows of Table {number}.** Percent of a class's images that are predicted correctly with at least the "
         f"radius; the ACR over the class. {of_cells(cells)} "
-        f"Each row is at the one sigma and K that the validation images chose for its ACR. Images per class: {counts}, so that one image is "
+        f"{_choices(cells)} Images per class: {counts}, so that one image is "
         f"as much as {100 / table['images'].min():.1f} %."
     )
+
+
+def _choices(cells: Sequence[dict]) -> str:
+    """What chose sigma and K, said once for all datasets or for each."""
+    ways = {
+        "validation": "is at the one sigma and K that the validation images chose for its ACR.",
+        EVEN: "is at the one sigma and K that every second test image chose for its ACR, and of the other images.",
+    }
+    chosen = dict.fromkeys((cell["dataset"], cell["choice"]) for cell in cells)
+    if len({choice for _, choice in chosen}) == 1:
+        return f"Each row {ways[cells[0]['choice']]}"
+    return " ".join(f"Each row of {dataset} {ways[choice]}" for dataset, choice in chosen)

@@ -26,15 +26,18 @@ from ddrs.config import SampleSettings, SearchSettings, Section, StepSettings, T
 from ddrs.data import load_split
 from ddrs.errors import DdrsError
 from ddrs.files import require
+from ddrs.imagefolder import listing
 from ddrs.models import read_facts
 from ddrs.noise import BLOCK
 from ddrs.options import Runtime, prepare
 from ddrs.probe import FORWARD, IMAGE_GRADIENT, MEAN_CLASSES, UPDATE, Certification, Network, Probe, Search, Training, flops_per_forward
 from ddrs.registry import load as load_registered
-from ddrs.sources import DATASETS
+from ddrs.sources import DATASETS, HOLD_OUT, parse_shape
 from ddrs.training import METHODS
 
-SIZES = {  # images of the splits that a dataset's source delivers; without a validation split, that is held out of train
+# Images of the splits that a kind of dataset's source delivers (those of imagefolder are counted); without a validation split, that is held out
+# of train.
+SIZES = {
     "mnist5k": {"train": 4000, "validation": 500, "test": 500},
     "mnist": {"train": 60_000, "test": 10_000},
     "fashion_mnist": {"train": 60_000, "test": 10_000},
@@ -84,13 +87,16 @@ class Files:
         if manifest not in self.maker:
             part = load_split(manifest, split)
             return part.shape, part.classes, len(part.labels)
-        name, held = self.maker[manifest].flags["name"], self.maker[manifest].flags["validation"]
-        if name not in DATASETS:
-            raise DdrsError(f"dataset {name!r}: unknown; known are {', '.join(DATASETS)}")
-        source, sizes = DATASETS[name], SIZES[name]
+        flags = self.maker[manifest].flags
+        kind, held = flags["kind"] or flags["name"], HOLD_OUT if flags["validation"] is None else flags["validation"]
+        if kind not in DATASETS:
+            raise DdrsError(f"dataset {kind!r}: unknown; known are {', '.join(DATASETS)}")
+        source = DATASETS[kind]
+        shape, classes = source.shape or parse_shape(str(flags["shape"])), source.classes or len(flags["classes"])
+        sizes = SIZES.get(kind) or {name: len(images) for name, images in listing(flags["source"], tuple(flags["classes"])).items()}
         if "validation" not in sizes:
             sizes = {**sizes, "train": sizes["train"] - held, "validation": held}
-        return source.shape, source.classes, sizes[split]
+        return shape, classes, sizes[split]
 
     def model(self, checkpoint: Path) -> tuple[Network, str, str, int]:
         """Network, method, the noise that it was trained with, and the epoch of its branch state."""

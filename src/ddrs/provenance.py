@@ -71,6 +71,11 @@ def code_digest(*names: str) -> str:
     return digest(content)
 
 
+def file_code_digest(path: Path) -> str:
+    """A digest of one Python file of any place: of its syntax tree without docstrings, as `code_digest`. SyntaxError if it has none."""
+    return digest(_content(path))
+
+
 def _content(path: Path) -> str:
     return ast.dump(_without_docstrings(path)) if path.suffix == ".py" else file_digest(path)
 

@@ -1,4 +1,8 @@
-"""The honest choice: sigma and K are chosen on validation images, and the test images only say what that choice is worth. No torch."""
+"""The honest choice: some images choose sigma and K, and others say what that choice is worth. No torch.
+
+The images that choose are those of the validation split. Where a model has seen all training images there are none: then every second test
+image chooses, and the numbers are of the others.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,19 +13,28 @@ from ddrs.certification.bounds import lower_confidence_bound, upper_confidence_b
 from ddrs.certification.records import Log
 from ddrs.envelope import average_certified_radius, certified_accuracy, check_comparable
 from ddrs.errors import DdrsError
+from ddrs.published import EVEN
 
 Configuration = tuple[float, int]  # sigma0 and K, which is 0 for a fixed sigma
-TIES = "ties: the larger ACR on validation, then the smaller sigma, then the smaller K"
+TIES = {  # by what chooses
+    "validation": "ties: the larger ACR on validation, then the smaller sigma, then the smaller K",
+    EVEN: "ties: the larger ACR on those that choose, then the smaller sigma, then the smaller K",
+}
+CHOOSERS = {"validation": "the validation images", EVEN: "every second image"}
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What the validation images chose: a configuration per radius and one for the ACR, and what each is worth on them (shares, ACR)."""
+    """What some images chose: a configuration per radius and one for the ACR, and what each is worth on them (shares, ACR).
+
+    on: which images, "validation" or "even".
+    """
 
     per_radius: list[Configuration]
     accuracy: np.ndarray
     for_acr: Configuration
     acr: float
+    on: str
 
 
 @dataclass(frozen=True)
@@ -46,16 +59,30 @@ def configuration(log: Log) -> Configuration:
     return float(str(log.constant("sigma0"))), int(str(log.constant("K") or 0))
 
 
-def choose(validation: Sequence[Log], radii: Sequence[float]) -> Choice:
-    """Per radius the configuration of the largest certified accuracy on validation images, and that of the largest ACR.
+def halves(logs: Sequence[Log]) -> tuple[list[Log], list[Log]]:
+    """The logs of every second image in ascending idx, from the first on, which choose; and those of the other images, which are reported.
 
-    Of equals, which a few dozen images often give: the one with the larger ACR, then the smaller sigma, then the smaller K; so the order of
-    the logs does not matter. Errors: DdrsError for a log of another split, or two of one configuration.
+    It is the place of an image among those that were certified that decides, not its idx: where all images of a split are certified both are
+    the same, but every 100th image has an even idx. Errors: DdrsError for logs of fewer than two images, or of different ones.
     """
-    check_comparable(validation)
+    check_comparable(logs)
+    if len(logs[0].table) < 2:
+        raise DdrsError(f"{logs[0].name}: is of one image; two are needed for one to choose sigma and K and another to be reported")
+    ordered = [(log.name, log.table.sort_values("idx")) for log in logs]
+    return [Log(name, table.iloc[::2]) for name, table in ordered], [Log(name, table.iloc[1::2]) for name, table in ordered]
+
+
+def choose(choosers: Sequence[Log], radii: Sequence[float], on: str = "validation") -> Choice:
+    """Per radius the configuration of the largest certified accuracy on the images that choose, and that of the largest ACR.
+
+    on: "validation", or "even" for the first of `halves`. Of equals, which a few dozen images often give: the one with the larger ACR, then
+    the smaller sigma, then the smaller K; so the order of the logs does not matter. Errors: DdrsError for a log of another split, or two of
+    one configuration.
+    """
+    check_comparable(choosers)
     found: dict[Configuration, tuple[np.ndarray, float]] = {}
-    for log in validation:
-        if log.constant("split") != "validation":
+    for log in choosers:
+        if on == "validation" and log.constant("split") != "validation":
             raise DdrsError(f"{log.name}: is of split {log.constant('split')}; sigma and K are chosen on split validation only")
         if configuration(log) in found:
             raise DdrsError(f"{log.name}: has sigma {configuration(log)[0]:g} and K {configuration(log)[1]}, as another of the logs has")
@@ -63,7 +90,7 @@ def choose(validation: Sequence[Log], radii: Sequence[float]) -> Choice:
     ranked = sorted(found, key=lambda one: (-found[one][1], one))
     per_radius = [max(ranked, key=lambda one: found[one][0][i]) for i in range(len(radii))]  # max takes the first of equals
     accuracy = np.array([found[one][0][i] for i, one in enumerate(per_radius)])
-    return Choice(per_radius, accuracy, ranked[0], found[ranked[0]][1])
+    return Choice(per_radius, accuracy, ranked[0], found[ranked[0]][1], on)
 
 
 def selected(logs: Sequence[Log], choice: Choice, radii: Sequence[float], replicates: int = 1000, seed: int = 0) -> Selected:
@@ -74,7 +101,7 @@ def selected(logs: Sequence[Log], choice: Choice, radii: Sequence[float], replic
     places = {configuration(log): i for i, log in enumerate(logs)}
     for sigma, k in (*choice.per_radius, choice.for_acr):
         if (sigma, k) not in places:
-            raise DdrsError(f"{logs[0].name}: no log beside it has sigma {sigma:g} and K {k}, which the validation images chose")
+            raise DdrsError(f"{logs[0].name}: no log beside it has sigma {sigma:g} and K {k}, which {CHOOSERS[choice.on]} chose")
     chosen = np.array([places[one] for one in choice.per_radius], dtype=int)
     images = len(logs[0].table)
     accuracy = np.array([certified_accuracy(logs[place], [radius])[0] for place, radius in zip(chosen, radii, strict=True)])

@@ -1,6 +1,6 @@
-"""Datasets by name: where each comes from. `fetch` writes the manifest and arrays that `ddrs.data` reads.
+"""Kinds of datasets by name: where each comes from. `fetch` writes the manifest and arrays that `ddrs.data` reads.
 
-A new dataset is one function that returns its pools and one line in DATASETS; one that is larger than memory writes its arrays itself.
+A new kind is one function that returns its pools and one line in DATASETS; one that is larger than memory writes its arrays itself.
 """
 
 import gzip
@@ -8,11 +8,12 @@ import hashlib
 import io
 import json
 import pickle
+import re
 import shutil
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from ddrs.files import atomic, naming
 from ddrs.provenance import file_digest
 
 Say = Callable[[str], None]
+NAMES = r"[a-z][a-z0-9_-]*"  # of datasets, which stand in paths
+HOLD_OUT = 5000  # training images that are held out unless asked otherwise
 
 
 @dataclass(frozen=True)
@@ -112,32 +115,69 @@ def _cifar10(source: Path | None, download: Path) -> dict[str, Pool]:
     return {"train": pools[0], "test": pools[1]}
 
 
-def _imagenet(out: Path, source: Path | None, validation: int, say: Say) -> dict:
+@dataclass(frozen=True)
+class Order:
+    """What `fetch` was asked for. classes and shape are given for a folder of images, whose classes are its sub-folders."""
+
+    name: str
+    kind: str
+    out: Path
+    source: Path | None = None
+    validation: int | None = None
+    classes: tuple[str, ...] = ()
+    shape: tuple[int, int, int] | None = None
+    say: Say = lambda line: None
+
+    @property
+    def held_out(self) -> int:
+        """How many training images to hold out."""
+        return HOLD_OUT if self.validation is None else self.validation
+
+
+def _imagenet(order: Order) -> dict:
     from ddrs.imagenet import prepare
 
-    return prepare(out, source, validation, say)
+    return prepare(order)
+
+
+def _imagefolder(order: Order) -> dict:
+    from ddrs.imagefolder import prepare
+
+    return prepare(order)
 
 
 @dataclass(frozen=True)
 class Source:
-    """How to get a dataset: its pools (train and test, or all three splits), image shape and number of classes.
+    """How to get a kind of dataset: its pools (train and test, or all three splits), image shape and number of classes.
 
-    prepare, in place of pools, where a dataset is larger than memory: it writes what `fetch` writes, and returns the manifest.
+    prepare, in place of pools, where a dataset is larger than memory: it writes what `fetch` writes, and returns the manifest. shape and
+    classes are None where the user gives them. own_validation: it comes with a validation split, so that nothing is held out of train.
     """
 
     pools: Callable[[Path | None, Path], dict[str, Pool]] | None
-    shape: tuple[int, int, int]
-    classes: int
-    prepare: Callable[[Path, Path | None, int, Say], dict] | None = None
+    shape: tuple[int, int, int] | None = None
+    classes: int | None = None
+    prepare: Callable[[Order], dict] | None = None
+    own_validation: bool = False
 
 
 DATASETS: dict[str, Source] = {
-    "mnist5k": Source(_mnist5k, (1, 28, 28), 10),
+    "mnist5k": Source(_mnist5k, (1, 28, 28), 10, own_validation=True),
     "mnist": Source(_idx("MNIST"), (1, 28, 28), 10),
     "fashion_mnist": Source(_idx("FashionMNIST"), (1, 28, 28), 10),
     "cifar10": Source(_cifar10, (3, 32, 32), 10),
     "imagenet": Source(None, (3, 224, 224), 1000, _imagenet),
+    "imagefolder": Source(None, prepare=_imagefolder),
 }
+
+
+def parse_shape(text: str) -> tuple[int, int, int]:
+    """(C, H, W) of "3,64,64"."""
+    parts = text.split(",")
+    if len(parts) != 3 or not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+        raise DdrsError(f"--shape {text!r}: must be C,H,W, as 3,64,64")
+    channels, height, width = map(int, parts)
+    return channels, height, width
 
 
 def hold_out(pool: Pool, count: int, seed: int) -> tuple[Pool, Pool]:
@@ -164,30 +204,37 @@ def image_digest(image: np.ndarray) -> bytes:
     return hashlib.sha256(image.tobytes()).digest()
 
 
-def fetch(name: str, out: Path, source: Path | None = None, validation: int = 5000, say: Say = lambda line: None) -> dict:
+def fetch(
+    name: str,
+    out: Path,
+    source: Path | None = None,
+    validation: int | None = None,
+    say: Say = lambda line: None,
+    kind: str | None = None,
+    classes: Sequence[str] = (),
+    shape: tuple[int, int, int] | None = None,
+) -> dict:
     """Get a dataset and write it under the folder of the manifest `out`. Returns the manifest.
 
-    source: a folder with the dataset's own files, used instead of the network. validation: how many training images to hold out
-    where the dataset has no validation split of its own. Images of train or validation whose pixels equal those of a test image (or, in
-    train, of a validation image) are dropped and counted. say: told of the progress, where it takes long. Errors: DdrsError for a missing,
-    truncated or corrupt source.
+    name: what it is called in paths and logs. kind: one of DATASETS; default: the name. source: a folder with the dataset's own files, used
+    instead of the network. validation: how many training images to hold out (default 5,000) where the dataset has no validation split of its
+    own; 0 leaves none. classes and shape (C, H, W): of kind imagefolder. Images of train or validation whose pixels equal those of a test
+    image (or, in train, of a validation image) are dropped and counted. say: told of the progress, where it takes long. Errors: DdrsError
+    for a missing, truncated or corrupt source, or for what does not go with the kind.
     """
-    if name not in DATASETS:
-        raise DdrsError(f"dataset {name!r}: unknown; known are {', '.join(DATASETS)}")
-    if source is not None and not source.is_dir():
-        raise DdrsError(f"dataset {name!r}: source {source} is not a folder")
-    dataset = DATASETS[name]
+    order = Order(name, kind or name, Path(out), source, validation, tuple(classes), shape, say)
+    _check_order(order)
+    dataset = DATASETS[order.kind]
     if dataset.pools is None:
         assert dataset.prepare is not None
-        return dataset.prepare(Path(out), source, validation, say)
+        return dataset.prepare(order)
     with tempfile.TemporaryDirectory(prefix="ddrs-fetch-") as download:
         pools = dataset.pools(source, Path(download))
     for split, pool in pools.items():
-        _check_pool(name, split, pool)
-    if "validation" not in pools:
-        if not 0 <= validation < len(pools["train"].labels):
-            raise DdrsError(f"validation = {validation}: must be below the {len(pools['train'].labels)} training images of {name}")
-        pools["train"], pools["validation"] = hold_out(pools["train"], validation, seed=0)
+        _check_pool(order.kind, split, pool)
+    if not dataset.own_validation:
+        check_hold_out(order, len(pools["train"].labels))
+        pools["train"], pools["validation"] = hold_out(pools["train"], order.held_out, seed=0)
     seen: set[bytes] = set()
     dropped = {}
     for split in reversed(SPLITS):
@@ -196,20 +243,43 @@ def fetch(name: str, out: Path, source: Path | None = None, validation: int = 50
         dropped[split] = int((~keep).sum())
         pools[split] = Pool(pools[split].images[keep], pools[split].labels[keep])
         seen.update(hashes)
-    return _write(name, Path(out), pools, dropped)
+    return _write(order, pools, dropped)
 
 
-def _check_pool(name: str, split: str, pool: Pool) -> None:
-    source, images, labels = DATASETS[name], pool.images, pool.labels
+def _check_order(order: Order) -> None:
+    if order.kind not in DATASETS:
+        raise DdrsError(f"dataset {order.kind!r}: unknown; known are {', '.join(DATASETS)}")
+    if not re.fullmatch(NAMES, order.name):
+        raise DdrsError(f"dataset {order.name!r}: a name must be lower-case letters, digits, _ and -, the first a letter, as it stands in paths")
+    if order.source is not None and not order.source.is_dir():
+        raise DdrsError(f"dataset {order.name!r}: source {order.source} is not a folder")
+    if DATASETS[order.kind].own_validation and order.validation is not None:
+        raise DdrsError(f"dataset {order.name!r}: {order.kind} has a validation split of its own; nothing is held out of its training images")
+    for given, flag in ((order.classes, "classes"), (order.shape, "shape")):
+        if bool(given) != (order.kind == "imagefolder"):
+            state = "needs" if order.kind == "imagefolder" else "takes no"
+            raise DdrsError(f"dataset {order.name!r}: kind {order.kind} {state} {flag}")
+
+
+def check_hold_out(order: Order, images: int) -> None:
+    """DdrsError unless some of a dataset's training images are left."""
+    if not 0 <= order.held_out < images:
+        raise DdrsError(f"validation = {order.held_out}: must be below the {images} training images of {order.name}")
+
+
+def _check_pool(kind: str, split: str, pool: Pool) -> None:
+    source, images, labels = DATASETS[kind], pool.images, pool.labels
+    assert source.classes is not None
     if images.shape[1:] != source.shape or images.dtype != np.uint8:
-        raise DdrsError(f"dataset {name!r}: {split} has {images.dtype} images of shape {images.shape[1:]}, not uint8 {source.shape}")
+        raise DdrsError(f"dataset {kind!r}: {split} has {images.dtype} images of shape {images.shape[1:]}, not uint8 {source.shape}")
     if len(images) != len(labels) or not len(labels):
-        raise DdrsError(f"dataset {name!r}: {split} has {len(images)} images and {len(labels)} labels")
+        raise DdrsError(f"dataset {kind!r}: {split} has {len(images)} images and {len(labels)} labels")
     if labels.min() < 0 or labels.max() >= source.classes:
-        raise DdrsError(f"dataset {name!r}: {split} has labels {labels.min()} to {labels.max()}; 0 to {source.classes - 1} are allowed")
+        raise DdrsError(f"dataset {kind!r}: {split} has labels {labels.min()} to {labels.max()}; 0 to {source.classes - 1} are allowed")
 
 
-def _write(name: str, out: Path, pools: dict[str, Pool], dropped: dict[str, int]) -> dict:
+def _write(order: Order, pools: dict[str, Pool], dropped: dict[str, int]) -> dict:
+    out, source = order.out, DATASETS[order.kind]
     splits: dict[str, dict] = {split: {"count": len(pools[split].labels), "dropped_duplicates": dropped[split]} for split in SPLITS}
     with ExitStack() as stack:  # every file is written before the first is put in its place
         manifest_file = stack.enter_context(atomic(out))
@@ -222,15 +292,21 @@ def _write(name: str, out: Path, pools: dict[str, Pool], dropped: dict[str, int]
                 with naming(path):
                     temporary.write_bytes(content.getbuffer())
                 splits[split][part] = {"file": path.name, "sha256": file_digest(temporary)}
-        manifest = manifest_of(name, splits)
+        assert source.shape is not None and source.classes is not None
+        manifest = manifest_of(order, splits, source.shape, source.classes, None if source.own_validation else order.held_out)
         with naming(out):
             manifest_file.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return manifest
 
 
-def manifest_of(name: str, splits: dict[str, dict]) -> dict:
-    """The manifest of a dataset, from what there is to say of each split: its counts, files and their checksums."""
-    return {"dataset": name, "shape": list(DATASETS[name].shape), "classes": DATASETS[name].classes, "splits": splits}
+def manifest_of(order: Order, splits: dict[str, dict], shape: tuple[int, int, int], classes: int, held_out: int | None) -> dict:
+    """The manifest of a dataset, from what there is to say of each split: its counts, files and their checksums.
+
+    held_out: how many training images became the validation split, None if the dataset has one of its own.
+    """
+    named = {"class_names": list(order.classes)} if order.classes else {}
+    facts = {"dataset": order.name, "kind": order.kind, "hold_out": held_out, "shape": list(shape), "classes": classes, **named}
+    return {**facts, "splits": {split: splits[split] for split in SPLITS}}
 
 
 def _where(source: Path | None) -> str:

@@ -11,7 +11,7 @@ from ddrs.errors import DdrsError
 from ddrs.files import write_text
 from ddrs.norms import norm_of
 from ddrs.provenance import digest
-from ddrs.published import SELECTED, table_of_print
+from ddrs.published import EVEN, SELECTED, table_of_print
 from ddrs.statements import of_memory, of_protocol
 
 REGIMES = {"fs": ("FS", "FS"), "ds": ("FS", "DS"), "ds2": ("DS", "DS")}  # row: (train, certify)
@@ -81,7 +81,9 @@ def _choices(cells: Sequence[dict]) -> list[str]:
     if cells[0]["choice"] == "test":
         return ["Each cell is the best over sigma (and K for DS), chosen on the same test images as in the paper: optimistic."]
     ways = dict.fromkeys((cell["dataset"], cell["selection"]) for cell in cells)
+    even = any(cell["choice"] == EVEN for cell in cells)
+    apart = "No image that chose is one of those that a cell is of." if even else "The test images chose nothing."
     return [
         *(f"{dataset}, for each cell: {way}." for dataset, way in ways),
-        "The test images chose nothing. A cell's interval is Clopper-Pearson, that of an ACR a bootstrap over images.",
+        f"{apart} A cell's interval is Clopper-Pearson, that of an ACR a bootstrap over images.",
     ]

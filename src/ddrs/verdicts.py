@@ -64,7 +64,7 @@ def word(found: Estimate) -> str:
 
 def estimates(cell: dict, paper: float) -> tuple[Estimate, Estimate]:
     """Our value of a cell and the print's, each with its own interval."""
-    theirs = IMAGES[cell["dataset"]]
+    theirs = IMAGES[cell["kind"]]
     if cell["column"] == "acr":
         return mean(cell["value"], cell["deviation"], cell["images"]), mean(paper, cell["deviation"], theirs)
     return share(cell["value"], cell["images"]), share(paper, theirs)
@@ -72,7 +72,7 @@ def estimates(cell: dict, paper: float) -> tuple[Estimate, Estimate]:
 
 def why_not(cell: dict) -> str | None:
     """The verdict of a cell that no interval decides: no print, a flaw of the print, or another protocol of ours."""
-    place = (cell["table"], cell["dataset"], cell["label"], cell["column"])
+    place = (cell["table"], cell["kind"], cell["label"], cell["column"])
     if published(*place) is None:
         return "no print"
     known = flaw(*place)
@@ -87,10 +87,10 @@ def why_not(cell: dict) -> str | None:
 def judge(cell: dict) -> dict:
     """The `paper`, `difference` (95 %) and `verdict` of a cell; the difference is None where nothing is compared.
 
-    cell: table, dataset, label, column, value, images and the protocol's fields; for an ACR also `deviation`, the standard deviation over
-    the images. Accuracies are in percent.
+    cell: table, kind (the dataset of the print), label, column, value, images and the protocol's fields; for an ACR also `deviation`, the
+    standard deviation over the images. Accuracies are in percent.
     """
-    paper = published(cell["table"], cell["dataset"], cell["label"], cell["column"])
+    paper = published(cell["table"], cell["kind"], cell["label"], cell["column"])
     reason = why_not(cell)
     if reason is not None or paper is None:
         return {"paper": paper, "difference": None, "verdict": reason}

@@ -133,7 +133,7 @@ MISTAKES: list[tuple[str, object, list[str]]] = [
     ("datasets.mnist5k.radii", [-0.5, 0.0], ["datasets.mnist5k.radii.0", "greater than or equal to 0"]),
     ("datasets.mnist5k.radii", [0.0, "far"], ["datasets.mnist5k.radii.1", "number"]),
     ("datasets.mnist5k.radii", [0.5, 0.0], ["datasets.mnist5k.radii: must be increasing"]),
-    ("datasets.mnist5k.images", {"test": 4}, ["datasets.mnist5k.images: needs validation, for tables.table1, where sigma and K are chosen"]),
+    ("datasets.mnist5k.images", {"test": 1}, ["datasets.mnist5k.images: needs test, for tables.table1, and 2 or more of them without validation"]),
     ("datasets.mnist5k.images", {"validation": 4}, ["datasets.mnist5k.images: needs test, for tables.table1"]),
     ("certify.mnist5k.n_validation", 9, ["certify.mnist5k", "n = 9 is too small", "alpha = 0.001", "at least 10 is needed"]),
     ("certify.mnist5k.n_validation", 0, ["certify.mnist5k.n_validation", "greater than or equal to 1"]),

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from ddrs import imagenet
+from ddrs import imagenet, pieces
 from ddrs.data import SPLITS, load_split
 from ddrs.errors import DdrsError
 from ddrs.sources import DATASETS, Pool, Source, fetch
@@ -129,7 +129,7 @@ def test_a_killed_preparation_goes_on_where_it_was(killed_at: int, archives: Wri
     """In pieces of two, of 23 images; at 24, before the manifest. What was written without being recorded is written again: the bytes are those
     of an undisturbed run."""
     source = archives()
-    monkeypatch.setattr(imagenet, "PIECE", 2)
+    monkeypatch.setattr(pieces, "PIECE", 2)
     fetch("imagenet", tmp_path / "whole" / "manifest.json", source, 5)
     read, calls = imagenet._image, []
 
@@ -140,7 +140,7 @@ def test_a_killed_preparation_goes_on_where_it_was(killed_at: int, archives: Wri
         return read(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(imagenet, "_image", counted)
-    monkeypatch.setattr(imagenet, "_cores", lambda: 1)
+    monkeypatch.setattr(pieces, "_cores", lambda: 1)
     out = tmp_path / "out" / "manifest.json"
     with pytest.raises(KeyboardInterrupt), monkeypatch.context() as patch:
         patch.setattr(imagenet, "manifest_of", lambda *arguments: counted())

@@ -328,7 +328,7 @@ def test_an_unknown_dataset_lists_the_known(tmp_path: Path):
     with pytest.raises(DdrsError, match="'mnst': unknown; known are mnist5k, mnist, fashion_mnist, cifar10") as error:
         fetch("mnst", tmp_path / "manifest.json")
     one_line(error)
-    assert list(DATASETS) == ["mnist5k", "mnist", "fashion_mnist", "cifar10", "imagenet"]
+    assert list(DATASETS) == ["mnist5k", "mnist", "fashion_mnist", "cifar10", "imagenet", "imagefolder"]
 
 
 # duplicates

@@ -20,7 +20,7 @@ PAPER = {"split": "test", "protocol": "fixed", "bound": "binary", "n0": 100, "n_
 
 def cell(value: float, images: int = 10_000, **more: object) -> dict:
     """smoothadv-ds2 at 0.5 on CIFAR-10, where the paper prints 52.8."""
-    place = {"table": "table2", "dataset": "cifar10", "label": "smoothadv-ds2", "column": "0.50"}
+    place = {"table": "table2", "kind": "cifar10", "label": "smoothadv-ds2", "column": "0.50"}
     return {**place, **PAPER, "value": value, "images": images, **more}
 
 
@@ -65,7 +65,7 @@ def test_within_depends_on_the_number_of_images(value: float, images: int, said:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"dataset": "mnist5k"}, "no print"),
+        ({"kind": "mnist5k"}, "no print"),
         ({"column": "2.75"}, "no print"),
         ({"label": "cohen"}, "no print"),
         ({"n_max": 2500}, "not comparable: n_max = 2500, where the print has 100000"),

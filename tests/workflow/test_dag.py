@@ -13,7 +13,7 @@ from ddrs.certification.records import COLUMNS, read_log
 
 def planned(text: str) -> dict[str, int]:
     """Jobs per rule of a dry run."""
-    found = re.findall(r"^(\w+) +(\d+)$", text, re.M)
+    found = re.findall(r"^([\w-]+) +(\d+)$", text, re.M)
     return {name: int(count) for name, count in found if name not in ("total", "job")}
 
 

@@ -12,7 +12,7 @@ from ddrs.plan import SIZES
 from ddrs.published import IMAGES, printed_row
 
 PAPER = ROOT / "configs" / "paper.yaml"
-SIGMAS, K, SPLITS = 3, 4, 2  # of each method on each dataset; [100, 300, 900, 1500]; test, and validation for the selected tables
+SIGMAS, K = 3, 4  # of each method on each dataset; [100, 300, 900, 1500]
 SHARDS = {"cifar10": 5, "imagenet": 4}
 METHODS = {"cifar10": ["cohen", "smoothadv", "macer", "yang"], "imagenet": ["cohen", "smoothadv", "yang"]}  # Table 3 is of CIFAR-10 only
 WITH_DS2 = {"cifar10": 3, "imagenet": 2}  # all but yang
@@ -25,18 +25,18 @@ FIGURE_7 = {"cifar10": 7, "imagenet": 5}
 FIGURE_8 = {"cifar10": 4 * SIGMAS, "imagenet": 0}
 BESIDE = {name: FIGURE_7[name] + FIGURE_8[name] for name in METHODS}
 
-# A certificate for each row and sigma, with a K where it is searched.
-CERTIFICATES = {name: SPLITS * SIGMAS * (len(METHODS[name]) + K * SEARCHED[name]) + BESIDE[name] for name in METHODS}
+# A certificate of the test images for each row and sigma, with a K where it is searched. Nothing is held out of training: there are no others.
+CERTIFICATES = {name: SIGMAS * (len(METHODS[name]) + K * SEARCHED[name]) + BESIDE[name] for name in METHODS}
 CELLS = {f"cells_table{table}{form}_{name}": 2 if table == 4 else 3 for table in (1, 2, 3, 4) for form in ("", "_selected") for name in METHODS}
 
 WHOLE = {
     "fetch": 2,
     "train": sum(SIGMAS * len(methods) for methods in METHODS.values()),
     "finetune": sum(SIGMAS * count for count in WITH_DS2.values()),
-    "sigma": sum(SPLITS * SIGMAS * SEARCHED[name] + FIGURE_8[name] for name in METHODS),  # one trajectory holds every K
+    "sigma": sum(SIGMAS * SEARCHED[name] + FIGURE_8[name] for name in METHODS),  # one trajectory holds every K
     "certify_shard": sum(SHARDS[name] * CERTIFICATES[name] for name in METHODS),
     "merge": sum(CERTIFICATES.values()),
-    **{f"remember_{name}": SPLITS * SIGMAS * SEARCHED[name] for name in METHODS},  # all K in one pass
+    **{f"remember_{name}": SIGMAS * SEARCHED[name] for name in METHODS},  # all K in one pass
     **{f"remember_run_{name}": BESIDE[name] for name in METHODS},
     **{rule: count for rule, count in CELLS.items() if not re.fullmatch("cells_table3(_selected)?_imagenet", rule)},
     "table": 4 * 2,
@@ -49,6 +49,20 @@ WHOLE = {
     "examples": 2,  # 6 and 9
     "illustrate": 2,  # 1 and 2
     "paper": 1,
+}
+
+# configs/selection.yaml: CIFAR-10 with 5,000 images held out, on which every row is certified too; Figures 1 to 5.
+HELD_OUT = {
+    "fetch": 1,
+    "train": SIGMAS * 4,
+    "finetune": SIGMAS * 3,
+    "sigma": 2 * SIGMAS * SEARCHED["cifar10"],
+    "certify_shard": 5 * 2 * SIGMAS * (4 + K * SEARCHED["cifar10"]),
+    "merge": 2 * SIGMAS * (4 + K * SEARCHED["cifar10"]),
+    "remember_cifar10-held-out": 2 * SIGMAS * SEARCHED["cifar10"],
+    **{f"{rule}-held-out": count for rule, count in CELLS.items() if rule.endswith("cifar10")},
+    **{rule: WHOLE[rule] for rule in ("table", "comparison", "claims", "per_class", "page", "p_lower", "illustrate", "paper")},
+    "figure": 3,
 }
 
 TABLE_2 = {
@@ -89,12 +103,12 @@ def commands(text: str, verb: str) -> list[dict[str, list[str]]]:
 def test_the_whole_paper_is_planned(dry: str) -> None:
     assert planned(dry) == WHOLE
     assert (sum(WHOLE.values()), WHOLE["train"], WHOLE["finetune"], WHOLE["sigma"], WHOLE["merge"], WHOLE["certify_shard"]) == (
-        2268,
+        1292,
         21,
         15,
-        84,
-        354,
-        1627,
+        48,
+        189,
+        871,
     )
 
 
@@ -135,10 +149,51 @@ def test_the_jobs_are_the_papers(dry: str) -> None:
     certified = commands(dry, "certify")
     for name in METHODS:
         of = [one for one in certified if f"/{name}/" in one["data"][0]]
-        images = {one["split"][0]: int(one["images"][0]) for one in of}
-        assert images["test"] == IMAGES[name] <= SIZES[name]["test"] and images["validation"] <= 5000
+        assert {(one["split"][0], int(one["images"][0])) for one in of} == {("test", IMAGES[name])} and IMAGES[name] <= SIZES[name]["test"]
     same = {(one["n0"][0], one["n"][0], one["alpha"][0], one["protocol"][0], one["device"][0], "noise" in one) for one in certified}
     assert same == {("100", "100000", "0.001", "fixed", "cuda", False)}
+
+
+def test_nothing_is_held_out_and_half_of_the_test_images_choose(dry: str) -> None:
+    assert dict(re.findall(r"ddrs fetch (\w+) .*--validation (\d+)", dry)) == {"cifar10": "0", "imagenet": "0"}
+    cells = commands(dry, "cell")
+    assert {(one["table"][0].endswith("_selected"), *one.get("choose-on", [])) for one in cells} == {(True, "even"), (False,)}
+    assert {(Path(one["out-dir"][0]).parts[-2], one["kind"][0]) for one in cells} == {("cifar10", "cifar10"), ("imagenet", "imagenet")}
+    assert not re.search("ddrs .*validation.*tsv", dry)
+    drawn = re.findall(r"ddrs distribution .*?((?: --even \w+)+) --pdf results/p_lower_(table\d)", dry)
+    assert {table: flags.split()[1::2] for flags, table in drawn} == {
+        **{f"table{number}": ["cifar10", "imagenet"] for number in (1, 2, 4)},
+        "table3": ["cifar10"],
+    }
+
+
+def test_the_run_with_selection_is_the_same_beside_it(dry: str, tmp_path: Path) -> None:
+    """Its models, on 45,000 images, have places of their own, settings of the other's, and the print of CIFAR-10."""
+    overlays = ("--configfile", PAPER, PAPER.parent / "selection.yaml")
+    text = snakemake("-n", "--printshellcmds", *overlays, "--", "paper", folder=tmp_path, config=None).stdout
+    assert planned(text) == HELD_OUT and sum(HELD_OUT.values()) == 1324
+    assert re.findall(r"ddrs fetch (\S+) .*--kind (\S+) --validation (\d+)", text) == [("cifar10-held-out", "cifar10", "5000")]
+    ours, theirs = (
+        {re.sub("cifar10-held-out", "cifar10", line) for line in re.findall("ddrs (?:train|finetune) .*", one) if "imagenet" not in line}
+        for one in (text, dry)
+    )
+    assert ours == theirs and len(ours) == 21
+    assert {(one["split"][0], one["images"][0]) for one in commands(text, "certify")} == {("test", "10000"), ("validation", "5000")}
+    cells = commands(text, "cell")
+    assert {one["kind"][0] for one in cells} == {"cifar10"}
+    assert {(one["table"][0].endswith("_selected"), *one.get("choose-on", [])) for one in cells} == {(True, "validation"), (False,)}
+    assert {(*Path(one["out-dir"][0]).parts[-3:-1], "validation" in one) for one in cells if "selected" in one["table"][0]} == {
+        (f"table{number}_selected", "cifar10-held-out", True) for number in (1, 2, 3, 4)
+    }
+
+
+def test_a_change_of_one_of_the_two_leaves_the_other(tmp_path: Path) -> None:
+    """They share their settings by YAML aliases, which must not tie them together."""
+    overlay = tmp_path / "longer.yaml"
+    overlay.write_text("train: {cifar10: {cohen: {epochs: 300}}}\n")
+    models = [f"results/models/{name}/cohen/fs/sigma_0.12.safetensors" for name in ("cifar10", "cifar10-held-out")]
+    text = snakemake("-n", "--printshellcmds", "--configfile", PAPER, overlay, "--", *models, folder=tmp_path, config=None).stdout
+    assert {Path(one["out"][0]).parts[2]: one["epochs"][0] for one in commands(text, "train")} == {"cifar10": "300", "cifar10-held-out": "200"}
 
 
 def test_figures_7_and_8_are_the_papers(tmp_path: Path) -> None:

@@ -3,9 +3,11 @@ from itertools import product
 from pathlib import Path
 
 from ddrs import config as ddrs_config
+from ddrs.data import check_fetched
+from ddrs import own_model
 from ddrs.errors import DdrsError
 from ddrs.provenance import code_digest
-from ddrs.published import SELECTED, table_of_print
+from ddrs.published import EVEN, SELECTED, table_of_print
 from ddrs.training import METHODS
 
 try:
@@ -18,7 +20,7 @@ SUBJECTS = {"1": "sigma", "2": "memory"}  # a figure illustrates an idea, and ne
 CERTIFICATES = "results/certificates/{dataset}/{split}/{method}"
 REGIME = {"fs": "fs", "ds": "fs", "ds2": "ds2", "gds": "fs"}  # which training the certificates of a row stand on
 MEMORY = "results/memory/{dataset}/{split}/{method}"
-MODEL = ["architectures.py", "models.py", "noise.py", "norms.py", "data.py", "vision.py"]
+MODEL = ["architectures.py", "own_model.py", "models.py", "noise.py", "norms.py", "data.py", "vision.py"]
 TRAINING = [f"training/{name}.py" for name in ("run", "loop", "images", "precision", "settings")]
 PRINT = ["published/__init__.py", "published/checks.py", "published/tables.csv"]
 CODE = {  # the modules whose code makes a step's result; a change of any of them reruns the step, a new method none
@@ -46,6 +48,7 @@ CODE = {  # the modules whose code makes a step's result; a change of any of the
     "p_lower": [
         "distribution.py",
         "selection.py",
+        "published/__init__.py",
         "figures.py",
         "pictures.py",
         "statements.py",
@@ -101,8 +104,9 @@ def code(step):
 
 
 def method_code(wildcards):
-    """Of training, where each method is a file of its own; but cohen.py's plain cross-entropy also serves yang."""
-    return code_digest(*CODE["train"], "training/cohen.py", f"training/{wildcards.method}.py")
+    """Of training, where each method is a file of its own, as is a model of the user's; but cohen.py's plain cross-entropy also serves yang."""
+    own = own_model.code(settings.on(wildcards.dataset, wildcards.method).architecture)  # of the user's; empty for known architectures
+    return code_digest(*CODE["train"], "training/cohen.py", f"training/{wildcards.method}.py") + own
 
 
 def train_flags(wildcards):
@@ -126,10 +130,9 @@ def branch_flag(wildcards, input):
     return f"--branch {input.branch}" if input.branch else ""
 
 
-def source_flag(wildcards, threads):
-    """Where a dataset comes from. It is pinned by checksums wherever that is: taking `threads` keeps this from triggering a rerun."""
-    source = settings.datasets[wildcards.dataset].source
-    return f"--source {shlex.quote(source)}" if source else ""
+def fetch_flags(wildcards, threads):
+    """What a dataset is. It is pinned once it is fetched: taking `threads` keeps this from triggering a rerun."""
+    return shlex.join(settings.datasets[wildcards.dataset].fetch_flags())
 
 
 def search_flags(wildcards):
@@ -164,7 +167,7 @@ def certify_flags(wildcards):
 
 def sampling(dataset, method, split):
     own = settings.on(dataset, method)
-    return settings.certify[dataset].sampling(own.images[split], own.radii, split)
+    return settings.certify[dataset].sampling(images_of(dataset, split), own.radii, split)
 
 
 def scale_flags(wildcards, input):
@@ -199,8 +202,15 @@ def parts_of_run(run):
     return row, sigma, k
 
 
+def images_of(dataset, split):
+    images = settings.datasets[dataset].images
+    if split not in images:
+        raise WorkflowError(f"datasets.{dataset}.images has no {split}: none of its {split} images are certified")
+    return images[split]
+
+
 def _images(wildcards):
-    return f"--split {wildcards.split} --images {settings.datasets[wildcards.dataset].images[wildcards.split]}"
+    return f"--split {wildcards.split} --images {images_of(wildcards.dataset, wildcards.split)}"
 
 
 def labels(table):

@@ -1,5 +1,12 @@
 # Data is pinned: it is fetched once, and no change of code or config fetches it again. (Snakemake 9.27 would otherwise skip, in the run
-# that fetches, every other reason to rerun a step behind an ancient() input.)
+# that fetches, every other reason to rerun a step behind an ancient() input.) So what lies there must be what the config says.
+for name, own in settings.datasets.items():
+    try:
+        check_fetched(Path(f"data/{name}/manifest.json"), {"dataset": name, **own.fetched()})
+    except DdrsError as error:
+        sys.exit(f"ddrs: error: {error}")
+
+
 rule fetch:
     output:
         manifest="data/{dataset}/manifest.json",
@@ -9,8 +16,8 @@ rule fetch:
         "logs/benchmarks/fetch/{dataset}.tsv"
     retries: 2
     params:
-        source=source_flag,
+        flags=fetch_flags,
     message:
         "Fetch {wildcards.dataset}"
     shell:
-        "ddrs fetch {wildcards.dataset} --out {output.manifest} {params.source} > {log} 2>&1"
+        "ddrs fetch {wildcards.dataset} --out {output.manifest} {params.flags} > {log} 2>&1"

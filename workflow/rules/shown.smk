@@ -27,8 +27,12 @@ def row_logs(dataset, label, split="test"):
 
 
 def validation_logs(dataset, label):
-    """The logs of a row that choose its sigma and K."""
-    return row_logs(dataset, label, "validation")
+    """The validation logs of a row, which choose its sigma and K; none where every second test image does."""
+    return row_logs(dataset, label, "validation") if chooses_on(dataset) == "validation" else []
+
+
+def chooses_on(dataset):
+    return settings.datasets[dataset].chooses_on
 
 
 def rows(table):
@@ -159,6 +163,17 @@ def logs_of_row(dataset):
         return row_logs(dataset, wildcards.label)
 
     return logs
+
+
+def choice_flags(table, dataset):
+    """What chooses sigma and K of a table's cells, and the dataset of the print that they stand beside."""
+    choice = f"--choose-on {chooses_on(dataset)} " if table.endswith(SELECTED) else ""
+    return f"{choice}--kind {settings.datasets[dataset].kind}"
+
+
+def even_flags(wildcards):
+    """The datasets of a table of which every second test image chooses."""
+    return " ".join(f"--even {dataset}" for dataset in settings.tables[wildcards.table] if chooses_on(dataset) == EVEN)
 
 
 def validation_of_row(table, dataset):

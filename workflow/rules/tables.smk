@@ -28,6 +28,7 @@ for table, name in product([f"{table}{form}" for table in ddrs_config.TABLES for
             table=table,
             radii=",".join(radii(table, name)),
             folder=subpath(output[0], parent=True),
+            choice=choice_flags(table, name),
             validation=flagged("--validation", "validation"),
             seed=settings.seed,
             code=code("cells"),
@@ -35,7 +36,7 @@ for table, name in product([f"{table}{form}" for table in ddrs_config.TABLES for
             "Cells of {params.table}, row {wildcards.label}"
         shell:
             "ddrs cell {input.logs} --table {params.table} --label {wildcards.label} --radii {params.radii}"
-            " --out-dir {params.folder} {params.validation} --seed {params.seed} > {log} 2>&1"
+            " --out-dir {params.folder} {params.choice} {params.validation} --seed {params.seed} > {log} 2>&1"
 
 
 rule table:
@@ -127,11 +128,12 @@ rule p_lower:
     params:
         caption=protocol_caption,
         validation=flagged("--validation", "validation"),
+        even=even_flags,
         code=code("p_lower"),
     message:
         "Draw the distribution of p_lower of {wildcards.table}"
     shell:
-        "ddrs distribution {input.logs} {params.validation} --pdf {output.pdf} --png {output.png} > {log} 2>&1"
+        "ddrs distribution {input.logs} {params.validation} {params.even} --pdf {output.pdf} --png {output.png} > {log} 2>&1"
 
 
 rule page:

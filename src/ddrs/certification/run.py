@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ddrs import own_model
 from ddrs.certification.engine import certify_each
 from ddrs.certification.inference import best_batch_size, running
 from ddrs.certification.lattice import CERTIFIABLE
@@ -109,7 +110,7 @@ def certify(
         "digest": digest(made),
     }
     part_of = "" if shard.count == 1 else f".{shard.number}-of-{shard.count}"
-    partial = runtime.scratch / f"certify-{digest([constant['digest'], code_digest(*CODE)])}{part_of}.tsv"
+    partial = runtime.scratch / f"certify-{digest([constant['digest'], code_digest(*CODE), own_model.code(facts['architecture'])])}{part_of}.tsv"
     done = resume_lines(partial, str(constant["digest"]))
     if done:
         say(f"resuming: {len(done)} images are in {partial}")

@@ -15,6 +15,7 @@ TABLES = {  # the rows of each table, in its order; the first is the method that
     "table4": ("yang", "yang-ds"),
 }
 SELECTED = "_selected"  # ends the name of the table whose sigma and K are chosen on validation images
+EVEN = "even"  # where there are no validation images: every second test image chooses, and the others are reported
 IMAGES = {"cifar10": 10_000, "imagenet": 500}  # test images behind the print
 SOURCE = "Alfarra, Bibi, Torr, Ghanem: Data Dependent Randomized Smoothing, UAI 2022"
 

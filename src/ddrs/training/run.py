@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from ddrs import models
+from ddrs import models, own_model
 from ddrs.config import StepSettings, TrainSettings
 from ddrs.data import Split, load_split
 from ddrs.errors import DdrsError
@@ -113,7 +113,7 @@ def _train(
     device = models.device_of(run.model)
     settings = TrainSettings(**facts["settings"])
     code = code_digest("training", "sigma/ascent.py", "architectures.py", "models.py", "noise.py", "data.py")
-    partial = runtime.scratch / f"train-{digest([facts, code])}.pt"
+    partial = runtime.scratch / f"train-{digest([facts, code, own_model.code(facts['architecture'])])}.pt"
     partial_branch = partial.with_suffix(".branch.pt")  # kept here until the end: a workflow engine deletes the outputs of a killed job
     if partial.exists():
         loop.load_state(partial, run)

@@ -1,0 +1,94 @@
+"""The part of config.yaml that says what a dataset is, and on which grid it is trained and certified."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ddrs.names import Architecture, Kind
+from ddrs.published import EVEN
+from ddrs.sections import Count, Increasing, Radius, Section, Sigma, nearest
+from ddrs.sources import DATASETS, HOLD_OUT
+
+Sigmas = Annotated[list[Sigma], Increasing, Field(min_length=1)]
+Radii = Annotated[list[Radius], Increasing, Field(min_length=1)]
+
+
+class UniformSettings(Section):
+    """What differs on a dataset for the methods that train with uniform noise and certify l1 balls."""
+
+    architecture: Architecture | None = Field(None, description="network, by name or as package.module:factory")
+    sigmas: Sigmas | None = Field(None, description="training lambdas: half-widths of the noise, which stand as sigma in paths and logs")
+    radii: Radii | None = Field(None, description="l1 radius columns of the tables, increasing")
+
+
+class DatasetSettings(Section):
+    """What is trained and certified on a dataset, and on which grid."""
+
+    architecture: Architecture = Field(description="network, by name or as package.module:factory")
+    sigmas: Sigmas = Field(description="training sigmas, each also the start of the sigma search")
+    radii: Radii = Field(description="radius columns of the tables, increasing")
+    uniform: UniformSettings = Field(default_factory=UniformSettings.checked, description="what differs for methods with uniform noise")
+    images: dict[Literal["validation", "test"], Count] = Field(
+        description="how many images of a split are certified, evenly spaced; without validation, every second test image chooses sigma and K"
+    )
+    kind: Kind = Field("", description="what the dataset is, by name; default: its own name")
+    source: str | None = Field(None, description="folder with the dataset's own files, used instead of the network")
+    hold_out: int | None = Field(None, ge=0, description=f"training images held out for validation; default: {HOLD_OUT}. 0: a run on all of them")
+    path: str | None = Field(None, description="imagefolder: folder with train/, test/ and maybe validation/, each with a sub-folder per class")
+    classes: list[str] | None = Field(None, min_length=2, description="imagefolder: names of the sub-folders; their order gives the labels")
+    shape: list[Count] | None = Field(None, min_length=3, max_length=3, description="imagefolder: [C, H, W] that images are scaled and cropped to")
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> Self:
+        own = {"path": self.path, "classes": self.classes, "shape": self.shape}
+        for name, value in own.items():
+            if (value is None) == (self.kind == "imagefolder"):
+                raise ValueError(f"{name}: {'is needed with' if value is None else 'is only for'} kind: imagefolder, and this is {self.kind}")
+        if self.kind == "imagefolder" and self.source is not None:
+            raise ValueError("source: is not for kind: imagefolder, whose folder is path")
+        if DATASETS[self.kind].own_validation and self.hold_out is not None:
+            raise ValueError(f"hold_out: is not for {self.kind}, which has a validation split of its own")
+        held = self.fetched().get("hold_out")
+        if isinstance(held, int) and self.images.get("validation", 0) > held:
+            raise ValueError(
+                f"images.validation: {self.images['validation']} is above hold_out = {held}{'; leave validation away' if not held else ''}"
+            )
+        return self
+
+    def fetch_flags(self) -> list[str]:
+        """What `ddrs fetch` is told beside the dataset's name."""
+        words = ["--kind", self.kind]
+        words += ["--source", self.path or self.source or ""] if self.path or self.source else []
+        words += ["--validation", str(self.hold_out)] if self.hold_out is not None else []
+        words += [word for name in self.classes or [] for word in ("--classes", name)]
+        return [*words, "--shape", ",".join(map(str, self.shape))] if self.shape else words
+
+    def fetched(self) -> dict[str, object]:
+        """What a manifest of the dataset says, as far as the config decides it."""
+        facts: dict[str, object] = {"kind": self.kind}
+        if self.kind == "imagefolder":
+            facts |= {"class_names": self.classes, "shape": self.shape}
+            return facts if self.hold_out is None else {**facts, "hold_out": self.hold_out}
+        return facts if DATASETS[self.kind].own_validation else {**facts, "hold_out": HOLD_OUT if self.hold_out is None else self.hold_out}
+
+    @property
+    def chooses_on(self) -> str:
+        """Which images choose sigma and K of selected tables: those of the validation split, or every second test image."""
+        return "validation" if "validation" in self.images else EVEN
+
+
+def with_kinds(datasets: Any) -> Any:
+    """Each dataset with its kind, which is its own name unless it says another."""
+    if not isinstance(datasets, Mapping):
+        return datasets
+    named = {}
+    for name, own in datasets.items():
+        if isinstance(own, Mapping) and "kind" not in own:
+            if name not in DATASETS:
+                raise ValueError(
+                    f"unknown dataset {name!r}{nearest(str(name), DATASETS)}; known are {', '.join(DATASETS)}; one of another name needs its kind"
+                )
+            own = {**own, "kind": name}
+        named[name] = own
+    return named

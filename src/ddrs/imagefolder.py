@@ -1,0 +1,135 @@
+"""A folder of the user's own images, prepared once into the arrays that `ddrs.data` reads.
+
+The layout is that of torchvision's ImageFolder in each of `train/` and `test/`, and of `validation/` where there is one: a sub-folder per
+class, with images in it or in folders below it. Images are taken in the order of their classes and then of their paths, scaled so that
+they cover the asked height and width, and cropped to their centre. Like ImageNet they pass through in pieces, which survive a kill.
+"""
+
+import json
+import os
+import shutil
+from importlib import metadata
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+
+from ddrs.errors import DdrsError
+from ddrs.files import write_text
+from ddrs.pieces import Part, Progress, write_splits
+from ddrs.provenance import code_digest, digest
+from ddrs.sources import Order, check_hold_out, manifest_of, mask_held_out
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # as torchvision's ImageFolder: others are no images
+MODES = {1: "L", 3: "RGB"}  # of Pillow, by the number of channels
+DEEP = ("I", "F")  # modes of more than 8 bits per channel, as are those that begin with I;
+LAYOUT = "it needs train/ and test/ (and may have validation/), each with a sub-folder of images for each class"
+
+
+def prepare(order: Order) -> dict:
+    """Write the three splits beside the manifest, or finish what a killed call began. Returns the manifest.
+
+    Without a `validation/` folder, images of train are held out, stratified by class. Errors: DdrsError for a folder of another layout, a
+    class that is missing, empty or not in `classes`, or an image that cannot be read; what was there before then stays.
+    """
+    source, shape = _source(order), order.shape
+    assert shape is not None
+    if len(shape) != 3 or shape[0] not in MODES or min(shape) < 1:
+        raise DdrsError(f"dataset {order.name!r}: shape {list(shape)}: must be [C, H, W], with C = 1 (grey) or 3 (RGB)")
+    found = listing(source, order.classes)
+    if "validation" in found and order.validation is not None:
+        raise DdrsError(f"{source / 'validation'}: is the validation split; nothing is held out of train, so leave hold_out away or move that folder")
+    labels = {split: np.array([label for label, _ in images], np.int64) for split, images in found.items()}
+    held_out = None if "validation" in found else order.held_out
+    if held_out is not None:
+        check_hold_out(order, len(found["train"]))
+    partial = order.out.parent / "partial"
+    progress = Progress(partial / "progress.json", _made_from(order, found))
+    if not progress.resumed:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        progress.save()
+
+    def read(path: Path) -> np.ndarray:
+        return read_image(path, shape)
+
+    def part(split: str, chosen: np.ndarray) -> Part:
+        return Part([found[split][i][1] for i in np.flatnonzero(chosen)], labels[split][chosen], read)
+
+    every = {split: np.ones(len(images), bool) for split, images in found.items()}
+    if held_out is None:
+        parts = {split: part(split, every[split]) for split in ("test", "validation", "train")}
+    else:
+        held = mask_held_out(labels["train"], held_out, seed=0)
+        parts = {"test": part("test", every["test"]), "validation": part("train", held), "train": part("train", ~held)}
+    facts = write_splits(partial, shape, parts, progress, order.say)
+    manifest = manifest_of(order, facts, shape, len(order.classes), held_out)
+    progress.path.unlink()  # killed from here on, the next call begins again
+    order.out.unlink(missing_ok=True)  # of an earlier dataset, whose arrays are replaced
+    for files in facts.values():
+        for name in ("images", "labels"):
+            os.replace(partial / files[name]["file"], order.out.parent / files[name]["file"])
+    write_text(order.out, json.dumps(manifest, indent=2) + "\n")
+    shutil.rmtree(partial)
+    return manifest
+
+
+def listing(source: Path, classes: tuple[str, ...]) -> dict[str, list[tuple[int, Path]]]:
+    """The images of each split that the folder has, each with its label: the place of its class in `classes`.
+
+    DdrsError that names the first folder that is missing, empty or of no class.
+    """
+    if len(classes) < 2 or len(set(classes)) != len(classes):
+        raise DdrsError(f"classes {', '.join(classes)}: must be two or more different names of sub-folders")
+    splits = [split for split in ("train", "validation", "test") if (source / split).is_dir()]
+    if not {"train", "test"} <= set(splits):
+        missing = [f"{split}/" for split in ("train", "test") if split not in splits]
+        raise DdrsError(f"{source}: has no {' and no '.join(missing)}; {LAYOUT}")
+    found: dict[str, list[tuple[int, Path]]] = {}
+    for split in splits:
+        folder = source / split
+        for extra in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+            if extra.name not in classes:
+                raise DdrsError(f"{extra}: is none of the classes {', '.join(classes)}; add it to them, or move the folder away")
+        found[split] = []
+        for label, name in enumerate(classes):
+            if not (folder / name).is_dir():
+                raise DdrsError(f"{folder / name}: no such folder; each of the classes {', '.join(classes)} needs one")
+            images = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+            if not images:
+                raise DdrsError(f"{folder / name}: has no images ({', '.join(EXTENSIONS)})")
+            found[split] += [(label, path) for path in images]
+    return found
+
+
+def read_image(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
+    """An image file as uint8 (C, H, W): scaled to cover H x W (bilinear), cropped to its centre. One that is H x W already keeps its pixels.
+
+    Errors: DdrsError that names a file that cannot be read, or has more than 8 bits per channel, which no certificate here is for.
+    """
+    from PIL import Image, ImageOps
+
+    channels, height, width = shape
+    try:
+        with Image.open(BytesIO(path.read_bytes())) as image:
+            if image.mode in DEEP or image.mode.startswith("I;"):
+                raise DdrsError(f"{path}: has more than 8 bits per channel (mode {image.mode}); convert it to 8 bits")
+            pixels = np.asarray(ImageOps.fit(image.convert(MODES[channels]), (width, height), Image.Resampling.BILINEAR))
+    except DdrsError:
+        raise
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:  # what Pillow's readers raise
+        raise DdrsError(f"{path}: no readable image ({' '.join(str(error).split())[:200]})") from None
+    return np.ascontiguousarray(pixels.reshape(height, width, channels).transpose(2, 0, 1))
+
+
+def _source(order: Order) -> Path:
+    if order.source is None:
+        raise DdrsError(f"dataset {order.name!r}: kind imagefolder needs a source, the folder of the images; {LAYOUT}")
+    return order.source
+
+
+def _made_from(order: Order, found: dict[str, list[tuple[int, Path]]]) -> dict:
+    """What the arrays depend on. Every file by its path, size and time, as reading them all is the work itself."""
+    files = [[str(path), (status := path.stat()).st_size, status.st_mtime_ns] for images in found.values() for _, path in images]
+    asked = {"classes": list(order.classes), "shape": list(order.shape or ()), "validation": order.validation}
+    return {**asked, "files": digest(files), "pillow": metadata.version("pillow"), "code": code_digest("imagefolder.py", "pieces.py")}

@@ -1,0 +1,150 @@
+"""Datasets in config.yaml: kinds, folders of images, hold-out, and what was fetched compared with what is asked."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ddrs.config import Config, load
+from ddrs.data import check_fetched
+from ddrs.errors import DdrsError
+from ddrs.sources import fetch
+
+SHIPPED = (Path(__file__).parents[2] / "config.yaml").read_text(encoding="utf-8")
+GRID: dict[str, Any] = {"architecture": "small_cnn", "sigmas": [0.25], "radii": [0.0, 0.5], "images": {"test": 4}}
+FOLDER = {**GRID, "kind": "imagefolder", "path": "pets", "classes": ["cat", "dog"], "shape": [3, 8, 8]}
+
+
+def loaded(name: str, own: dict) -> Config:
+    """The shipped config with one more dataset."""
+    raw = yaml.safe_load(SHIPPED)
+    raw["datasets"][name] = own
+    return load(raw)
+
+
+def refusal(name: str, own: dict) -> str:
+    with pytest.raises(DdrsError) as error:
+        loaded(name, own)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_kind_is_the_name_unless_it_says_another():
+    assert loaded("cifar10", GRID).datasets["cifar10"].kind == "cifar10"
+    assert loaded("cifar10-held_out2", {**GRID, "kind": "cifar10"}).datasets["cifar10-held_out2"].kind == "cifar10"
+
+
+@pytest.mark.parametrize(
+    ("own", "flags"),
+    [
+        ({**GRID, "kind": "cifar10"}, "--kind cifar10"),
+        ({**GRID, "kind": "cifar10", "hold_out": 0, "source": "here"}, "--kind cifar10 --source here --validation 0"),
+        (FOLDER, "--kind imagefolder --source pets --classes cat --classes dog --shape 3,8,8"),
+    ],
+)
+def test_what_fetch_is_told(own: dict, flags: str):
+    assert " ".join(loaded("x", own).datasets["x"].fetch_flags()) == flags
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "words"),
+    [
+        ("pets", GRID, ["unknown dataset 'pets'", "needs its kind"]),
+        ("pets", {**GRID, "kind": "imagefoldr"}, ["datasets.pets.kind: unknown kind 'imagefoldr' (did you mean 'imagefolder'?)"]),
+        ("Pets", FOLDER, ["'Pets': must be lower-case letters, digits, _ and -"]),
+        ("a/b", FOLDER, ["'a/b': must be lower-case"]),
+        *(("pets", {**FOLDER, name: None}, [f"datasets.pets: {name}: is needed with kind: imagefolder"]) for name in ("path", "classes", "shape")),
+        ("cifar10", {**GRID, "path": "x"}, ["datasets.cifar10: path: is only for kind: imagefolder, and this is cifar10"]),
+        ("pets", {**FOLDER, "source": "x"}, ["datasets.pets: source: is not for kind: imagefolder, whose folder is path"]),
+        ("pets", {**FOLDER, "shape": [3, 8]}, ["datasets.pets.shape", "at least 3"]),
+        ("x", {**GRID, "kind": "mnist5k", "hold_out": 100}, ["datasets.x: hold_out: is not for mnist5k, which has a validation split of its own"]),
+        (
+            "cifar10",
+            {**GRID, "hold_out": 0, "images": {"test": 4, "validation": 4}},
+            ["datasets.cifar10: images.validation: 4 is above hold_out = 0; leave validation away"],
+        ),
+        ("cifar10", {**GRID, "images": {"test": 4, "validation": 5001}}, ["datasets.cifar10: images.validation: 5001 is above hold_out = 5000"]),
+        ("cifar10", {**GRID, "hold_out": -1}, ["datasets.cifar10.hold_out", "greater than or equal to 0"]),
+    ],
+)
+def test_what_does_not_go_with_a_kind_is_one_line(name: str, own: dict, words: list[str]):
+    text = refusal(name, own)
+    assert all(word in text for word in words), text
+
+
+def test_a_part_of_a_dataset_that_is_not_there_is_refused():
+    raw = yaml.safe_load(SHIPPED)
+    raw["train"]["mnist"] = {}
+    with pytest.raises(DdrsError, match=r"train: unknown dataset 'mnist' \(did you mean 'mnist5k'\?\); known are mnist5k"):
+        load(raw)
+
+
+def test_tables_without_validation_images_need_two_test_images():
+    raw = yaml.safe_load(SHIPPED)
+    raw["datasets"]["mnist5k"]["images"] = {"test": 2}
+    assert load(raw).datasets["mnist5k"].chooses_on == "even"
+    raw["datasets"]["mnist5k"]["images"] = {"test": 1}
+    with pytest.raises(DdrsError, match=r"needs test, for tables\.table1, and 2 or more of them without validation"):
+        load(raw)
+
+
+# what was fetched
+
+
+def manifest(folder: Path, **facts: object) -> Path:
+    held = {"validation": {"count": 4990, "dropped_duplicates": 10}}
+    path = folder / "manifest.json"
+    path.write_text(json.dumps({"dataset": "cifar10", "shape": [3, 32, 32], "classes": 10, "splits": held, **facts}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("own", "facts", "word"),
+    [
+        ({}, {"kind": "cifar10", "hold_out": 5000}, None),
+        ({}, {}, None),  # of before there were kinds
+        ({"hold_out": 5000}, {}, None),
+        ({"hold_out": 0}, {}, "hold_out 5000, but the config says 0"),
+        ({"hold_out": 100}, {"kind": "cifar10", "hold_out": 5000}, "hold_out 5000, but the config says 100"),
+        ({}, {"kind": "cifar10", "hold_out": 0}, "hold_out 0, but the config says 5000"),
+        ({"kind": "mnist"}, {}, 'kind "cifar10", but the config says "mnist"'),
+    ],
+)
+def test_another_kind_or_hold_out_than_what_was_fetched_is_one_line(own: dict, facts: dict, word: str | None, tmp_path: Path):
+    path, asked = manifest(tmp_path, **facts), loaded("cifar10", {**GRID, **own}).datasets["cifar10"].fetched()
+    check_fetched(tmp_path / "nowhere.json", asked)
+    if word is None:
+        check_fetched(path, asked)
+        return
+    with pytest.raises(DdrsError) as error:
+        check_fetched(path, asked)
+    text = str(error.value)
+    assert f"{path}: was fetched with {word}; give the dataset another name, or delete the folder {tmp_path}" in text and "\n" not in text
+
+
+def test_a_folder_of_images_is_compared_by_its_classes_and_shape(tmp_path: Path):
+    path = manifest(tmp_path, kind="imagefolder", hold_out=3, class_names=["cat", "dog"], shape=[3, 8, 8])
+    for change, fits in (({}, True), ({"hold_out": 3}, True), ({"hold_out": 2}, False), ({"classes": ["dog", "cat"]}, False)):
+        asked = loaded("pets", {**FOLDER, **change}).datasets["pets"].fetched()
+        if fits:
+            check_fetched(path, asked)
+        else:
+            with pytest.raises(DdrsError, match="another name"):
+                check_fetched(path, asked)
+
+
+def test_what_fetch_writes_is_what_the_shipped_config_says(mnist5k: Path, tmp_path: Path):
+    check_fetched(mnist5k, load(yaml.safe_load(SHIPPED)).datasets["mnist5k"].fetched())
+    facts = fetch("digits", tmp_path / "manifest.json", kind="mnist5k")
+    assert (facts["dataset"], facts["kind"], facts["hold_out"]) == ("digits", "mnist5k", None)
+    with pytest.raises(DdrsError, match='kind "mnist5k", but'):
+        check_fetched(tmp_path / "manifest.json", loaded("digits", {**GRID, "kind": "mnist"}).datasets["digits"].fetched())
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"dataset": "a", "splits": {}}'])
+def test_a_manifest_that_is_none_is_one_line(text: str, tmp_path: Path):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(DdrsError, match=r"manifest\.json: not a dataset manifest; delete its folder"):
+        check_fetched(tmp_path / "manifest.json", {"kind": "mnist"})
