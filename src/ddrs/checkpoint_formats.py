@@ -22,9 +22,20 @@ from ddrs.errors import DdrsError
 
 Kind = Literal["none", "center", "normalize"]
 
-STATISTICS = {  # mean and sd per channel; the same numbers in all of these repositories
-    "cifar10": ([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]),
-    "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+
+@dataclass(frozen=True)
+class Images:
+    """What the models of a dataset are made for. shape: (C, H, W). mean, sd: per channel, the same numbers in all of these repositories."""
+
+    shape: tuple[int, int, int]
+    classes: int
+    mean: list[float]
+    sd: list[float]
+
+
+IMAGES = {
+    "cifar10": Images((3, 32, 32), 10, [0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]),
+    "imagenet": Images((3, 224, 224), 1000, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
 }
 
 
@@ -100,5 +111,5 @@ def preprocessing_of(name: str, dataset: str, stated: str | None) -> dict:
     if stated is not None and stated not in known:
         raise DdrsError(f"preprocessing {stated}: models of format {name} for {dataset} have {' or '.join(known)}")
     kind = next(iter(known)) if stated is None else stated
-    mean, sd = STATISTICS[dataset]
-    return {"kind": kind} | ({} if kind == "none" else {"mean": mean}) | ({"sd": sd} if kind == "normalize" else {})
+    images = IMAGES[dataset]
+    return {"kind": kind} | ({} if kind == "none" else {"mean": images.mean}) | ({"sd": images.sd} if kind == "normalize" else {})

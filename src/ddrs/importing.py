@@ -9,14 +9,13 @@ from typing import Any
 import torch
 
 from ddrs import models
-from ddrs.checkpoint_formats import FORMATS, Published, preprocessing_of, published
+from ddrs.checkpoint_formats import FORMATS, IMAGES, Published, preprocessing_of, published
 from ddrs.errors import DdrsError
 from ddrs.files import require
 from ddrs.noise import check_sigma
 from ddrs.preprocessing import Preprocessed, with_preprocessing
 from ddrs.provenance import file_digest, write_sidecar
 from ddrs.registry import load as load_registered
-from ddrs.sources import DATASETS
 from ddrs.training import METHODS
 
 UNUSED = "num_batches_tracked"  # BatchNorm's counter, which no output depends on; files of torch before 0.4.1 have none
@@ -48,18 +47,18 @@ def import_checkpoint(
     if noise != "gaussian":
         raise DdrsError(f"method {method}: trains with {noise} noise; models of format {form} were trained with gaussian noise")
     content = _read(file)
-    key, source = FORMATS[form].weights, DATASETS[dataset]
+    key, images = FORMATS[form].weights, IMAGES[dataset]
     if form_of.arch is not None and content.get("arch") != form_of.arch:
         raise DdrsError(f"{file}: its arch is {content.get('arch')!r}; models of format {form} for {dataset} are {form_of.arch!r}")
-    net = models.build_model(form_of.architecture, source.shape, source.classes)
-    net.load_state_dict(_weights(file, content, key, form, form_of, net.state_dict(), source.classes))
-    model = with_preprocessing(net, recorded, source.shape[0]).eval()
+    net = models.build_model(form_of.architecture, images.shape, images.classes)
+    net.load_state_dict(_weights(file, content, key, form, form_of, net.state_dict(), images.classes))
+    model = with_preprocessing(net, recorded, images.shape[0]).eval()
     epoch = content.get("epoch")
     origin = {"format": form, "outputs": FORMATS[form].outputs, "epoch": epoch if isinstance(epoch, int) else None, "sha256": file_digest(file)}
     facts = {
         "architecture": form_of.architecture,
-        "shape": list(source.shape),
-        "classes": source.classes,
+        "shape": list(images.shape),
+        "classes": images.classes,
         "dataset": dataset,
         "method": method,
         "regime": "fs",

@@ -13,8 +13,10 @@ from torch import nn
 import ddrs
 from ddrs.data import as_float, load_split
 from ddrs.models import load_model, read_facts, save_model
+from ddrs.probe import Network
 from ddrs.sources import Pool, _write
 from tests.unit.published_models import CIFAR, IMAGENET, CifarResNet, Normalize, PapersResNet18, published_model, saved_as, write_published
+from tests.unit.test_plan import last
 
 Cli = Callable[..., tuple[int, str, str]]
 STATED = {"smoothing-adversarial cifar10": "center", "ddrs imagenet": "center"}  # what these files leave open
@@ -148,6 +150,12 @@ def test_an_imported_model_is_tuned_searched_and_certified(tmp_path: Path, ddrs_
         assert not torch.allclose(load_model(tuned)(x), load_model(model)(x), atol=1e-3)
     save_model(tmp_path / "again.safetensors", load_model(tuned), facts)
     assert (tmp_path / "again.safetensors").read_bytes() == tuned.read_bytes()
+
+
+def test_a_plan_knows_the_network_before_there_is_a_file() -> None:
+    flags = "--dataset imagenet --method cohen --sigma 0.25 --out fs.safetensors --format locuslab"
+    work = last(f"import-checkpoint c.pth {flags}", "certify --model fs.safetensors --data d.json --sigma 0.25 --out c.tsv --images 5 --n0 10 --n 90")
+    assert work.network == Network("resnet50", (3, 224, 224), 1000) and work.samples == 500
 
 
 SMALL = saved_as("ddrs cifar10", published_model("ddrs cifar10"))

@@ -17,10 +17,11 @@ SUBJECTS = {"1": "sigma", "2": "memory"}  # a figure illustrates an idea, and ne
 CERTIFICATES = "results/certificates/{dataset}/{split}/{method}"
 REGIME = {"fs": "fs", "ds": "fs", "ds2": "ds2", "gds": "fs"}  # which training the certificates of a row stand on
 MEMORY = "results/memory/{dataset}/{split}/{method}"
-MODEL = ["architectures.py", "models.py", "noise.py", "norms.py", "data.py", "vision.py"]
+MODEL = ["architectures.py", "resnets.py", "models.py", "preprocessing.py", "noise.py", "norms.py", "data.py", "vision.py"]
 PRINT = ["published/__init__.py", "published/checks.py", "published/tables.csv"]
 CODE = {  # the modules whose code makes a step's result; a change of any of them reruns the step, a new method none
     "train": ["training/run.py", "training/loop.py", "sigma/ascent.py", *MODEL],
+    "import_checkpoint": ["importing.py", "checkpoint_formats.py", *MODEL],
     "finetune": ["training/run.py", "training/loop.py", "sigma/ascent.py", *MODEL],
     "sigma": ["sigma/run.py", "sigma/ascent.py", *MODEL],
     "certify": ["certification", "sigma/files.py", *MODEL],
@@ -43,7 +44,18 @@ CODE = {  # the modules whose code makes a step's result; a change of any of the
         "norms.py",
         "data.py",
     ],
-    "illustrate": ["illustrations", "pictures.py", "certification", "sigma/ascent.py", "memory.py", "models.py", "noise.py", "norms.py", "data.py"],
+    "illustrate": [
+        "illustrations",
+        "pictures.py",
+        "certification",
+        "sigma/ascent.py",
+        "memory.py",
+        "models.py",
+        "preprocessing.py",
+        "noise.py",
+        "norms.py",
+        "data.py",
+    ],
 }
 
 
@@ -85,6 +97,16 @@ def method_code(wildcards):
 def train_flags(wildcards):
     run = settings.train[wildcards.dataset][wildcards.method].at_sigma(wildcards.sigma)
     return f"--architecture {settings.on(wildcards.dataset, wildcards.method).architecture} --seed {settings.seed} {ddrs_config.flags(run)}"
+
+
+def published_file(wildcards):
+    return settings.checkpoints[wildcards.dataset][wildcards.method].path(wildcards.sigma)
+
+
+def import_flags(wildcards):
+    own = settings.checkpoints[wildcards.dataset][wildcards.method]
+    stated = f" --preprocessing {own.preprocessing}" if own.preprocessing else ""
+    return f"--format {own.format} --dataset {wildcards.dataset} --method {wildcards.method}{stated}"
 
 
 def finetune_flags(wildcards):
@@ -189,6 +211,8 @@ def one_of(names):
     return "|".join(names) or "(?!)"
 
 
+# A lookahead over dataset and method together, as the constraint of the wildcard in front: these models are imported, all others trained.
+imported = rf"(({one_of([f'{name}/{method}' for name, methods in settings.checkpoints.items() for method in methods])})/)"
 whole_datasets = [name for name, own in settings.certify.items() if own.shards == 1]
 sharded_datasets = [name for name, own in settings.certify.items() if own.shards > 1]
 certified_datasets = [name for name in settings.datasets if name in settings.certify and name in settings.search]
