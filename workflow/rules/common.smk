@@ -58,6 +58,11 @@ CODE = {  # the modules whose code makes a step's result; a change of any of the
     ],
 }
 
+# Which models are imported is said of dataset and method together: as a lookahead in the constraint of the dataset, which stands in front.
+imported = "|".join(f"{name}/{method}" for name, methods in settings.checkpoints.items() for method in methods) or "(?!)"
+imported_datasets = f"(?=({imported})/)({'|'.join(settings.datasets)})"
+trained_datasets = f"(?!({imported})/)({'|'.join(settings.datasets)})"
+
 
 wildcard_constraints:
     dataset="|".join(settings.datasets),
@@ -211,8 +216,6 @@ def one_of(names):
     return "|".join(names) or "(?!)"
 
 
-# A lookahead over dataset and method together, as the constraint of the wildcard in front: these models are imported, all others trained.
-imported = rf"(({one_of([f'{name}/{method}' for name, methods in settings.checkpoints.items() for method in methods])})/)"
 whole_datasets = [name for name, own in settings.certify.items() if own.shards == 1]
 sharded_datasets = [name for name, own in settings.certify.items() if own.shards > 1]
 certified_datasets = [name for name in settings.datasets if name in settings.certify and name in settings.search]

@@ -9,7 +9,7 @@ rule train:
     benchmark:
         "logs/benchmarks/train/{dataset}/{method}/fs/sigma_{sigma}.tsv"
     wildcard_constraints:
-        dataset=f"(?!{imported})({one_of(settings.datasets)})",
+        dataset=trained_datasets,
     threads: 1
     resources:
         gpu=gpu,
@@ -36,7 +36,7 @@ rule import_checkpoint:
     benchmark:
         "logs/benchmarks/import/{dataset}/{method}/fs/sigma_{sigma}.tsv"
     wildcard_constraints:
-        dataset=f"(?={imported})({one_of(settings.datasets)})",
+        dataset=imported_datasets,
     params:
         flags=import_flags,
         sidecar="logs/import/{dataset}/{method}/fs/sigma_{sigma}",
