@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ddrs.resnets import resnet18_ddrs, resnet110
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -99,4 +101,6 @@ ARCHITECTURES: dict[str, Callable[[Shape, int], nn.Module]] = {
     "resnet18": resnet18,
     "resnet50": resnet50,
     "wide_resnet40_2": wide_resnet40_2,
+    "resnet110": resnet110,
+    "resnet18_ddrs": resnet18_ddrs,
 }

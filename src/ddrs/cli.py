@@ -15,6 +15,7 @@ import typer
 from typer.exceptions import TyperException
 
 from ddrs.architectures import ARCHITECTURES
+from ddrs.checkpoint_formats import FORMATS
 from ddrs.config import SampleSettings, SearchSettings, StepSettings, TrainSettings
 from ddrs.errors import DdrsError
 from ddrs.options import Runtime, with_settings
@@ -125,6 +126,23 @@ def finetune(
     from ddrs.training.run import finetune
 
     finetune(data, model, branch, out, settings, step, seed, runtime, _say)
+
+
+@app.command()
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(help="checkpoint as its authors publish it (read)")],
+    out: Out,
+    format: Annotated[str, typer.Option("--format", help=f"whose it is: {', '.join(FORMATS)}")],
+    dataset: Annotated[str, typer.Option("--dataset", help="what the model was trained on: cifar10 or imagenet")],
+    method: Annotated[str, typer.Option("--method", help=f"training loss: {', '.join(METHODS)}")],
+    sigma: Annotated[float, typer.Option("--sigma", help="noise scale that it was trained with, in units of the [0,1] pixel scale")],
+    preprocessing: Annotated[str | None, typer.Option("--preprocessing", help="none, center or normalize, where the format leaves it open")] = None,
+    sidecar: Annotated[Path | None, typer.Option("--sidecar", help="JSON to write with commit, versions and time")] = None,
+) -> None:
+    """Write a fixed-sigma model that others published as a safetensors checkpoint, with its preprocessing; runs no code of the file."""
+    from ddrs.importing import import_checkpoint
+
+    import_checkpoint(file, out, format, dataset, method, sigma, preprocessing, sidecar, _say)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from ddrs.certification.bounds import check_n
+from ddrs.checkpoint_config import CheckpointSettings, check_checkpoints
 from ddrs.dataset_config import DatasetSettings, with_kinds
 from ddrs.errors import DdrsError
 from ddrs.figure_config import FiguresSettings, check_figures
@@ -247,6 +248,7 @@ class Config(Section):
     figures: FiguresSettings = Field(default_factory=FiguresSettings.checked, description="what Figures 6 to 9 show")
     datasets: Annotated[dict[Dataset, DatasetSettings], BeforeValidator(with_kinds)]
     train: dict[Dataset, dict[Method, TrainSettings]] = Field(description="fixed-sigma training, by dataset and method")
+    checkpoints: dict[Dataset, dict[Method, CheckpointSettings]] = Field({}, description="published models, used in place of training")
     finetune: dict[Dataset, dict[Method, FinetuneSettings]] = Field(description="DS2 training, by dataset and method")
     search: dict[Dataset, DatasetSearch]
     certify: dict[Dataset, CertifySettings]
@@ -263,13 +265,13 @@ class Config(Section):
                     ways = "" if "validation" in images else ", and 2 or more of them without validation, as every second chooses sigma and K"
                     raise ValueError(f"datasets.{name}.images: needs test, for tables.{table}{ways}")
                 for part in ("train", "finetune", "search", "certify"):
-                    if name not in getattr(self, part):
+                    if name not in getattr(self, part) and not (part == "train" and name in self.checkpoints):
                         raise ValueError(f"tables.{table}: dataset {name!r} has no {part}.{name}")
                 method, *rows = TABLES[table]
                 for part in ("train", "finetune") if f"{method}-ds2" in rows else ("train",):
-                    if method not in getattr(self, part)[name]:
+                    if not self.makes(part, name, method):
                         raise ValueError(f"tables.{table}: method {method!r} has no {part}.{name}.{method}")
-        for part in ("train", "finetune", "search", "certify"):
+        for part in ("train", "checkpoints", "finetune", "search", "certify"):
             for name in getattr(self, part):
                 if name not in self.datasets:
                     raise ValueError(f"{part}: unknown dataset {name!r}{nearest(name, self.datasets)}; known are {', '.join(self.datasets)}")
@@ -309,8 +311,13 @@ class Config(Section):
                             settings.at_sigma(sigma).loss_settings(method)
                         except DdrsError as error:
                             raise ValueError(f"{part}.{name}.{method}.{error}") from None
+        check_checkpoints(self)
         check_figures(self)
         return self
+
+    def makes(self, part: str, dataset: str, method: str) -> bool:
+        """Whether `train` or `finetune` makes a method's models on a dataset; published ones stand in for `train`."""
+        return method in getattr(self, part).get(dataset, {}) or (part == "train" and method in self.checkpoints.get(dataset, {}))
 
     def on(self, dataset: str, method: str) -> DatasetSettings:
         """A dataset's settings as they are for a method: what `uniform` says stands in where the method's noise is uniform."""

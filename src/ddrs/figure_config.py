@@ -93,10 +93,10 @@ def check_figures(settings: "Config") -> None:
 
 def _check_model(settings: "Config", place: str, name: str, method: str, row: str) -> None:
     for part in ("datasets", "train", "search", "certify"):
-        if name not in getattr(settings, part):
+        if name not in getattr(settings, part) and not (part == "train" and name in settings.checkpoints):
             raise ValueError(f"{place}: dataset {name!r} has no {part}.{name}")
     if "test" not in settings.datasets[name].images:
         raise ValueError(f"datasets.{name}.images: needs test, for {place}")
     for part in ("train", "finetune") if row == "ds2" else ("train",):
-        if method not in getattr(settings, part).get(name, {}):
+        if not settings.makes(part, name, method):
             raise ValueError(f"{place}: method {method!r} has no {part}.{name}.{method}")

@@ -15,6 +15,7 @@ from ddrs.architectures import ARCHITECTURES
 from ddrs.data import Split, load_split
 from ddrs.errors import DdrsError
 from ddrs.files import require, write_bytes
+from ddrs.preprocessing import with_preprocessing
 
 FACTS = ("architecture", "shape", "classes", "method", "regime", "sigma", "noise")  # what every checkpoint records
 
@@ -29,7 +30,7 @@ def build_model(architecture: str, shape: tuple[int, int, int], classes: int) ->
 
 
 def save_model(path: Path, model: nn.Module, facts: dict) -> None:
-    """Write a checkpoint. `facts` has at least FACTS; the bytes repeat."""
+    """Write a checkpoint. `facts` has at least FACTS, and `preprocessing` where the model is behind one; the bytes repeat."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     # safetensors orders several metadata keys at random: one key that holds them all keeps the bytes equal between runs
     write_bytes(path, save(tensors, metadata={"ddrs": json.dumps(facts, sort_keys=True)}))
@@ -41,7 +42,7 @@ def read_facts(path: Path) -> dict:
 
 
 def load_model(path: Path | str, *, architecture: str | None = None, classes: int | None = None) -> nn.Module:
-    """The model of a checkpoint, in eval mode on the CPU.
+    """The model of a checkpoint, behind the preprocessing that it recorded, in eval mode on the CPU.
 
     Errors: DdrsError if the file is missing, truncated or not ours, or holds another architecture or number of classes than asked.
     """
@@ -51,7 +52,11 @@ def load_model(path: Path | str, *, architecture: str | None = None, classes: in
         if wanted is not None and facts[name] != wanted:
             raise DdrsError(f"{path}: holds {name} {facts[name]}, not {wanted}")
     channels, height, width = facts["shape"]
-    model = build_model(facts["architecture"], (channels, height, width), facts["classes"])
+    net = build_model(facts["architecture"], (channels, height, width), facts["classes"])
+    try:
+        model = with_preprocessing(net, facts.get("preprocessing"), channels)
+    except DdrsError as error:
+        raise DdrsError(f"{path}: {error}") from None
     tensors = _open(path, lambda file: {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118  (not a dict)
     try:
         model.load_state_dict(tensors)

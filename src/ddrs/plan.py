@@ -22,6 +22,7 @@ import torch
 from typer.core import TyperGroup
 
 from ddrs.certification.run import Shard
+from ddrs.checkpoint_formats import IMAGES, published
 from ddrs.config import SampleSettings, SearchSettings, Section, StepSettings, TrainSettings
 from ddrs.data import load_split
 from ddrs.errors import DdrsError
@@ -80,7 +81,7 @@ class Files:
     """What is known of the files that commands read: from the command that will write them, else from the file that exists."""
 
     def __init__(self, commands: Sequence[Command]):
-        self.maker = {command.flags["out"]: command for command in commands if command.verb in ("fetch", "train", "finetune")}
+        self.maker = {command.flags["out"]: command for command in commands if command.verb in ("fetch", "train", "import-checkpoint", "finetune")}
 
     def split(self, manifest: Path, split: str) -> tuple[tuple[int, int, int], int, int]:
         """Shape, classes and number of images. A dataset not fetched yet may lose some to duplicates."""
@@ -109,9 +110,13 @@ class Files:
         command = self.maker[checkpoint]
         if command.verb == "finetune":
             return self.model(command.flags["model"])
-        shape, classes, _ = self.split(command.flags["data"], "train")
-        settings, method = section(TrainSettings, command.flags), command.flags["method"]
+        method = command.flags["method"]
         noise = load_registered("method", METHODS, method).NOISE
+        if command.verb == "import-checkpoint":
+            form, images = published(command.flags["format"], command.flags["dataset"]), IMAGES[command.flags["dataset"]]
+            return Network(form.architecture, images.shape, images.classes), method, noise, 0
+        shape, classes, _ = self.split(command.flags["data"], "train")
+        settings = section(TrainSettings, command.flags)
         return Network(command.flags["architecture"], shape, classes), method, noise, settings.branch_epoch or settings.epochs
 
 

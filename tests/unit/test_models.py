@@ -19,7 +19,9 @@ from ddrs.models import build_model, check_fits, checked_scores, evaluating, loa
 from ddrs.noise import get_noise
 from ddrs.training import loop
 
-SHAPES = {"small_cnn": (1, 28, 28), "resnet18": (3, 32, 32), "resnet50": (3, 64, 64), "wide_resnet40_2": (3, 32, 32)}
+SHAPES = {"small_cnn": (1, 28, 28), "resnet50": (3, 64, 64)} | dict.fromkeys(
+    ("resnet18", "resnet18_ddrs", "resnet110", "wide_resnet40_2"), (3, 32, 32)
+)
 
 SAVE_ONE = """
 import sys, torch

@@ -20,11 +20,12 @@ SUBJECTS = {"1": "sigma", "2": "memory"}  # a figure illustrates an idea, and ne
 CERTIFICATES = "results/certificates/{dataset}/{split}/{method}"
 REGIME = {"fs": "fs", "ds": "fs", "ds2": "ds2", "gds": "fs"}  # which training the certificates of a row stand on
 MEMORY = "results/memory/{dataset}/{split}/{method}"
-MODEL = ["architectures.py", "own_model.py", "models.py", "noise.py", "norms.py", "data.py", "vision.py"]
+MODEL = ["architectures.py", "resnets.py", "own_model.py", "models.py", "preprocessing.py", "noise.py", "norms.py", "data.py", "vision.py"]
 TRAINING = [f"training/{name}.py" for name in ("run", "loop", "images", "precision", "settings")]
 PRINT = ["published/__init__.py", "published/checks.py", "published/tables.csv"]
 CODE = {  # the modules whose code makes a step's result; a change of any of them reruns the step, a new method none
     "train": [*TRAINING, "sigma/ascent.py", *MODEL],
+    "import_checkpoint": ["importing.py", "checkpoint_formats.py", *MODEL],
     "finetune": [*TRAINING, "sigma/ascent.py", *MODEL],
     "sigma": ["sigma/run.py", "sigma/ascent.py", *MODEL],
     "certify": ["certification", "sigma/files.py", *MODEL],
@@ -69,8 +70,24 @@ CODE = {  # the modules whose code makes a step's result; a change of any of the
         "norms.py",
         "data.py",
     ],
-    "illustrate": ["illustrations", "pictures.py", "certification", "sigma/ascent.py", "memory.py", "models.py", "noise.py", "norms.py", "data.py"],
+    "illustrate": [
+        "illustrations",
+        "pictures.py",
+        "certification",
+        "sigma/ascent.py",
+        "memory.py",
+        "models.py",
+        "preprocessing.py",
+        "noise.py",
+        "norms.py",
+        "data.py",
+    ],
 }
+
+# Which models are imported is said of dataset and method together: as a lookahead in the constraint of the dataset, which stands in front.
+imported = "|".join(f"{name}/{method}" for name, methods in settings.checkpoints.items() for method in methods) or "(?!)"
+imported_datasets = f"(?=({imported})/)({'|'.join(settings.datasets)})"
+trained_datasets = f"(?!({imported})/)({'|'.join(settings.datasets)})"
 
 
 wildcard_constraints:
@@ -112,6 +129,17 @@ def method_code(wildcards):
 def train_flags(wildcards):
     run = settings.train[wildcards.dataset][wildcards.method].at_sigma(wildcards.sigma)
     return f"--architecture {settings.on(wildcards.dataset, wildcards.method).architecture} --seed {settings.seed} {ddrs_config.flags(run)}"
+
+
+def published_file(wildcards):
+    return settings.checkpoints[wildcards.dataset][wildcards.method].path(wildcards.sigma)
+
+
+def import_flags(wildcards):
+    own = settings.checkpoints[wildcards.dataset][wildcards.method]
+    stated = f" --preprocessing {own.preprocessing}" if own.preprocessing else ""
+    kind = settings.datasets[wildcards.dataset].kind
+    return f"--format {own.format} --dataset {kind} --method {wildcards.method}{stated}"
 
 
 def finetune_flags(wildcards):

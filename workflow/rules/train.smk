@@ -8,6 +8,8 @@ rule train:
         "logs/train/{dataset}/{method}/fs/sigma_{sigma}.log",
     benchmark:
         "logs/benchmarks/train/{dataset}/{method}/fs/sigma_{sigma}.tsv"
+    wildcard_constraints:
+        dataset=trained_datasets,
     threads: 1
     resources:
         gpu=gpu,
@@ -21,6 +23,29 @@ rule train:
     shell:
         "ddrs train --data {input.data} --method {wildcards.method} --sigma {wildcards.sigma} --out {output.model}"
         " --branch-out {output.branch} {params.flags} {params.runtime} --sidecar {params.sidecar}.json > {log} 2>&1"
+
+
+# In place of training, where config's `checkpoints` names a published model.
+rule import_checkpoint:
+    input:
+        file=published_file,
+    output:
+        model="results/models/{dataset}/{method}/fs/sigma_{sigma}.safetensors",
+    log:
+        "logs/import/{dataset}/{method}/fs/sigma_{sigma}.log",
+    benchmark:
+        "logs/benchmarks/import/{dataset}/{method}/fs/sigma_{sigma}.tsv"
+    wildcard_constraints:
+        dataset=imported_datasets,
+    params:
+        flags=import_flags,
+        sidecar="logs/import/{dataset}/{method}/fs/sigma_{sigma}",
+        code=code("import_checkpoint"),
+    message:
+        "Import the published {wildcards.method} of {wildcards.dataset} with sigma {wildcards.sigma}"
+    shell:
+        "ddrs import-checkpoint {input.file:q} --sigma {wildcards.sigma} --out {output.model} {params.flags}"
+        " --sidecar {params.sidecar}.json > {log} 2>&1"
 
 
 rule finetune:

@@ -112,7 +112,7 @@ def _train(
     started = time.time()
     device = models.device_of(run.model)
     settings = TrainSettings(**facts["settings"])
-    code = code_digest("training", "sigma/ascent.py", "architectures.py", "models.py", "noise.py", "data.py")
+    code = code_digest("training", "sigma/ascent.py", "architectures.py", "resnets.py", "models.py", "preprocessing.py", "noise.py", "data.py")
     partial = runtime.scratch / f"train-{digest([facts, code, own_model.code(facts['architecture'])])}.pt"
     partial_branch = partial.with_suffix(".branch.pt")  # kept here until the end: a workflow engine deletes the outputs of a killed job
     if partial.exists():
