@@ -356,6 +356,17 @@ def publish(
 
 
 @app.command()
+def use(
+    overlays: Annotated[list[Path], typer.Argument(help="overlays, later ones on top (read)")],
+    config: Annotated[Path, typer.Option("--config", help="the config to merge them into, committed to git")] = Path("config.yaml"),
+) -> None:
+    """Merge overlays into config.yaml, so that DVC sees them too. Jobs get the flags that `snakemake --configfile OVERLAYS` gives them."""
+    from ddrs.overlays import use
+
+    _say(f"{config}: {'written' if use(overlays, config) else 'says all of that already'}")
+
+
+@app.command()
 def plan(
     targets: Annotated[list[str] | None, typer.Argument(help="files or rules of the Snakefile; default: its default target")] = None,
     snakefile: Annotated[Path | None, typer.Option("--snakefile", help="default: as Snakemake finds it in the current folder (read)")] = None,
