@@ -367,6 +367,24 @@ def use(
 
 
 @app.command()
+def sync(
+    pull: Annotated[bool, typer.Option("--pull/--no-pull", help="also get what DVC's cache lacks from the default remote")] = True,
+) -> None:
+    """Bring the results of dvc.lock here, prove them by content, and tell Snakemake, so that nothing runs that has run elsewhere."""
+    from ddrs.sync import sync
+
+    sync(pull, _say)
+
+
+@app.command()
+def lock_status() -> None:
+    """Say in one line whether dvc.lock is of this code and config. Needs no data, no results and no remote."""
+    from ddrs.sync import lock_status
+
+    _say(lock_status())
+
+
+@app.command()
 def plan(
     targets: Annotated[list[str] | None, typer.Argument(help="files or rules of the Snakefile; default: its default target")] = None,
     snakefile: Annotated[Path | None, typer.Option("--snakefile", help="default: as Snakemake finds it in the current folder (read)")] = None,
