@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(CURDIR)/$(VENV)/bin
 RUN    := PATH="$(BIN):$$PATH"
 
-.PHONY: table2 test paper publish
+.PHONY: table2 test paper publish lock-status
 
 table2: $(VENV)/installed
 	$(RUN) snakemake --cores 8 results/table2.csv results/table2.md
@@ -23,6 +23,10 @@ test: $(VENV)/installed
 # What a reader should see without running anything: tables and figures of a finished run, in git.
 publish: paper
 	$(RUN) ddrs publish results/table?.md results/table?_selected.md results/claims.md results/per_class_*.md results/figure*.png results/p_lower_*.png --config config.yaml --out-dir docs/results
+
+# Whether the committed dvc.lock is of this code and config: said in one line, and no failure.
+lock-status: $(VENV)/installed
+	@$(RUN) ddrs lock-status
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -402,6 +402,35 @@ def publish(
 
 
 @app.command()
+def use(
+    overlays: Annotated[list[Path], typer.Argument(help="overlays, later ones on top (read)")],
+    config: Annotated[Path, typer.Option("--config", help="the config to merge them into, committed to git")] = Path("config.yaml"),
+) -> None:
+    """Merge overlays into config.yaml, so that DVC sees them too. Jobs get the flags that `snakemake --configfile OVERLAYS` gives them."""
+    from ddrs.overlays import use
+
+    _say(f"{config}: {'written' if use(overlays, config) else 'says all of that already'}")
+
+
+@app.command()
+def sync(
+    pull: Annotated[bool, typer.Option("--pull/--no-pull", help="also get what DVC's cache lacks from the default remote")] = True,
+) -> None:
+    """Bring the results of dvc.lock here, prove them by content, and tell Snakemake, so that nothing runs that has run elsewhere."""
+    from ddrs.sync import sync
+
+    sync(pull, _say)
+
+
+@app.command()
+def lock_status() -> None:
+    """Say in one line whether dvc.lock is of this code and config. Needs no data, no results and no remote."""
+    from ddrs.sync import lock_status
+
+    _say(lock_status())
+
+
+@app.command()
 def plan(
     targets: Annotated[list[str] | None, typer.Argument(help="files or rules of the Snakefile; default: its default target")] = None,
     snakefile: Annotated[Path | None, typer.Option("--snakefile", help="default: as Snakemake finds it in the current folder (read)")] = None,

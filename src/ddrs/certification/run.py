@@ -149,7 +149,7 @@ def certify(
     if shard.count > 1:
         lines = [f"{line}\t{one}" for line, one in zip(lines, [SHARD, *[str(shard)] * len(indices)], strict=True)]
     write_text(out, "\n".join(lines) + "\n")
-    partial.unlink()
+    partial.unlink(missing_ok=True)  # another process at the same work may have been first
     write_sidecar(runtime.sidecar, made, {"model": str(model), "data": str(data), "sigmas": str(sigmas)}, started, str(device))
 
 
