@@ -85,8 +85,8 @@ FILE = {"format": "locuslab", "file": "{sigma}.pth"}
         ),
         ("checkpoints/cifar10", {"cohn": FILE}, "unknown method 'cohn' (did you mean 'cohen'?)"),
         (
-            "datasets/cifar10/images",
-            {"test": 100, "validation": 50},
+            "datasets/cifar10",
+            {"architecture": "resnet110", "sigmas": [0.12], "radii": [0.0], "images": {"test": 100, "validation": 50}},
             "checkpoints.cifar10: its models saw all training images, so none are left to choose on: datasets.cifar10.images must not have",
         ),
         (
@@ -95,7 +95,7 @@ FILE = {"format": "locuslab", "file": "{sigma}.pth"}
             "finetune.cifar10.cohen: start: branch needs a run to branch from; the models of checkpoints.cifar10.cohen are finished",
         ),
         ("checkpoints/cifar10", {"cohen": FILE}, "tables.table2: method 'smoothadv' has no train.cifar10.smoothadv"),
-        ("checkpoints", {}, "datasets.cifar10.images: needs validation, for tables.table1"),
+        ("checkpoints", {}, "tables.table1: dataset 'cifar10' has no train.cifar10"),
     ],
 )
 def test_a_mistake_is_one_line(place: str, value: object, message: str) -> None:

@@ -14,7 +14,7 @@ import ddrs
 from ddrs.data import as_float, load_split
 from ddrs.models import load_model, read_facts, save_model
 from ddrs.probe import Network
-from ddrs.sources import Pool, _write
+from ddrs.sources import Order, Pool, _write
 from tests.unit.published_models import CIFAR, IMAGENET, CifarResNet, Normalize, PapersResNet18, published_model, saved_as, write_published
 from tests.unit.test_plan import last
 
@@ -126,7 +126,7 @@ def test_an_imported_model_is_tuned_searched_and_certified(tmp_path: Path, ddrs_
     images = np.random.default_rng(0).integers(0, 256, (24, 3, 32, 32), np.uint8)
     pool = Pool(images, np.arange(24) % 10)
     data = tmp_path / "data" / "manifest.json"
-    _write("cifar10", data, dict.fromkeys(("train", "validation", "test"), pool), dict.fromkeys(("train", "validation", "test"), 0))
+    _write(Order("cifar10", "cifar10", data), dict.fromkeys(("train", "validation", "test"), pool), dict.fromkeys(("train", "validation", "test"), 0))
     write_published(tmp_path / "c.pth", "ddrs cifar10")
     model, tuned = imported(ddrs_cli, tmp_path / "c.pth", "ddrs cifar10"), tmp_path / "ds2.safetensors"
     scratch = ["--scratch", tmp_path / "scratch"]
