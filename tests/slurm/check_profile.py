@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
-import cluster as slurm  # noqa: E402
+import cluster as slurm
 
 ROOT = Path(__file__).parents[2]
 OVERLAYS = [ROOT / "tests/configs/tiny.yaml", ROOT / "tests/slurm/overlay.yaml"]
