@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[slurm.Cluster]
 
 
 class Run:
-    """A snakemake that works in the background in `folder`; stopped, with its jobs' controller, by the end of the test."""
+    """A command that works in the background in `folder`."""
 
     def __init__(self, folder: Path, words: list[object], environment: dict[str, str]):
         path = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', os.environ['PATH'])}"
@@ -42,7 +43,7 @@ class Run:
         with open(self.output, "w") as out:
             command = [*map(str, words)]
             surroundings = {**os.environ, **environment, "PATH": path}
-            self.process = subprocess.Popen(command, cwd=folder, env=surroundings, stdout=out, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen(command, cwd=folder, env=surroundings, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
 
     def until(self, condition: Callable[[], object]) -> None:
         """Wait for something that must happen while it runs."""
@@ -51,12 +52,17 @@ class Run:
             assert self.process.poll() is None and time.monotonic() < end, self.output.read_text()[-6000:]
             time.sleep(0.2)
 
+    def stop(self) -> None:
+        """Kill it and what it started on this machine, if any of that still runs."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
     def end(self) -> str:
         """What it printed, once it is over."""
         try:
             code = self.process.wait(LIMIT)
         finally:
-            self.process.kill()
+            self.stop()
         assert code == 0, self.output.read_text()[-6000:]
         return self.output.read_text()
 
@@ -104,8 +110,8 @@ def test_a_cancelled_and_a_requeued_job_lose_nothing(cluster: slurm.Cluster, mni
         said = disturbed.end()
         undisturbed.end()
     finally:
-        disturbed.process.kill()
-        undisturbed.process.kill()
+        disturbed.stop()
+        undisturbed.stop()
 
     assert results(there) == results(here) and len(results(here)) == 3
     assert re.search(r"resuming after epoch [45] of 6", (there / LOG).read_text())
@@ -162,10 +168,11 @@ def test_a_cluster_without_default_partition_is_one_line_before_any_job(tmp_path
     folder = prepared(tmp_path / "run", mnist5k)
     cluster.call("scontrol", "update", "PartitionName=work", "Default=NO")
     before = set(cluster.jobs())
+    run = Run(folder, snakemake(folder, "--workflow-profile", ROOT / "profiles/slurm", "--", TARGET), cluster.environment)
     try:
-        run = Run(folder, snakemake(folder, "--workflow-profile", ROOT / "profiles/slurm", "--", TARGET), cluster.environment)
         assert run.process.wait(LIMIT)
     finally:
+        run.stop()
         cluster.call("scontrol", "update", "PartitionName=work", "Default=YES")
     lines = [line for line in run.output.read_text().splitlines() if line.startswith("ddrs: error:")]
     assert lines == ["ddrs: error: SLURM: the cluster has no default partition; export SBATCH_PARTITION=NAME with one of: work"]

@@ -138,12 +138,11 @@ def _daemon(cluster: Cluster, name: str, *words: str) -> Iterator[None]:
 
 
 def _kill_everything_of(cluster: Cluster) -> None:
-    """Kill what still has this cluster's configuration in its environment: job steps live on without their slurmd."""
-    mark = f"SLURM_CONF={cluster.folder}/slurm.conf".encode()
+    """Kill what still has this cluster in its environment: job steps live on without their slurmd."""
+    mark = f"{cluster.folder}/".encode()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            ours = mark in (folder / "environ").read_bytes().split(b"\0")
-            if ours and int(folder.name) != os.getpid():
+            if mark in (folder / "environ").read_bytes() and int(folder.name) != os.getpid():
                 os.kill(int(folder.name), signal.SIGKILL)
         except (OSError, ProcessLookupError):
             continue  # it ended meanwhile, or is another user's
