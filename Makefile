@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(CURDIR)/$(VENV)/bin
 RUN    := PATH="$(BIN):$$PATH"
 
-.PHONY: table2 test paper publish lock-status
+.PHONY: table2 test test-cluster paper publish lock-status
 
 table2: $(VENV)/installed
 	$(RUN) snakemake --cores 8 results/table2.csv results/table2.md
@@ -19,6 +19,10 @@ test: $(VENV)/installed
 	$(RUN) snakefmt --check .
 	$(RUN) basedpyright
 	$(RUN) pytest
+
+# On a SLURM of one node that the test starts and stops; needs Debian's slurm-wlm and munge.
+test-cluster: $(VENV)/installed
+	$(RUN) pytest tests/slurm/check_profile.py
 
 # What a reader should see without running anything: tables and figures of a finished run, in git.
 publish: paper

@@ -79,10 +79,13 @@ def _mapping(pairs: list[str]) -> dict[str, str]:
 
 
 def prepare(runtime: Runtime) -> "torch.device":
-    """Set torch's threads and find the device; DdrsError if this machine has no such device."""
+    """Set torch's threads and find the device, of several GPUs a free one; DdrsError if this machine has no such device."""
     import torch
 
+    from ddrs.gpus import take_card
     from ddrs.models import resolve_device
 
     torch.set_num_threads(runtime.threads)
+    if runtime.device == "cuda":  # cuda:N is a choice of its own
+        take_card(lambda line: print(line, flush=True))
     return resolve_device(runtime.device)

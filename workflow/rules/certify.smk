@@ -1,3 +1,7 @@
+localrules:
+    merge,
+
+
 # {run} is what one log is of: a row at a sigma, for DS rows with K, as in fs/sigma_0.25 or ds2/sigma_0.25.K_900.
 rule certify:
     input:

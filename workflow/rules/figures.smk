@@ -1,5 +1,7 @@
 localrules:
     figures,
+    figure,
+    examples,
 
 
 rule figures:

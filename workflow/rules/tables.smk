@@ -1,5 +1,10 @@
 localrules:
     tables,
+    table,
+    comparison,
+    claims,
+    per_class,
+    p_lower,
 
 
 rule tables:
@@ -24,6 +29,7 @@ for table, name in product([f"{table}{form}" for table in ddrs_config.TABLES for
             f"logs/benchmarks/cells/{table}/{name}/{{label}}.tsv"
         wildcard_constraints:
             label="|".join(labels(table)),
+        localrule: True
         params:
             table=table,
             radii=",".join(radii(table, name)),
