@@ -5,6 +5,7 @@ localrules:
     claims,
     per_class,
     p_lower,
+    page,
 
 
 rule tables:
