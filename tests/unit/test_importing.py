@@ -14,7 +14,7 @@ import ddrs
 from ddrs.data import as_float, load_split
 from ddrs.models import load_model, read_facts, save_model
 from ddrs.probe import Network
-from ddrs.sources import Order, Pool, _write
+from ddrs.provenance import file_digest
 from tests.unit.published_models import CIFAR, IMAGENET, CifarResNet, Normalize, PapersResNet18, published_model, saved_as, write_published
 from tests.unit.test_plan import last
 
@@ -121,12 +121,23 @@ def test_a_certificate_and_a_sigma_are_those_of_the_published_model(tmp_path: Pa
     assert sigmas[0] == pytest.approx(sigmas[1], abs=1e-5) and abs(sigmas[0] - 0.25) > 1e-4
 
 
+def write_data(folder: Path, images: np.ndarray, labels: np.ndarray) -> Path:
+    """A fetched dataset of the same images in every split; its manifest."""
+    folder.mkdir()
+    files = {}
+    for part, array in (("images", images), ("labels", labels)):
+        np.save(folder / f"{part}.npy", array)
+        files[part] = {"file": f"{part}.npy", "sha256": file_digest(folder / f"{part}.npy")}
+    splits = {split: {"count": len(labels), **files} for split in ("train", "validation", "test")}
+    manifest = {"dataset": "cifar10", "kind": "cifar10", "shape": list(images.shape[1:]), "classes": 10, "splits": splits}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder / "manifest.json"
+
+
 def test_an_imported_model_is_tuned_searched_and_certified(tmp_path: Path, ddrs_cli: Cli) -> None:
     """Every step behind training takes it, and a model tuned from it is behind the same preprocessing."""
     images = np.random.default_rng(0).integers(0, 256, (24, 3, 32, 32), np.uint8)
-    pool = Pool(images, np.arange(24) % 10)
-    data = tmp_path / "data" / "manifest.json"
-    _write(Order("cifar10", "cifar10", data), dict.fromkeys(("train", "validation", "test"), pool), dict.fromkeys(("train", "validation", "test"), 0))
+    data = write_data(tmp_path / "data", images, np.arange(24) % 10)
     write_published(tmp_path / "c.pth", "ddrs cifar10")
     model, tuned = imported(ddrs_cli, tmp_path / "c.pth", "ddrs cifar10"), tmp_path / "ds2.safetensors"
     scratch = ["--scratch", tmp_path / "scratch"]
