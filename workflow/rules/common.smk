@@ -56,7 +56,18 @@ CODE = {  # the modules whose code makes a step's result; a change of any of the
         "norms.py",
         "data.py",
     ],
-    "illustrate": ["illustrations", "pictures.py", "certification", "sigma/ascent.py", "memory.py", "models.py", "noise.py", "norms.py", "data.py"],
+    "illustrate": [
+        "illustrations",
+        "pictures.py",
+        "certification",
+        "sigma/ascent.py",
+        "memory.py",
+        "own_model.py",
+        "models.py",
+        "noise.py",
+        "norms.py",
+        "data.py",
+    ],
 }
 
 
