@@ -45,6 +45,12 @@ def words(shape, classes):
 
 number = 5
 '''
+NOISY = """
+
+class Noisy(nn.Module):
+    def forward(self, x):
+        return x + x.new_zeros(x.shape).normal_()
+"""
 Write = Callable[[str, str], Path]
 
 
@@ -87,9 +93,10 @@ def test_it_is_trained_and_certified(module: Write, small_mnist: Path, tmp_path:
 
 
 def test_checking_it_draws_no_random_numbers(module: Write):
-    module("dropping_for_tests.py", MODULE.replace("nn.Flatten(),", "nn.Flatten(), nn.Dropout(),"))
+    drawing = MODULE.replace("nn.Flatten(),", "nn.Flatten(), Noisy(),") + NOISY
+    module("drawing_for_tests.py", drawing)
     torch.manual_seed(3)
-    build_model("dropping_for_tests:net", (1, 4, 4), 3)
+    build_model("drawing_for_tests:net", (1, 4, 4), 3)
     after = torch.rand(1)
     torch.manual_seed(3)
     torch.nn.Linear(16, 3)

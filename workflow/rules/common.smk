@@ -80,8 +80,13 @@ CODE = {  # the modules whose code makes a step's result; a change of any of the
         "certification",
         "sigma/ascent.py",
         "memory.py",
+<<<<<<< HEAD
         "models.py",
         "preprocessing.py",
+=======
+        "own_model.py",
+        "models.py",
+>>>>>>> d-data
         "noise.py",
         "norms.py",
         "data.py",
