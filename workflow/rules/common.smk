@@ -80,13 +80,9 @@ CODE = {  # the modules whose code makes a step's result; a change of any of the
         "certification",
         "sigma/ascent.py",
         "memory.py",
-<<<<<<< HEAD
         "models.py",
-        "preprocessing.py",
-=======
         "own_model.py",
-        "models.py",
->>>>>>> d-data
+        "preprocessing.py",
         "noise.py",
         "norms.py",
         "data.py",
