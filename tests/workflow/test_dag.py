@@ -192,7 +192,7 @@ def test_all_tables_are_one_target(tmp_path: Path) -> None:
 
 
 CELLS = {f"cells_table{number}{form}_mnist5k" for number in (1, 2, 3, 4) for form in ("", "_selected")}
-OF_CELLS = {"table", "comparison", "claims", "per_class"}
+OF_CELLS = {"table", "comparison", "claims", "per_class", "page"}
 UNSELECTED = {name for name in CELLS if "selected" not in name}
 OF_L1 = {"cells_table4_mnist5k", "cells_table4_selected_mnist5k"}
 
