@@ -5,7 +5,7 @@
 
 A job has one thread, whatever the cores, so N workers are N jobs side by side. Efficiency is speed-up over the first line, divided by how many times
 its workers there are. Processor time is that of Snakemake and all its jobs: where it grows with the workers, they hinder each other. Measure on
-a machine that does nothing else. The embedded suite takes about half an hour at each number of cores.
+a machine that does nothing else. The embedded suite takes about an hour on one core.
 """
 
 import argparse

@@ -82,6 +82,12 @@ class TrainSettings(Section):
             raise ValueError("optimizer: nesterov needs a momentum above 0")
         return self
 
+    @model_validator(mode="after")
+    def _step_has_one_period(self) -> Self:
+        if self.schedule == "step" and len(self.milestones) > 1:
+            raise ValueError(f"milestones = {self.milestones}: schedule: step takes one, its period; schedule: multistep takes several")
+        return self
+
     def at_sigma(self, sigma: str) -> Self:
         """The same settings with the loss's mappings replaced by their value at one sigma (two decimals)."""
         return self.model_copy(update={"loss": {name: _pick(name, value, sigma) for name, value in self.loss.items()}})
@@ -133,6 +139,8 @@ class FinetuneSettings(Section):
     def _train_given(self) -> Self:
         if (self.start == "trained") != (self.train is not None):
             raise ValueError("train is needed with start: trained, and not allowed with start: branch, which ends the training run")
+        if self.train is not None and self.train.branch_epoch is not None:
+            raise ValueError("train.branch_epoch: no run continues one of DS2 training, so it must be null")
         return self
 
 
@@ -313,6 +321,15 @@ class Config(Section):
                             raise ValueError(f"{part}.{name}.{method}.{error}") from None
         check_checkpoints(self)
         check_figures(self)
+        return self
+
+    @model_validator(mode="after")
+    def _device_has_precision(self) -> Self:
+        runs = [(f"train.{d}.{m}", run) for d, methods in self.train.items() for m, run in methods.items()]
+        runs += [(f"finetune.{d}.{m}.train", tuned.train) for d, methods in self.finetune.items() for m, tuned in methods.items() if tuned.train]
+        for place, run in [*runs, *((f"certify.{d}", own) for d, own in self.certify.items())]:
+            if self.device == "cpu" and run.precision.startswith("tf32"):
+                raise ValueError(f"{place}.precision: {run.precision} needs device: cuda")
         return self
 
     def makes(self, part: str, dataset: str, method: str) -> bool:

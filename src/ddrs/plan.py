@@ -139,9 +139,9 @@ def work_of(command: Command, files: Files) -> Work:
     images = flags["images"] or files.split(flags["data"], flags["split"])[2]
     if command.verb == "sigma":
         search = section(SearchSettings, flags)
-        gradients, forwards = search.k_max * search.samples, MEAN_CLASSES[search.objective_class] * BLOCK
-        cost = IMAGE_GRADIENT * gradients + FORWARD * forwards
-        return Work("sigma", images, images * (gradients + forwards), images * cost, False, network, Search(network, noise, search), images)
+        samples, forwards = search.k_max * search.samples, MEAN_CLASSES[search.objective_class] * BLOCK
+        cost = (FORWARD if search.strategy == "grid" else IMAGE_GRADIENT) * samples + FORWARD * forwards
+        return Work("sigma", images, images * (samples + forwards), images * cost, False, network, Search(network, noise, search), images)
     settings = section(SampleSettings, flags)
     images = len(Shard.parse(flags["shard"]).of(np.arange(images)))
     samples = images * (settings.n0 + settings.n)

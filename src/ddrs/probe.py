@@ -85,7 +85,11 @@ class Search:
         stream = NoiseStream(law, shape, 0, "search", "", "probe")
         eps = stream.draw(size * samples, device).unflatten(0, (size, samples))
         with evaluating(model):
-            step = _timed(lambda: ascent.step(model, images, sigma, eps, law, self.settings))
+            if self.settings.strategy == "grid":  # a point is a forward pass
+                with torch.no_grad():
+                    step = _timed(lambda: ascent.objective(model, images, sigma, eps, law, None))
+            else:
+                step = _timed(lambda: ascent.step(model, images, sigma, eps, law, self.settings))
             find = _timed(lambda: ascent.mean_class(model, images[:1], sigma[:1], [stream]))
         draw = _timed(lambda: stream.draw(BLOCK, device)) / BLOCK
         return self.settings.k_max * (step / size + samples * draw) + MEAN_CLASSES[self.settings.objective_class] * find

@@ -167,6 +167,11 @@ MISTAKES: list[tuple[str, object, list[str]]] = [
     ("train.mnist5k.cohen.gamma", 0, ["train.mnist5k.cohen.gamma", "greater than 0"]),
     ("train.mnist5k.cohen.milestones", [], ["train.mnist5k.cohen", "milestones"]),
     ("train.mnist5k.cohen.milestones", [10, 5], ["train.mnist5k.cohen", "milestones", "increasing"]),
+    ("train.mnist5k.yang", {"epochs": 15, "milestones": [5, 10]}, ["train.mnist5k.yang", "milestones = [5, 10]", "step takes one, its period"]),
+    ("train.mnist5k.cohen.precision", "tf32", ["train.mnist5k.cohen.precision: tf32 needs device: cuda"]),
+    ("finetune.mnist5k.smoothadv.train.precision", "tf32", ["finetune.mnist5k.smoothadv.train.precision: tf32 needs device: cuda"]),
+    ("certify.mnist5k.precision", "tf32-compiled", ["certify.mnist5k.precision: tf32-compiled needs device: cuda"]),
+    ("finetune.mnist5k.smoothadv.train.branch_epoch", 2, ["finetune.mnist5k.smoothadv", "train.branch_epoch", "must be null"]),
     ("seed", -1, ["seed", "greater than or equal to 0"]),
     # losses
     ("train.mnist5k.cohen.loss", {"epsilon": 0.5}, ["train.mnist5k.cohen.loss", "'epsilon' of cohen", "allowed are none"]),

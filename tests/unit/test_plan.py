@@ -58,6 +58,8 @@ def last(*commands: str) -> Work:
         # the class is looked for at sigma_0 and at sigma*, and a third time if it is fixed, with 100 samples each
         ([FETCH, TRAIN + " --epochs 1", FINETUNE + " --epochs 1", f"{SIGMA} --images 7 --k-max 30 --samples 4"], 7, 7 * 320, 7 * (240 + 200)),
         ([FETCH, TRAIN + " --epochs 1", FINETUNE + " --epochs 1", f"{SIGMA} --k-max 30 --objective-class fixed"], 500, 500 * 330, 500 * 360),
+        # a point of the grid is a forward pass, without one back
+        ([FETCH, TRAIN + " --epochs 1", FINETUNE + " --epochs 1", f"{SIGMA} --strategy grid --k-max 30"], 500, 500 * 230, 500 * 230),
         ([FETCH, TRAIN + " --epochs 1", f"{CERTIFY} --images 100 --n0 50 --n 2500"], 100, 255_000, 255_000),
         ([FETCH_CIFAR, TRAIN + " --epochs 1", f"{CERTIFY} --split validation"], 5000, 5000 * 100_100, 5000 * 100_100),
         ([FETCH, TRAIN + " --epochs 1", f"{CERTIFY} --images 100 --n 900 --shard 1/3"], 34, 34_000, 34_000),
@@ -206,6 +208,7 @@ def test_probes_measure_the_work_they_name() -> None:
     settings = TrainSettings(epochs=1, loss={"epsilon": 0.5, "attack_steps": 6, "noise_samples": 1})
     short, long = (Search(MNIST, "gaussian", search.model_copy(update={"k_max": k})).seconds(device) for k in (50, 500))
     assert 0 < 3 * short < long
+    assert 0 < Search(MNIST, "gaussian", search.model_copy(update={"k_max": 500, "strategy": "grid"})).seconds(device) < long
     plain = Training(MNIST, "cohen", "gaussian", (1, 0), 16, "none", "sgd", None, TrainSettings(epochs=1)).seconds(device)
     attacked = Training(MNIST, "smoothadv", "gaussian", (1, 7), 16, "flip", "adam", StepSettings(), settings).seconds(device)
     assert 0 < 1.5 * plain < attacked

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from running import ROOT, snakemake
 
 README = (ROOT / "README.md").read_text()
@@ -19,11 +20,18 @@ def test_python_blocks_run_on_a_trained_model(tiny: Path) -> None:
     assert re.fullmatch(r"-?\d+ [\d.]+ -> [\d.]+ -?\d+ [\d.]+ -> -?\d+ [\d.]+\n-?\d+ [\d.]+ \d+\n", done.stdout), done.stdout
 
 
-def test_snakemake_lines_name_real_targets(tmp_path: Path) -> None:
-    lines = [shlex.split(line, comments=True) for line in re.findall(r"^snakemake --cores 8 .+$", README, re.M)]
-    assert len(lines) >= 4
-    for words in lines:
-        snakemake("-n", *words[1:], folder=tmp_path, config=None)
+def commands(text: str) -> list[str]:
+    """Every snakemake command of a page that takes cores and needs no file of the reader's, in a block or within a line."""
+    lines = re.findall(r"^snakemake --cores [^\n#]+", text, re.M) + re.findall(r"`(snakemake --cores [^`]+)`", text)
+    return [" ".join(line.split()) for line in lines if "mine.yaml" not in line and not re.search(r"[A-Z]{3}|\.\.\.", line)]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/cluster.md", "docs/remote-gpus.md"])
+def test_snakemake_lines_name_real_targets(page: str, tmp_path: Path) -> None:
+    lines = commands((ROOT / page).read_text())
+    assert lines
+    for line in lines:
+        snakemake("-n", *shlex.split(line)[1:], folder=tmp_path, config=None)
 
 
 def test_envelope_line_reads_the_logs(tiny: Path) -> None:
