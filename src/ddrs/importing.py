@@ -96,10 +96,9 @@ def _weights(
 ) -> dict[str, torch.Tensor]:
     """The network's weights by our names, each of the right shape and finite. DdrsError for any other set of weights."""
     held = content.get(key)
-    if not isinstance(held, Mapping) or not held or not all(isinstance(value, torch.Tensor) for value in held.values()):
-        raise DdrsError(
-            f"{file}: has no state dict {key!r}, as files of format {form} have; it holds {', '.join(map(str, content)) or 'nothing'}"[:300]
-        )
+    if not isinstance(held, Mapping) or not held or not all(isinstance(name, str) and _is_plain(value) for name, value in held.items()):
+        holds = ", ".join(map(str, content)) or "nothing"
+        raise DdrsError(f"{file}: has no state dict {key!r} of named dense tensors, as files of format {form} have; it holds {holds}"[:300])
     found = _without_prefixes(file, dict(held), form, form_of.prefix)
     found |= {name: value for name, value in expected.items() if name.endswith(UNUSED) and name not in found}
     unknown, missing = [n for n in found if n not in expected], [n for n in expected if n not in found]
@@ -107,7 +106,7 @@ def _weights(
         parts = [f"{len(names)} {what}, as {names[0]}" for names, what in ((unknown, "that it has not"), (missing, "missing")) if names]
         raise DdrsError(f"{file}: not the weights of {form_of.architecture}, which format {form} has here: {' and '.join(parts)}")
     for name, value in found.items():
-        if name == "fc.weight" and len(value) != classes:
+        if name == "fc.weight" and value.ndim and len(value) != classes:
             raise DdrsError(f"{file}: a model for {len(value)} classes, not {classes}")
         if value.shape != expected[name].shape or value.dtype != expected[name].dtype:
             has, needed = ((tuple(one.shape), str(one.dtype).removeprefix("torch.")) for one in (value, expected[name]))
@@ -115,6 +114,11 @@ def _weights(
         if not bool(torch.isfinite(value).all()):
             raise DdrsError(f"{file}: {name} has values that are not finite")
     return found
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it is a tensor that holds its values, one by one."""
+    return isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_meta
 
 
 def _without_prefixes(file: Path, held: dict[str, torch.Tensor], form: str, prefix: str) -> dict[str, torch.Tensor]:

@@ -84,6 +84,12 @@ def _facts(path: Path, recorded: dict[str, str] | None) -> dict:
         facts, missing = {}, ["readable facts"]
     if missing:
         raise DdrsError(f"{path}: its ddrs metadata has no {', '.join(missing)}")
+    name, shape, classes = facts["architecture"], facts["shape"], facts["classes"]
+    if not isinstance(name, str):
+        raise DdrsError(f"{path}: its architecture is {name!r}, not a name")
+    # also as they choose what is called with what, where the architecture is of somebody's own
+    if not (isinstance(shape, list) and len(shape) == 3 and all(type(size) is int and size > 0 for size in (*shape, classes))):
+        raise DdrsError(f"{path}: shape {shape} (three) and classes {classes} must be positive integers")
     return facts
 
 

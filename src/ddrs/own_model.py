@@ -35,21 +35,19 @@ def build(architecture: str, shape: tuple[int, int, int], classes: int) -> nn.Mo
     """
     from torch import nn
 
-    if not all(type(size) is int and size > 0 for size in (*shape, classes)):  # a checkpoint's, which chooses what is called and with what
-        raise DdrsError(f"architecture {architecture!r}: shape {shape} and classes {classes} must be positive integers")
     module, _, name = architecture.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
         found = import_module(module)
-    except Exception as error:  # whatever the user's own code raises
+    except (Exception, SystemExit) as error:  # whatever the user's own code raises
         raise DdrsError(f"architecture {architecture!r}: module {module} can not be imported: {_said(error)}") from None
     factory = getattr(found, name, None)
     if not callable(factory):
         raise DdrsError(f"architecture {architecture!r}: {getattr(found, '__file__', module)} has no function {name}(shape, classes)")
     try:
         model = factory(shape, classes)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise DdrsError(f"architecture {architecture!r}: {name}({shape}, {classes}) failed: {_said(error)}") from None
     if not isinstance(model, nn.Module):
         raise DdrsError(f"architecture {architecture!r}: {name} returned {type(model).__name__}, not a torch.nn.Module")

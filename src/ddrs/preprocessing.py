@@ -8,6 +8,8 @@ from torch import nn
 
 from ddrs.errors import DdrsError
 
+NUMBERS = {"normalize": ("mean", "sd"), "center": ("mean",)}  # what each kind records
+
 
 class Preprocessed(nn.Module):
     """A network behind (x - mean) / sd, or behind x - mean where sd is None, per channel.
@@ -37,7 +39,14 @@ def with_preprocessing(net: nn.Module, recorded: dict | None, channels: int) -> 
     """
     if recorded is None or recorded == {"kind": "none"}:
         return net
-    numbers = {"normalize": ("mean", "sd"), "center": ("mean",)}.get(recorded.get("kind", ""))
-    if numbers is None or set(recorded) != {"kind", *numbers} or any(len(recorded[name]) != channels for name in numbers):
+    fits = isinstance(recorded, dict) and any(
+        recorded.get("kind") == kind and set(recorded) == {"kind", *names} and all(_per_channel(recorded[name], channels) for name in names)
+        for kind, names in NUMBERS.items()
+    )
+    if not fits:
         raise DdrsError(f"preprocessing {recorded}: must be none, center with a mean or normalize with mean and sd, for each of {channels} channels")
     return Preprocessed(net, recorded["mean"], recorded.get("sd"))
+
+
+def _per_channel(value: object, channels: int) -> bool:
+    return isinstance(value, list | tuple) and len(value) == channels and all(isinstance(one, int | float) for one in value)

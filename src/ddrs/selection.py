@@ -1,7 +1,8 @@
 """The honest choice: some images choose sigma and K, and others say what that choice is worth. No torch.
 
 The images that choose are those of the validation split. Where a model has seen all training images there are none: then every second test
-image chooses, and the numbers are of the others.
+image chooses, and the numbers are of the others. Of a row with a memory, one of the others may then have changed an image that chooses, if it
+came before it: how many images the memory changed at all stands in the captions.
 """
 
 from collections.abc import Sequence

@@ -7,6 +7,7 @@ from ddrs.certification.records import Log
 from ddrs.errors import DdrsError
 
 OF_PROTOCOL = ("split", "protocol", "n0", "n_max", "alpha", "noise")
+NBSP = "\N{NO-BREAK SPACE}"
 
 
 def of_protocol(facts: Mapping[str, Any]) -> str:
@@ -57,7 +58,7 @@ def of_logs(logs: Sequence[Log]) -> str:
             parts[f"{dataset}: {of_protocol({**facts, 'images': len(log.table)})}."] = None
         labels = dict.fromkeys(str(log.constant("method")) for log in own)
         counted = {label: memory_counts([log for log in own if log.constant("method") == label]) for label in labels}
-        passes = [f"{label} {one['passes']} of {one['entries']} ({one['adopted']}, {one['shrunk']})" for label, one in counted.items() if one]
+        passes = [f"{label} {one['passes']} of {one['entries']} ({one['adopted']},{NBSP}{one['shrunk']})" for label, one in counted.items() if one]
         if passes:
             parts[f"Memory passes of how many entries (adopted another class, shrank): {'; '.join(passes)}."] = None
     return " ".join(parts)

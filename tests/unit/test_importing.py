@@ -214,14 +214,18 @@ def changed(content: dict[str, Any], **weights: torch.Tensor | None) -> dict[str
             {**LARGE, "state_dict": nn.Sequential(Normalize(*CIFAR), CifarResNet(20)).state_dict()},
             "not the weights of resnet110, which format locuslab has here: 450 missing, as layer1.3.conv1.weight",
         ),
-        ("macer cifar10", SMALL, "has no state dict 'net', as files of format macer have; it holds epoch, state_dict, optimizer_param"),
+        ("macer cifar10", SMALL, "has no state dict 'net' of named dense tensors, as files of format macer have; it holds epoch"),
         ("ddrs cifar10", {"state_dict": PapersResNet18}, "refused: holds "),
         ("ddrs cifar10", {"state_dict": {}}, "has no state dict 'state_dict'"),
         ("ddrs cifar10", {"state_dict": {"fc.weight": [1.0]}}, "has no state dict 'state_dict'"),
+        ("ddrs cifar10", {"state_dict": {0: torch.ones(2)}}, "has no state dict 'state_dict'"),
+        ("ddrs cifar10", changed(SMALL, fc__bias=torch.ones(10).to_sparse()), "has no state dict 'state_dict'"),
+        ("ddrs cifar10", changed(SMALL, fc__bias=torch.ones(10, device="meta")), "has no state dict 'state_dict'"),
+        ("ddrs cifar10", changed(SMALL, fc__weight=torch.tensor(1.0)), "fc.weight is float32 (); resnet18_ddrs has float32 (10, 512)"),
         ("ddrs cifar10", [1, 2], "holds a list, not a checkpoint with a state dict"),
         ("ddrs cifar10", {**SMALL, "epoch": np.float64(3.0)}, "refused: holds numpy."),
     ],
-    ids=range(18),
+    ids=range(22),
 )
 def test_what_is_not_of_the_format_is_refused(name: str, content: Any, message: str, tmp_path: Path, ddrs_cli: Cli) -> None:
     torch.save(content, tmp_path / "c.pth")

@@ -132,6 +132,12 @@ def test_broken_ddrs_metadata_is_refused(metadata: str, tmp_path: Path):
     refused(tmp_path / "m.safetensors", ".")
 
 
+@pytest.mark.parametrize("wrong", [{"shape": [1, 28]}, {"shape": 5}, {"shape": [1, 28, -28]}, {"classes": "10"}, {"architecture": 5}], ids=str)
+def test_facts_of_another_kind_are_refused(wrong: dict, tmp_path: Path):
+    save_model(tmp_path / "m.safetensors", exercised("small_cnn"), {**facts_of("small_cnn"), **wrong})
+    refused(tmp_path / "m.safetensors", str(next(iter(wrong.values()))))
+
+
 def test_a_recorded_architecture_that_is_unknown_lists_the_known(tmp_path: Path):
     save_model(tmp_path / "m.safetensors", exercised("small_cnn"), {**facts_of("small_cnn"), "architecture": "vgg"})
     with pytest.raises(DdrsError, match="'vgg': unknown; known are small_cnn, resnet18"):

@@ -109,6 +109,7 @@ def test_checking_it_draws_no_random_numbers(module: Write):
         ("nowhere_for_tests:net", ["module nowhere_for_tests can not be imported: ModuleNotFoundError: No module named 'nowhere_for_tests'"]),
         ("mine_for_tests.deeper:net", ["module mine_for_tests.deeper can not be imported"]),
         ("wrong_for_tests:net", ["module wrong_for_tests can not be imported: SyntaxError"]),
+        ("leaving_for_tests:net", ["module leaving_for_tests can not be imported: SystemExit: 3"]),
         ("mine_for_tests:nett", ["mine_for_tests.py has no function nett(shape, classes)"]),
         ("mine_for_tests:number", ["has no function number(shape, classes)"]),
         ("mine_for_tests:deaf", ["maps images (2, 1, 28, 28) to (2, 3); (2, 10) is needed"]),
@@ -119,6 +120,7 @@ def test_checking_it_draws_no_random_numbers(module: Write):
 )
 def test_what_is_wrong_with_it_is_one_line(name: str, words: list[str], module: Write, small_mnist: Path, tmp_path: Path, ddrs_cli):
     module("wrong_for_tests.py", "def net(:\n")
+    module("leaving_for_tests.py", "import sys\n\nsys.exit(3)\n")
     out = tmp_path / "m.safetensors"
     words_of = ["train", "--data", small_mnist, "--out", out, "--method", "cohen", "--architecture", name, "--sigma", 0.25, "--epochs", 1]
     code, _, err = ddrs_cli(*words_of)

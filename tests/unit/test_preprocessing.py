@@ -53,10 +53,20 @@ def test_without_preprocessing_it_is_the_network_itself(recorded: dict | None, t
 
 @pytest.mark.parametrize(
     "recorded",
-    [{"kind": "whiten"}, {}, {"kind": "center"}, {**CENTER, "sd": [1.0] * 3}, {"kind": "normalize", "mean": [0.5], "sd": [1.0]}],
-    ids=["unknown", "empty", "no mean", "mean and sd of a center", "too few channels"],
+    [
+        {"kind": "whiten"},
+        {},
+        {"kind": "center"},
+        {**CENTER, "sd": [1.0] * 3},
+        {"kind": "normalize", "mean": [0.5], "sd": [1.0]},
+        "none",
+        {"kind": ["center"], "mean": [0.5] * 3},
+        {"kind": "center", "mean": 5},
+        {"kind": "center", "mean": ["a", "b", "c"]},
+    ],
+    ids=["unknown", "empty", "no mean", "mean and sd of a center", "too few channels", "a word", "a list", "a number", "words"],
 )
-def test_an_unknown_preprocessing_is_refused(recorded: dict, tmp_path: Path) -> None:
+def test_an_unknown_preprocessing_is_refused(recorded: object, tmp_path: Path) -> None:
     save_model(tmp_path / "m.safetensors", network(), {**FACTS, "preprocessing": recorded})
     with pytest.raises(DdrsError, match=r"m\.safetensors: preprocessing .*: must be none, center with a mean or normalize") as error:
         load_model(tmp_path / "m.safetensors")

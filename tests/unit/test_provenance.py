@@ -6,12 +6,13 @@ import os
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from ddrs import provenance
-from ddrs.provenance import code_digest, digest, file_digest, write_sidecar
+from ddrs.provenance import MODEL, code_digest, digest, file_digest, write_sidecar
 
 SOURCE = '''"""Module docstring."""
 
@@ -222,6 +223,15 @@ def test_nothing_is_imported_for_a_code_digest():
     code = "import sys; from ddrs.provenance import code_digest; code_digest('training', 'sigma'); print([m for m in sys.modules if 'ddrs.' in m])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "training" not in found.stdout and "sigma" not in found.stdout
+
+
+def test_what_a_model_depends_on_is_all_that_it_imports():
+    """Keys of partial files and Snakemake's triggers take MODEL; a module that it lacks could change a model behind their back."""
+    code = "import sys, ddrs.models, ddrs.noise, ddrs.resnets; print(*[m for m in sys.modules if m.startswith('ddrs.')])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {f"{name.removeprefix('ddrs.')}.py" for name in found} - {"errors.py", "files.py", "provenance.py"} <= set(MODEL)
+    for module in ("certification.run", "sigma.run"):
+        assert set(MODEL) < set(import_module(f"ddrs.{module}").CODE)
 
 
 # sidecar

@@ -131,6 +131,15 @@ def test_a_corrupt_state_file_is_named(damage: bytes | str, small_mnist: Path, f
     assert not (tmp_path / "ds2.safetensors").exists()
 
 
+def test_a_state_of_another_kind_of_device_is_named(fs_run: Path, tmp_path: Path):
+    state = torch.load(fs_run / "fs.branch.pt", weights_only=True)
+    state["generators"]["noise"] = torch.zeros(16, dtype=torch.uint8)  # as long as those of a GPU
+    torch.save(state, tmp_path / "state.pt")
+    run = loop.start_run(build_model("small_cnn", (1, 28, 28), 10), 200, 0.25, SETTINGS, 0, torch.device("cpu"), "fs")
+    with pytest.raises(DdrsError, match=r"state\.pt: was saved on another kind of device"):
+        loop.load_state(tmp_path / "state.pt", run)
+
+
 def test_a_state_file_that_would_run_code_is_not_loaded(fs_run: Path, tmp_path: Path):
     class Harmful:
         def __reduce__(self):

@@ -101,6 +101,16 @@ def test_a_search_of_other_code_does_not_go_on(whole: bytes, trained: Path, smal
     assert not any(line.startswith("resuming") for line in said)
 
 
+def test_a_search_with_a_changed_model_of_the_user_s_own_does_not_go_on(
+    whole: bytes, trained: Path, small_mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    killed(trained, small_mnist, tmp_path)
+    monkeypatch.setattr("ddrs.own_model.code", lambda architecture: "changed")
+    said: list[str] = []
+    assert run(trained, small_mnist, tmp_path, said.append).read_bytes() == whole
+    assert not any(line.startswith("resuming") for line in said)
+
+
 def test_a_search_killed_by_sigkill_resumes_to_equal_bytes(trained: Path, small_mnist: Path, tmp_path: Path):
     settings = SearchSettings(step_size=0.005, k_max=150, batch_size=2)
     words = [sys.executable, "-m", "ddrs.cli", "sigma", "--model", trained, "--data", small_mnist, "--out", tmp_path / "sigmas.parquet"]

@@ -24,7 +24,8 @@ def test_a_figures_statement_has_images_protocol_and_the_memorys_counts(tmp_path
     ]
     assert of_logs([read_log(path) for path in logs]) == (
         "cifar10: 3 test images, protocol fixed, n0 = 100, n = 1,000, alpha = 0.001 per image, noise on the pixel grid. "
-        "Memory passes of how many entries (adopted another class, shrank): cohen-ds 2 of 3 (3, 3); cohen-ds2 1 of 3 (0, 0). "
+        "Memory passes of how many entries (adopted another class, shrank): cohen-ds 2 of 3 (3,\N{NO-BREAK SPACE}3); "
+        "cohen-ds2 1 of 3 (0,\N{NO-BREAK SPACE}0). "
         "mnist5k: 2 test images, protocol fixed, n0 = 100, n = 2,500, alpha = 0.001 per image."
     )
 

@@ -7,7 +7,7 @@ from ddrs import config as ddrs_config
 from ddrs.data import check_fetched
 from ddrs import own_model
 from ddrs.errors import DdrsError
-from ddrs.provenance import code_digest
+from ddrs.provenance import MODEL, code_digest
 from ddrs.published import EVEN, SELECTED, table_of_print
 from ddrs.sync import check_records
 from ddrs.training import METHODS
@@ -24,7 +24,6 @@ SUBJECTS = {"1": "sigma", "2": "memory"}  # a figure illustrates an idea, and ne
 CERTIFICATES = "results/certificates/{dataset}/{split}/{method}"
 REGIME = {"fs": "fs", "ds": "fs", "ds2": "ds2", "gds": "fs"}  # which training the certificates of a row stand on
 MEMORY = "results/memory/{dataset}/{split}/{method}"
-MODEL = ["architectures.py", "resnets.py", "own_model.py", "models.py", "preprocessing.py", "noise.py", "norms.py", "data.py", "vision.py"]
 TRAINING = [f"training/{name}.py" for name in ("run", "loop", "images", "precision", "settings")]
 PRINT = ["published/__init__.py", "published/checks.py", "published/tables.csv"]
 CODE = {  # the modules whose code makes a step's result; a change of any of them reruns the step, a new method none

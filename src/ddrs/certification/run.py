@@ -26,10 +26,10 @@ from ddrs.models import load_with_data
 from ddrs.noise import check_sigma
 from ddrs.options import Runtime, prepare
 from ddrs.progress import CertificationProgress
-from ddrs.provenance import code_digest, digest, file_digest, write_sidecar
+from ddrs.provenance import MODEL, code_digest, digest, file_digest, write_sidecar
 from ddrs.sigma.files import read_sigmas
 
-CODE = ("certification", "sigma/files.py", "architectures.py", "models.py", "noise.py", "norms.py", "data.py")  # what a partial log's lines depend on
+CODE = ("certification", "sigma/files.py", *MODEL)  # what a partial log's lines depend on
 
 
 @dataclass(frozen=True)

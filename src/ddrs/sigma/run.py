@@ -13,18 +13,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from ddrs import own_model
 from ddrs.config import SearchSettings
 from ddrs.data import as_float
 from ddrs.files import atomic
 from ddrs.models import load_with_data
 from ddrs.noise import NoiseStream, get_noise
 from ddrs.options import Runtime, prepare
-from ddrs.provenance import code_digest, digest, file_digest, write_sidecar
+from ddrs.provenance import MODEL, code_digest, digest, file_digest, write_sidecar
 from ddrs.registry import load
 from ddrs.sigma import STRATEGIES
 from ddrs.sigma.ascent import mean_class
 
-CODE = ("sigma", "architectures.py", "models.py", "noise.py", "norms.py", "data.py")  # what a partial result depends on
+CODE = ("sigma", *MODEL)  # what a partial result depends on
 
 
 class Found(NamedTuple):
@@ -66,7 +67,8 @@ def search(
         "model": file_digest(model),
         "data": part.digest,
     }
-    partial = runtime.scratch / f"sigma-{digest([made, len(indices), code_digest(*CODE)])}"
+    code = [code_digest(*CODE), own_model.code(facts["architecture"])]
+    partial = runtime.scratch / f"sigma-{digest([made, len(indices), code])}"
     starts = range(0, len(indices), settings.batch_size)
     done = {start: batch for start in starts if (batch := _read(partial / f"{start}.npz")) is not None}
     if done:

@@ -213,6 +213,9 @@ def load_state(path: Path, run: Run) -> None:
         state = torch.load(path, map_location="cpu", weights_only=True)
         if len(state["sigmas"]) != len(run.sigmas):
             raise DdrsError(f"{path}: a run on {len(state['sigmas'])} training images, not {len(run.sigmas)}")
+        kept, own = (len(generators["noise"]) for generators in (state["generators"], run.state()["generators"]))
+        if kept != own:
+            raise DdrsError(f"{path}: was saved on another kind of device, between which random streams do not move; go on there, or train anew")
         run.restore(state)
     except DdrsError:
         raise

@@ -13,7 +13,7 @@ from ddrs.errors import DdrsError
 from ddrs.files import write_bytes
 from ddrs.noise import check_sigma, get_noise, stream_key
 from ddrs.options import Runtime, prepare
-from ddrs.provenance import code_digest, digest, file_digest, write_sidecar
+from ddrs.provenance import MODEL, code_digest, digest, file_digest, write_sidecar
 from ddrs.registry import load as load_registered
 from ddrs.training import METHODS, loop
 from ddrs.training.images import training_images
@@ -112,8 +112,8 @@ def _train(
     started = time.time()
     device = models.device_of(run.model)
     settings = TrainSettings(**facts["settings"])
-    code = code_digest("training", "sigma/ascent.py", "architectures.py", "resnets.py", "models.py", "preprocessing.py", "noise.py", "data.py")
-    partial = runtime.scratch / f"train-{digest([facts, code, own_model.code(facts['architecture'])])}.pt"
+    code = code_digest("training", "sigma/ascent.py", *MODEL)
+    partial = runtime.scratch / f"train-{digest([facts, code, own_model.code(facts['architecture']), device.type])}.pt"
     partial_branch = partial.with_suffix(".branch.pt")  # kept here until the end: a workflow engine deletes the outputs of a killed job
     if partial.exists():
         loop.load_state(partial, run)
