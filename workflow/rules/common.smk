@@ -1,4 +1,3 @@
-import os
 import shlex
 from itertools import product
 from pathlib import Path
@@ -9,13 +8,10 @@ from ddrs import own_model
 from ddrs.errors import DdrsError
 from ddrs.provenance import code_digest
 from ddrs.published import EVEN, SELECTED, table_of_print
-from ddrs.sync import check_records
 from ddrs.training import METHODS
 
 try:
     settings = ddrs_config.load(config)
-    if workflow.is_main_process and not workflow.touch:
-        check_records("DVC_STAGE" in os.environ, logger.warning)
 except DdrsError as error:
     sys.exit(f"ddrs: error: {error}")
 
