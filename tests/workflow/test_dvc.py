@@ -2,12 +2,15 @@
 
 import ast
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 from running import ROOT, snakemake
 
+from ddrs.config import load
+from ddrs.overlays import fitted, merge, read_all
 from ddrs.training import METHODS
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -46,6 +49,33 @@ def test_no_stage_owns_what_no_rule_makes(outputs: dict[str, str]) -> None:
     for stage in STAGES:
         for place in outs(stage):
             assert any(covers([place], path) for path in outputs), place
+
+
+@pytest.mark.parametrize("overlays", [("fashion",), ("pretrained",), ("paper", "selection")], ids="-".join)
+def test_after_use_a_stage_owns_what_the_overlay_makes(overlays: tuple[str, ...], tmp_path: Path) -> None:
+    paths = [ROOT / f"configs/{name}.yaml" for name in overlays]
+    settings = load(merge(yaml.safe_load((ROOT / "config.yaml").read_text()), read_all(paths)))
+    for name, methods in settings.checkpoints.items():
+        for method, own in methods.items():
+            for sigma in settings.sigma_texts(name, method):
+                (tmp_path / own.path(sigma)).parent.mkdir(parents=True)
+                (tmp_path / own.path(sigma)).touch()
+    text = snakemake("--configfile", *paths, "--summary", "--", "paper", folder=tmp_path, config=None).stdout
+    made = [line.split("\t")[0] for line in text.splitlines() if line.startswith("results/")]
+    stages = yaml.safe_load(fitted((ROOT / "dvc.yaml").read_text(), settings))["stages"]
+    assert len(made) > 150
+    kept = [place for stage in stages.values() for out in stage["outs"] for place in out]
+    assert all(covers(kept, path) for path in made)
+    assert [place for place in kept if not any(covers([place], path) for path in made)] == []
+
+
+def test_a_stage_refuses_outputs_that_the_config_does_not_make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC would store what lies there as of this config."""
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    monkeypatch.setenv("DVC_STAGE", "models")
+    done = snakemake("-n", "models", folder=tmp_path, config=ROOT / "configs/fashion.yaml", check=False)
+    assert done.returncode != 0
+    assert "ddrs: error: dvc.yaml: lists results/figure6.pdf, which config.yaml does not make; `ddrs use config.yaml`" in done.stderr
 
 
 def test_outs_persist_and_commands_are_the_same_on_every_host() -> None:
