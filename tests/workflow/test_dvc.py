@@ -14,7 +14,7 @@ from ddrs.overlays import fitted, merge, read_all
 from ddrs.training import METHODS
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-COMMON = (ROOT / "workflow/rules/common.smk").read_text()
+COMMON, SHOWN = ((ROOT / f"workflow/rules/{name}.smk").read_text() for name in ("common", "shown"))
 
 
 def outs(stage: str) -> list[str]:
@@ -148,19 +148,22 @@ def test_a_methods_own_file_is_all_that_is_added_per_job() -> None:
             assert f"{name}.py" in always, (method, name)
 
 
-def keys_read(rule_file: Path) -> set[str]:
-    """The top-level config keys that a rule file reads, through every function of common.smk that it names."""
-    functions = {m[1]: m[0] for m in re.finditer(r"^def (\w+)\(.*?(?=^def |\Z)", COMMON, re.M | re.S)}
-    text, seen = rule_file.read_text(), set()
-    while True:
-        new = {name for name in functions if re.search(rf"\b{name}\b", text)} - seen
-        if not new:
-            break
+def keys_read(text: str) -> set[str]:
+    """The top-level config keys that rules read, through all that they name of common.smk and shown.smk: functions, and lists made there."""
+    defined = {m[1]: m[0] for m in re.finditer(r"^def (\w+)\(.*?(?=^\S|\Z)", COMMON + SHOWN, re.M | re.S)}
+    defined |= {m[1]: m[0] for m in re.finditer(r"^(\w+) = .*", COMMON + SHOWN, re.M)}
+    seen: set[str] = set()
+    while new := {name for name in defined if re.search(rf"\b{name}\b", text)} - seen:
         seen |= new
-        text += "".join(functions[name] for name in new)
+        text += "".join(defined[name] for name in new)
     named = set(re.findall(r"settings\.(\w+)", text))
     methods = {"on": {"datasets"}, "search_on": {"search"}, "sigma_texts": {"datasets"}, "finetune_settings": {"finetune", "train"}}
     return {key for name in named for key in methods.get(name, {name})}
+
+
+def test_keys_are_read_through_functions_of_both_files_and_through_lists() -> None:
+    assert {"datasets", "figures", "search", "tables"} <= keys_read("logs=logs_of_figure,")
+    assert {"certify", "datasets"} <= keys_read("dataset=one_of(whole_datasets),") | keys_read("certified_datasets")
 
 
 @pytest.mark.parametrize(
@@ -175,9 +178,17 @@ def keys_read(rule_file: Path) -> set[str]:
     ],
 )
 def test_the_config_keys_that_a_layer_reads_are_in_its_params(rule_file: str, stage: str) -> None:
-    params = {key for entry in STAGES[stage]["params"] for key in entry["config.yaml"]}
-    keys = keys_read(ROOT / f"workflow/rules/{rule_file}.smk")
-    assert keys <= params | {"device"}, keys - params  # the device changes no result
+    assert keys_read((ROOT / f"workflow/rules/{rule_file}.smk").read_text()) <= params(stage)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_config_keys_that_a_target_reads_are_in_its_params(stage: str) -> None:
+    rule = re.search(rf"^rule {stage}:.*?(?=^rule |\Z)", (ROOT / "Snakefile").read_text(), re.M | re.S)
+    assert rule and keys_read(rule[0]) <= params(stage)
+
+
+def params(stage: str) -> set[str]:
+    return {"device", *(key for entry in STAGES[stage]["params"] for key in entry["config.yaml"])}  # the device changes no result
 
 
 def test_results_are_dvcs_not_gits() -> None:
