@@ -54,11 +54,11 @@ def sync(pull: bool, say: Callable[[str], None]) -> None:
     for tool in ("dvc", "snakemake"):
         if importlib.util.find_spec(tool) is None:
             raise DdrsError(f"sync: needs {tool}, which is not installed here; install ddrs[workflow]")
-    lock = read_lock()
+    lock = read_lock("sync")
     remote = _remote() if pull else ""
     if any((RECORDS / "locks").glob("*")):
         raise DdrsError("sync: Snakemake is at work in this folder, or was killed in it; wait for it, or say `snakemake --unlock`")
-    differing = stale(_status())
+    differing = stale(_status("sync"), lock)
     if differing:
         raise DdrsError(
             f"sync: dvc.lock was written by other code or config than is here ({'; '.join(differing)}), so its results prove nothing. Undo the "
@@ -70,7 +70,7 @@ def sync(pull: bool, say: Callable[[str], None]) -> None:
     count = _check_cache(lock, remote, fetched)
     _check_out()
     with tempfile.TemporaryDirectory() as empty:
-        left = _status({"DVC_SITE_CACHE_DIR": empty})  # DVC remembers hashes by time and size; here every byte is read
+        left = _status("sync", {"DVC_SITE_CACHE_DIR": empty})  # DVC remembers hashes by time and size; here every byte is read
     if left:
         raise DdrsError(f"sync: after the checkout `dvc status` still finds differences: {json.dumps(left)[:500]}")
     say(f"{count} objects of dvc.lock are in place; telling Snakemake")
@@ -90,23 +90,29 @@ def sync(pull: bool, say: Callable[[str], None]) -> None:
 
 def lock_status() -> str:
     """Whether dvc.lock is of this code and config, in one line that names what differs. Needs no data, results or remote."""
-    read_lock()
-    differing = stale(_status())
+    lock = read_lock("lock-status")
+    differing = stale(_status("lock-status"), lock)
     return f"dvc.lock is stale: {'; '.join(differing)}" if differing else "dvc.lock fits code and config"
 
 
-def read_lock() -> dict:
-    """dvc.lock of the current folder. DdrsError if there is none."""
+def read_lock(verb: str) -> dict:
+    """dvc.lock of the current folder. DdrsError, which names the verb, if there is none or it can not be read."""
     if not Path("dvc.yaml").is_file():
-        raise DdrsError("sync: no dvc.yaml here; run it at the top of the repository")
+        raise DdrsError(f"{verb}: no dvc.yaml here; run it at the top of the repository")
     if not Path("dvc.lock").is_file():
-        raise DdrsError("sync: no dvc.lock here, so nothing is stored yet; `dvc repro` writes it")
-    return yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))
+        raise DdrsError(f"{verb}: no dvc.lock here, so nothing is stored yet; `dvc repro` writes it")
+    try:
+        lock = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise DdrsError(f"{verb}: dvc.lock: not valid YAML; an unfinished merge?") from None
+    if not isinstance(lock, dict) or not isinstance(lock.get("stages"), dict):
+        raise DdrsError(f"{verb}: dvc.lock: has no stages; `dvc repro` writes them")
+    return lock
 
 
-def stale(status: Mapping) -> list[str]:
+def stale(status: Mapping, lock: Mapping) -> list[str]:
     """What a status says of code, config and commands, as `stage: what differs`: all but the state of outputs, which may be elsewhere."""
-    outputs = {out["path"] for stage in (read_lock().get("stages") or {}).values() for out in stage.get("outs", [])}
+    outputs = {out["path"] for stage in lock["stages"].values() for out in stage.get("outs", [])}
     found = []
     for stage, changes in status.items():
         differing = []
@@ -259,10 +265,10 @@ def _missing_data(targets: list[str]) -> list[str]:
     return [path for path in lines if path.startswith("data/") and not Path(path).exists()]
 
 
-def _status(environment: Mapping[str, str] | None = None) -> dict:
+def _status(verb: str, environment: Mapping[str, str] | None = None) -> dict:
     done = _run("dvc", "status", "--json", environment=environment)
     if done.returncode:
-        raise DdrsError(f"sync: {_dvc_reason(done)}")
+        raise DdrsError(f"{verb}: {_dvc_reason(done)}")
     return json.loads(done.stdout)
 
 
