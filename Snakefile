@@ -23,6 +23,7 @@ include: "workflow/rules/certify.smk"
 include: "workflow/rules/memory.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/records.smk"
 
 
 localrules:

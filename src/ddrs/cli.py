@@ -406,10 +406,12 @@ def use(
     overlays: Annotated[list[Path], typer.Argument(help="overlays, later ones on top (read)")],
     config: Annotated[Path, typer.Option("--config", help="the config to merge them into, committed to git")] = Path("config.yaml"),
 ) -> None:
-    """Merge overlays into config.yaml, so that DVC sees them too. Jobs get the flags that `snakemake --configfile OVERLAYS` gives them."""
+    """Merge overlays into config.yaml, so that DVC sees them too, and list its results in dvc.yaml. Jobs get the flags that `snakemake
+    --configfile OVERLAYS` gives them."""
     from ddrs.overlays import use
 
-    _say(f"{config}: {'written' if use(overlays, config) else 'says all of that already'}")
+    written = use(overlays, config)
+    _say(f"{', '.join(map(str, written))}: written" if written else f"{config}: says all of that already")
 
 
 @app.command()

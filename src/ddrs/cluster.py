@@ -1,8 +1,15 @@
 """What a SLURM cluster must offer before jobs are submitted to it."""
 
+import os
 import subprocess
+from collections.abc import Container
 
 from ddrs.errors import DdrsError
+
+
+def partition_given(default_resources: Container[str]) -> bool:
+    """Whether jobs name a partition: by Snakemake's default resources, by its own choice from a file, or because sbatch reads SBATCH_PARTITION."""
+    return "slurm_partition" in default_resources or any(os.environ.get(name) for name in ("SNAKEMAKE_SLURM_PARTITIONS", "SBATCH_PARTITION"))
 
 
 def require_default_partition() -> None:

@@ -10,6 +10,7 @@ from ddrs.sections import Count, Increasing, Section, Sigma
 if TYPE_CHECKING:
     from ddrs.config import Config, SearchSettings
 
+FIGURES = {"3": "table1", "4": "table2", "5": "table3"}  # a figure shows the rows of a table; 6 to 9 what config's `figures` says
 Quantile = Annotated[float, Field(ge=0, le=1)]
 
 

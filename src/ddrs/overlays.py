@@ -1,5 +1,6 @@
-"""`ddrs use`: write an overlay into config.yaml, the one config that DVC sees."""
+"""`ddrs use`: write an overlay into config.yaml, the one config that DVC sees, and its results into dvc.yaml."""
 
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,11 +8,13 @@ from typing import Any
 
 import yaml
 
-from ddrs.config import load
+from ddrs.config import Config, load
 from ddrs.errors import DdrsError
+from ddrs.figure_config import FIGURES
 from ddrs.files import require, write_text
 
 SCHEMA = "# yaml-language-server: $schema="
+OUTPUT = re.compile(r"^( +)(# )?- (results/\S+): \{persist: true\}$", re.MULTILINE)  # a line of dvc.yaml
 
 
 class _Dumper(yaml.SafeDumper):
@@ -21,25 +24,61 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-def use(overlays: Sequence[Path], config: Path) -> bool:
-    """Merge overlays, later ones on top, into `config`: checked as a whole, and written atomically. False if it says all of that already.
+def use(overlays: Sequence[Path], config: Path) -> list[Path]:
+    """Merge overlays, later ones on top, into `config`: checked as a whole, and written atomically. The files that changed.
 
-    Jobs get the flags that they would get with `snakemake --configfile OVERLAYS`. DdrsError, and `config` as it was, if an overlay can not be
-    read, the merged config is not valid, or `config` is not as it was last committed to git, which alone keeps what is replaced here.
+    Jobs get the flags that they would get with `snakemake --configfile OVERLAYS`. A dvc.yaml beside it then lists what this config makes.
+    DdrsError, and `config` as it was, if an overlay can not be read, the merged config is not valid, or `config` is not as it was last
+    committed to git, which alone keeps what is replaced here.
     """
-    _check_committed(require(config, "config"))
-    base = read(config)
+    base = read(require(config, "config"))
     merged = merge(base, read_all(overlays))
-    load(merged)
-    if merged == base:
-        return False
+    settings = load(merged)
+    written = []
+    if merged != base:
+        _write(merged, config, overlays)
+        written.append(config)
+    stages = config.parent / "dvc.yaml"
+    if stages.is_file() and (unfit := stages.read_text(encoding="utf-8")) != (fit := fitted(unfit, settings)):
+        write_text(stages, fit)
+        written.append(stages)
+    return written
+
+
+def fitted(stages: str, settings: Config) -> str:
+    """The text of dvc.yaml with those outputs that the config makes; the others are comments."""
+    return OUTPUT.sub(lambda line: f"{line[1]}{'' if _makes(settings, line[3]) else '# '}- {line[3]}: {{persist: true}}", stages)
+
+
+def require_fitting(stages: Path, settings: Config) -> None:
+    """DdrsError if dvc.yaml, where there is one, lists what the config does not make, which DVC would store as of this config, or lacks a result."""
+    if not stages.is_file():
+        return
+    for line in OUTPUT.finditer(stages.read_text(encoding="utf-8")):
+        if _makes(settings, line[3]) == bool(line[2]):
+            state = "lacks {}, which config.yaml makes" if line[2] else "lists {}, which config.yaml does not make"
+            raise DdrsError(f"{stages}: {state.format(line[3])}; `ddrs use config.yaml` puts that right")
+
+
+def _makes(settings: Config, path: str) -> bool:
+    """Whether the config has something for an output of dvc.yaml."""
+    tables = [table for table, datasets in settings.tables.items() if datasets]
+    if table := re.search(r"table\d", path):
+        return table[0] in tables
+    if figure := re.search(r"figure(\d)", path):
+        number = figure[1]
+        return FIGURES[number] in tables if number in FIGURES else bool(getattr(settings.figures, f"figure{number}", True))
+    return bool(tables) or not path.startswith(("results/cells", "results/claims", "results/pages"))
+
+
+def _write(merged: dict, config: Path, overlays: Sequence[Path]) -> None:
+    _check_committed(config)
     names = " ".join(map(str, overlays))
     schema = [line for line in config.read_text(encoding="utf-8").splitlines()[:1] if line.startswith(SCHEMA)]
     header = [*schema, f"# Written by `ddrs use {names}`, from the config of the commit before. Why each number is what it is, is said there."]
     body = yaml.dump(merged, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=150, allow_unicode=True)
     assert yaml.safe_load(body) == merged
     write_text(config, "\n".join(header) + "\n\n" + body)
-    return True
 
 
 def read_all(overlays: Sequence[Path]) -> dict:

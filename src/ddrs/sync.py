@@ -9,10 +9,11 @@ import hashlib
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
-from base64 import urlsafe_b64decode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,15 +48,17 @@ def sync(pull: bool, say: Callable[[str], None]) -> None:
 
     DdrsError: no DVC remote, one that can not be reached or lacks an object or holds a damaged one, files here that DVC has nowhere else, a
     dvc.lock of other code or config, another run in this folder. What was here stays, and Snakemake is told nothing.
+
+    Files of another config that lie among the results stay, too; Snakemake makes them again as soon as a config needs them.
     """
     for tool in ("dvc", "snakemake"):
         if importlib.util.find_spec(tool) is None:
             raise DdrsError(f"sync: needs {tool}, which is not installed here; install ddrs[workflow]")
-    lock = read_lock()
+    lock = read_lock("sync")
     remote = _remote() if pull else ""
     if any((RECORDS / "locks").glob("*")):
         raise DdrsError("sync: Snakemake is at work in this folder, or was killed in it; wait for it, or say `snakemake --unlock`")
-    differing = stale(_status())
+    differing = stale(_status("sync"), lock)
     if differing:
         raise DdrsError(
             f"sync: dvc.lock was written by other code or config than is here ({'; '.join(differing)}), so its results prove nothing. Undo the "
@@ -65,16 +68,16 @@ def sync(pull: bool, say: Callable[[str], None]) -> None:
         say(f"fetching from {remote}")
     fetched = _run("dvc", "fetch") if pull else None
     count = _check_cache(lock, remote, fetched)
-    checkout = _run("dvc", "checkout")
-    if checkout.returncode:
-        raise DdrsError(f"sync: {_dvc_reason(checkout)}")
+    _check_out()
     with tempfile.TemporaryDirectory() as empty:
-        left = _status({"DVC_SITE_CACHE_DIR": empty})  # DVC remembers hashes by time and size; here every byte is read
+        left = _status("sync", {"DVC_SITE_CACHE_DIR": empty})  # DVC remembers hashes by time and size; here every byte is read
     if left:
         raise DdrsError(f"sync: after the checkout `dvc status` still finds differences: {json.dumps(left)[:500]}")
     say(f"{count} objects of dvc.lock are in place; telling Snakemake")
     targets = list(lock["stages"])
     _snakemake("--touch", "--forceall", "--cores", "1", *targets)
+    for path in unrecorded("results"):  # no result of this config
+        _mark_incomplete(path)
     missing = _missing_data(targets)
     if missing:
         say(f"fetching {', '.join(missing)}")
@@ -87,23 +90,29 @@ def sync(pull: bool, say: Callable[[str], None]) -> None:
 
 def lock_status() -> str:
     """Whether dvc.lock is of this code and config, in one line that names what differs. Needs no data, results or remote."""
-    read_lock()
-    differing = stale(_status())
+    lock = read_lock("lock-status")
+    differing = stale(_status("lock-status"), lock)
     return f"dvc.lock is stale: {'; '.join(differing)}" if differing else "dvc.lock fits code and config"
 
 
-def read_lock() -> dict:
-    """dvc.lock of the current folder. DdrsError if there is none."""
+def read_lock(verb: str) -> dict:
+    """dvc.lock of the current folder. DdrsError, which names the verb, if there is none or it can not be read."""
     if not Path("dvc.yaml").is_file():
-        raise DdrsError("sync: no dvc.yaml here; run it at the top of the repository")
+        raise DdrsError(f"{verb}: no dvc.yaml here; run it at the top of the repository")
     if not Path("dvc.lock").is_file():
-        raise DdrsError("sync: no dvc.lock here, so nothing is stored yet; `dvc repro` writes it")
-    return yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))
+        raise DdrsError(f"{verb}: no dvc.lock here, so nothing is stored yet; `dvc repro` writes it")
+    try:
+        lock = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise DdrsError(f"{verb}: dvc.lock: not valid YAML; an unfinished merge?") from None
+    if not isinstance(lock, dict) or not isinstance(lock.get("stages"), dict):
+        raise DdrsError(f"{verb}: dvc.lock: has no stages; `dvc repro` writes them")
+    return lock
 
 
-def stale(status: Mapping) -> list[str]:
+def stale(status: Mapping, lock: Mapping) -> list[str]:
     """What a status says of code, config and commands, as `stage: what differs`: all but the state of outputs, which may be elsewhere."""
-    outputs = {out["path"] for stage in (read_lock().get("stages") or {}).values() for out in stage.get("outs", [])}
+    outputs = {out["path"] for stage in lock["stages"].values() for out in stage.get("outs", [])}
     found = []
     for stage, changes in status.items():
         differing = []
@@ -140,8 +149,8 @@ def objects(lock: Mapping, cache: Path) -> Iterator[tuple[Stored, str]]:
                     yield inner, _state(inner, cache)
 
 
-def unrecorded(folder: str) -> str | None:
-    """A file below a folder of which Snakemake has no record, so that it would not notice a change of what made it; None if there is none."""
+def unrecorded(folder: str) -> Iterator[str]:
+    """The files below a folder of which Snakemake has no record, so that it would not notice a change of what made them."""
     known = set()
     for kind in ("metadata", "incomplete"):
         place = RECORDS / kind
@@ -150,24 +159,59 @@ def unrecorded(folder: str) -> str | None:
                 text = "".join(part.removeprefix("@") for part in record.relative_to(place).parts)
                 known.add(urlsafe_b64decode(text).decode())
     files = (str(path) for path in sorted(Path(folder).rglob("*")) if path.is_file() and not path.name.startswith("."))
-    return next((path for path in files if path not in known), None)
+    yield from (path for path in files if path not in known)
 
 
-def check_records(storing: bool, warn: Callable[[str], None]) -> None:
+def check_records(storing: bool, warn: Callable[[str], None], makes: Callable[[str], bool]) -> None:
     """Say so where Snakemake has results without records, as after a lost .snakemake: it would call them up to date under any config.
 
-    storing: DVC will store what Snakemake leaves as the results of this config; then it is a DdrsError.
+    storing: DVC will store what Snakemake leaves as the results of this config; then it is a DdrsError. makes: whether a rule makes a file; what
+    none makes is the user's own.
     """
-    file = unrecorded("results")
+    file = next(filter(makes, unrecorded("results")), None)
     if file is None:
         return
     line = (
         f"Snakemake has no record of what made {file}, and would not make it again for another config or code. `ddrs sync` (with --no-pull: "
-        f"from DVC's cache) proves results by dvc.lock; if you know them to be of this config, `snakemake --touch --forceall {file}` records it"
+        f"from DVC's cache) proves results by dvc.lock; if you know them to be of this config, `snakemake --touch --forceall {file}` records it; "
+        f"else delete it"
     )
     if storing:
         raise DdrsError(line)
     warn(f"ddrs: warning: {line}")
+
+
+def _check_out() -> None:
+    """Bring the files of dvc.lock here, without Snakemake's records: they are of what was here, and are back only if nothing has changed.
+
+    So whoever interrupts a sync finds results without records, which `check_records` does not let pass.
+    """
+    records, aside = RECORDS / "metadata", RECORDS / "metadata.before-sync"
+    shutil.rmtree(aside, ignore_errors=True)
+    before = _stamps()
+    if records.is_dir():
+        records.rename(aside)
+    done = _run("dvc", "checkout")
+    if done.returncode:
+        if aside.is_dir() and _stamps() == before:
+            aside.rename(records)
+        raise DdrsError(f"sync: {_dvc_reason(done)}")
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _stamps() -> dict[Path, tuple[int, int]]:
+    """What changes with a file below results/: its inode and time."""
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in Path("results").rglob("*") if path.is_file()}
+
+
+def _mark_incomplete(path: str) -> None:
+    """As Snakemake marks the outputs of a job that was killed: it makes them again as soon as a run needs them."""
+    name = urlsafe_b64encode(path.encode()).decode()
+    length = 254  # of a part; Snakemake cuts what is longer than a file name can be
+    parts = [name[start : start + length] for start in range(0, len(name), length)]
+    place = Path(RECORDS, "incomplete", *(f"@{part}" for part in parts[:-1]), parts[-1])
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(json.dumps({"external_jobid": None}), encoding="utf-8")
 
 
 def _remote() -> str:
@@ -221,10 +265,10 @@ def _missing_data(targets: list[str]) -> list[str]:
     return [path for path in lines if path.startswith("data/") and not Path(path).exists()]
 
 
-def _status(environment: Mapping[str, str] | None = None) -> dict:
+def _status(verb: str, environment: Mapping[str, str] | None = None) -> dict:
     done = _run("dvc", "status", "--json", environment=environment)
     if done.returncode:
-        raise DdrsError(f"sync: {_dvc_reason(done)}")
+        raise DdrsError(f"{verb}: {_dvc_reason(done)}")
     return json.loads(done.stdout)
 
 

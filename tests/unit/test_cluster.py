@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ddrs.cluster import require_default_partition
+from ddrs.cluster import partition_given, require_default_partition
 from ddrs.errors import DdrsError
 
 
@@ -33,6 +33,17 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(DdrsError) as error:
         require_default_partition()
     assert str(error.value) == message
+
+
+def test_a_partition_is_given_by_resource_or_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The latter also where `--default-resources` has replaced those of the profile."""
+    for name in ("SBATCH_PARTITION", "SNAKEMAKE_SLURM_PARTITIONS"):
+        monkeypatch.setenv(name, "")
+    assert partition_given({"slurm_partition": "gpu"}) and not partition_given({"mem_mb": 1000})
+    for name in ("SBATCH_PARTITION", "SNAKEMAKE_SLURM_PARTITIONS"):
+        with monkeypatch.context() as one:
+            one.setenv(name, "gpu")
+            assert partition_given({"mem_mb": 1000})
 
 
 def test_no_slurm_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

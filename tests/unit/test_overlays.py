@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from snakemake.utils import update_config
 
-from ddrs.overlays import merge, read_all
+from ddrs.config import load
+from ddrs.errors import DdrsError
+from ddrs.overlays import merge, read_all, require_fitting
 
 ROOT = Path(__file__).parents[2]
 KEYS = st.sampled_from(["a", "b", 0.25, 1])
@@ -64,6 +66,22 @@ def test_an_overlay_that_says_nothing_new_leaves_the_comments(repository: Path, 
     (repository / "same.yaml").write_text("seed: 0\n")
     assert ddrs_cli("use", "same.yaml") == (0, "config.yaml: says all of that already\n", "")
     assert (repository / "config.yaml").read_text() == (ROOT / "config.yaml").read_text()
+
+
+def test_dvc_lists_what_the_config_makes_and_nothing_else(repository: Path, ddrs_cli: Callable) -> None:
+    """And all of it again, byte for byte, with a config that makes it."""
+    shipped = (ROOT / "dvc.yaml").read_text()
+    (repository / "dvc.yaml").write_text(shipped)
+    assert ddrs_cli("use", ROOT / "configs/fashion.yaml") == (0, "config.yaml, dvc.yaml: written\n", "")
+    text = (repository / "dvc.yaml").read_text()
+    gone = {line.strip() for line in shipped.splitlines()} - {line.strip() for line in text.splitlines()}
+    assert gone == {f"- results/figure{number}.{form}: {{persist: true}}" for number in "689" for form in ("pdf", "png")}
+    assert all(f"      # {line}\n" in text for line in gone) and len(text.splitlines()) == len(shipped.splitlines())
+    subprocess.run(["git", "restore", "config.yaml"], check=True)
+    with pytest.raises(DdrsError, match=r"dvc\.yaml: lacks results/figure6\.pdf, which config\.yaml makes; `ddrs use config\.yaml` puts that right"):
+        require_fitting(Path("dvc.yaml"), load(yaml.safe_load(Path("config.yaml").read_text())))
+    assert ddrs_cli("use", "config.yaml") == (0, "dvc.yaml: written\n", "")
+    assert (repository / "dvc.yaml").read_text() == shipped
 
 
 BAD = {

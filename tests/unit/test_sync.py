@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ddrs.sync import stale, unrecorded
+from ddrs.sync import read_lock, stale, unrecorded
 
 ROOT = Path(__file__).parents[2]
 LOCK = """
@@ -56,6 +56,28 @@ def test_without_a_lock_or_a_remote_sync_is_one_line(absent: str, named: str, re
     assert (code, out) == (2, "") and err.startswith("ddrs: error: sync: ") and err.count("\n") == 1 and named in err
 
 
+CONFLICT = "<<<<<<< HEAD\n    - {path: results/a.csv}\n=======\n    - {path: results/b.csv}\n>>>>>>> other\n"
+BAD = {
+    "conflict": (LOCK + CONFLICT, "dvc.lock: not valid YAML; an unfinished merge?"),
+    "empty": ("", "dvc.lock: has no stages; `dvc repro` writes them"),
+    "absent": (None, "no dvc.lock here, so nothing is stored yet; `dvc repro` writes it"),
+}
+
+
+@pytest.mark.parametrize("verb", ["sync", "lock-status"])
+@pytest.mark.parametrize("case", BAD)
+def test_a_lock_that_can_not_be_read_is_one_line_of_the_verb(case: str, verb: str, repository: Path, ddrs_cli: Callable) -> None:
+    text, message = BAD[case]
+    (repository / "dvc.lock").unlink() if text is None else (repository / "dvc.lock").write_text(text)
+    assert ddrs_cli(verb) == (2, "", f"ddrs: error: {verb}: {message}\n")
+
+
+def test_what_dvc_says_is_of_the_verb(repository: Path, ddrs_cli: Callable) -> None:
+    (repository / "dvc.yaml").write_text("stages: 1\n")
+    code, out, err = ddrs_cli("lock-status")
+    assert (code, out) == (2, "") and err.startswith("ddrs: error: lock-status: ") and err.count("\n") == 1
+
+
 def test_sync_leaves_a_folder_alone_in_which_snakemake_is_at_work(repository: Path, ddrs_cli: Callable) -> None:
     lock = repository / ".snakemake/locks/0.output.lock"
     lock.parent.mkdir(parents=True)
@@ -90,7 +112,7 @@ def test_stale_is_all_but_the_state_of_outputs(repository: Path) -> None:
         ],
         "other": [{"changed outs": {"results/a.csv": "modified"}}],
     }
-    assert stale(status) == ["make: config.yaml: certify, config.yaml: seed, results/new.csv and 1 more"]
+    assert stale(status, read_lock("sync")) == ["make: config.yaml: certify, config.yaml: seed, results/new.csv and 1 more"]
 
 
 def test_a_file_without_a_record_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,11 +121,11 @@ def test_a_file_without_a_record_is_found(tmp_path: Path, monkeypatch: pytest.Mo
     for path in paths:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).touch()
-    assert unrecorded("results") == "results/a/x.tsv"
+    assert list(unrecorded("results")) == sorted(paths)
     names = [base64.urlsafe_b64encode(path.encode()).decode() for path in paths]
     for record in (f"metadata/{names[0]}", f"incomplete/{names[1]}", f"metadata/@{names[2][:100]}/{names[2][100:]}"):
         place = Path(".snakemake") / record
-        assert unrecorded("results") is not None
+        assert list(unrecorded("results"))
         place.parent.mkdir(parents=True, exist_ok=True)
         place.touch()
-    assert unrecorded("results") is None and unrecorded("nowhere") is None
+    assert not list(unrecorded("results")) and not list(unrecorded("nowhere"))

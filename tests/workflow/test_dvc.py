@@ -2,16 +2,19 @@
 
 import ast
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 from running import ROOT, snakemake
 
+from ddrs.config import load
+from ddrs.overlays import fitted, merge, read_all
 from ddrs.training import METHODS
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-COMMON = (ROOT / "workflow/rules/common.smk").read_text()
+COMMON, SHOWN = ((ROOT / f"workflow/rules/{name}.smk").read_text() for name in ("common", "shown"))
 
 
 def outs(stage: str) -> list[str]:
@@ -46,6 +49,33 @@ def test_no_stage_owns_what_no_rule_makes(outputs: dict[str, str]) -> None:
     for stage in STAGES:
         for place in outs(stage):
             assert any(covers([place], path) for path in outputs), place
+
+
+@pytest.mark.parametrize("overlays", [("fashion",), ("pretrained",), ("paper", "selection")], ids="-".join)
+def test_after_use_a_stage_owns_what_the_overlay_makes(overlays: tuple[str, ...], tmp_path: Path) -> None:
+    paths = [ROOT / f"configs/{name}.yaml" for name in overlays]
+    settings = load(merge(yaml.safe_load((ROOT / "config.yaml").read_text()), read_all(paths)))
+    for name, methods in settings.checkpoints.items():
+        for method, own in methods.items():
+            for sigma in settings.sigma_texts(name, method):
+                (tmp_path / own.path(sigma)).parent.mkdir(parents=True)
+                (tmp_path / own.path(sigma)).touch()
+    text = snakemake("--configfile", *paths, "--summary", "--", "paper", folder=tmp_path, config=None).stdout
+    made = [line.split("\t")[0] for line in text.splitlines() if line.startswith("results/")]
+    stages = yaml.safe_load(fitted((ROOT / "dvc.yaml").read_text(), settings))["stages"]
+    assert len(made) > 150
+    kept = [place for stage in stages.values() for out in stage["outs"] for place in out]
+    assert all(covers(kept, path) for path in made)
+    assert [place for place in kept if not any(covers([place], path) for path in made)] == []
+
+
+def test_a_stage_refuses_outputs_that_the_config_does_not_make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC would store what lies there as of this config."""
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    monkeypatch.setenv("DVC_STAGE", "models")
+    done = snakemake("-n", "models", folder=tmp_path, config=ROOT / "configs/fashion.yaml", check=False)
+    assert done.returncode != 0
+    assert "ddrs: error: dvc.yaml: lists results/figure6.pdf, which config.yaml does not make; `ddrs use config.yaml`" in done.stderr
 
 
 def test_outs_persist_and_commands_are_the_same_on_every_host() -> None:
@@ -118,19 +148,22 @@ def test_a_methods_own_file_is_all_that_is_added_per_job() -> None:
             assert f"{name}.py" in always, (method, name)
 
 
-def keys_read(rule_file: Path) -> set[str]:
-    """The top-level config keys that a rule file reads, through every function of common.smk that it names."""
-    functions = {m[1]: m[0] for m in re.finditer(r"^def (\w+)\(.*?(?=^def |\Z)", COMMON, re.M | re.S)}
-    text, seen = rule_file.read_text(), set()
-    while True:
-        new = {name for name in functions if re.search(rf"\b{name}\b", text)} - seen
-        if not new:
-            break
+def keys_read(text: str) -> set[str]:
+    """The top-level config keys that rules read, through all that they name of common.smk and shown.smk: functions, and lists made there."""
+    defined = {m[1]: m[0] for m in re.finditer(r"^def (\w+)\(.*?(?=^\S|\Z)", COMMON + SHOWN, re.M | re.S)}
+    defined |= {m[1]: m[0] for m in re.finditer(r"^(\w+) = .*", COMMON + SHOWN, re.M)}
+    seen: set[str] = set()
+    while new := {name for name in defined if re.search(rf"\b{name}\b", text)} - seen:
         seen |= new
-        text += "".join(functions[name] for name in new)
+        text += "".join(defined[name] for name in new)
     named = set(re.findall(r"settings\.(\w+)", text))
     methods = {"on": {"datasets"}, "search_on": {"search"}, "sigma_texts": {"datasets"}, "finetune_settings": {"finetune", "train"}}
     return {key for name in named for key in methods.get(name, {name})}
+
+
+def test_keys_are_read_through_functions_of_both_files_and_through_lists() -> None:
+    assert {"datasets", "figures", "search", "tables"} <= keys_read("logs=logs_of_figure,")
+    assert {"certify", "datasets"} <= keys_read("dataset=one_of(whole_datasets),") | keys_read("certified_datasets")
 
 
 @pytest.mark.parametrize(
@@ -145,9 +178,17 @@ def keys_read(rule_file: Path) -> set[str]:
     ],
 )
 def test_the_config_keys_that_a_layer_reads_are_in_its_params(rule_file: str, stage: str) -> None:
-    params = {key for entry in STAGES[stage]["params"] for key in entry["config.yaml"]}
-    keys = keys_read(ROOT / f"workflow/rules/{rule_file}.smk")
-    assert keys <= params | {"device"}, keys - params  # the device changes no result
+    assert keys_read((ROOT / f"workflow/rules/{rule_file}.smk").read_text()) <= params(stage)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_config_keys_that_a_target_reads_are_in_its_params(stage: str) -> None:
+    rule = re.search(rf"^rule {stage}:.*?(?=^rule |\Z)", (ROOT / "Snakefile").read_text(), re.M | re.S)
+    assert rule and keys_read(rule[0]) <= params(stage)
+
+
+def params(stage: str) -> set[str]:
+    return {"device", *(key for entry in STAGES[stage]["params"] for key in entry["config.yaml"])}  # the device changes no result
 
 
 def test_results_are_dvcs_not_gits() -> None:

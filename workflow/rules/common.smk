@@ -7,19 +7,19 @@ from ddrs import config as ddrs_config
 from ddrs.data import check_fetched
 from ddrs import own_model
 from ddrs.errors import DdrsError
+from ddrs.figure_config import FIGURES
+from ddrs.overlays import require_fitting
 from ddrs.provenance import MODEL, code_digest
 from ddrs.published import EVEN, SELECTED, table_of_print
-from ddrs.sync import check_records
 from ddrs.training import METHODS
 
 try:
     settings = ddrs_config.load(config)
-    if workflow.is_main_process and not workflow.touch:
-        check_records("DVC_STAGE" in os.environ, logger.warning)
+    if "DVC_STAGE" in os.environ and workflow.is_main_process:
+        require_fitting(Path("dvc.yaml"), settings)
 except DdrsError as error:
     sys.exit(f"ddrs: error: {error}")
 
-FIGURES = {"3": "table1", "4": "table2", "5": "table3"}  # a figure shows the rows of a table; 6 to 9 what config's `figures` says
 SUBJECTS = {"1": "sigma", "2": "memory"}  # a figure illustrates an idea, and needs nothing of the experiment
 CERTIFICATES = "results/certificates/{dataset}/{split}/{method}"
 REGIME = {"fs": "fs", "ds": "fs", "ds2": "ds2", "gds": "fs"}  # which training the certificates of a row stand on

@@ -1,0 +1,15 @@
+# Included last: which files are results, all other rules say.
+import os
+
+from ddrs.sync import check_records
+
+
+def is_result(path):
+    return any(rule.is_producer(path) for rule in workflow.rules)
+
+
+if workflow.is_main_process and not workflow.touch:
+    try:
+        check_records("DVC_STAGE" in os.environ, logger.warning, is_result)
+    except DdrsError as error:
+        sys.exit(f"ddrs: error: {error}")
