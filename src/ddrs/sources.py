@@ -28,6 +28,20 @@ from ddrs.provenance import file_digest
 Say = Callable[[str], None]
 NAMES = r"[a-z][a-z0-9_-]*"  # of datasets, which stand in paths
 HOLD_OUT = 5000  # training images that are held out unless asked otherwise
+IDX_MD5 = {  # of the unpacked files: torchvision's checksums are of one packing, and Debian packs the same files anew
+    "MNIST": {
+        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+        "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+        "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+    },
+    "FashionMNIST": {
+        "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+        "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+        "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +70,7 @@ def _mnist5k(source: Path | None, download: Path) -> dict[str, Pool]:
 
 def _idx(kind: str) -> Callable[[Path | None, Path], dict[str, Pool]]:
     def read(source: Path | None, download: Path) -> dict[str, Pool]:
-        """The four IDX files, from the network with torchvision's checksums or from any folder that holds them, gzipped or not."""
+        """The four IDX files, from the network or from any folder that holds them, gzipped or not; either way checked against the published MD5."""
         from ddrs.vision import torchvision_datasets
 
         reader = getattr(torchvision_datasets(), kind)
@@ -65,7 +79,7 @@ def _idx(kind: str) -> Callable[[Path | None, Path], dict[str, Pool]]:
             raw = download / kind / "raw"
             raw.mkdir(parents=True, exist_ok=True)
             for name in [Path(name).stem for name, _ in reader.resources]:
-                _unpack_idx(source, name, raw / name)
+                _unpack_idx(source, name, raw / name, IDX_MD5[kind][name])
         try:
             parts = {train: reader(root, train=train, download=source is None) for train in (True, False)}
             pools = [Pool(part.data.numpy()[:, None], part.targets.numpy().astype(np.int64)) for part in parts.values()]
@@ -76,7 +90,7 @@ def _idx(kind: str) -> Callable[[Path | None, Path], dict[str, Pool]]:
     return read
 
 
-def _unpack_idx(source: Path, name: str, out: Path) -> None:
+def _unpack_idx(source: Path, name: str, out: Path, md5: str) -> None:
     for found in (source / name, source / f"{name}.gz"):
         if found.is_file():
             try:
@@ -84,8 +98,14 @@ def _unpack_idx(source: Path, name: str, out: Path) -> None:
                     shutil.copyfileobj(packed, file)
             except (OSError, EOFError, zlib.error) as error:
                 raise DdrsError(f"{found}: truncated or corrupt ({_one_line(error)})") from None
+            if not _has_md5(out, md5):
+                raise DdrsError(f"{found}: does not hold the original's data (MD5 {md5} unpacked): truncated or corrupt, or of another dataset")
             return
     raise DdrsError(f"{source}: has neither {name} nor {name}.gz")
+
+
+def _has_md5(path: Path, md5: str) -> bool:
+    return hashlib.md5(path.read_bytes()).hexdigest() == md5
 
 
 def _cifar10(source: Path | None, download: Path) -> dict[str, Pool]:
