@@ -1,6 +1,7 @@
 """The part of config.yaml that says what a dataset is, and on which grid it is trained and certified."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -67,10 +68,14 @@ class DatasetSettings(Section):
     def fetched(self) -> dict[str, object]:
         """What a manifest of the dataset says, as far as the config decides it."""
         facts: dict[str, object] = {"kind": self.kind}
-        if self.kind == "imagefolder":
-            facts |= {"class_names": self.classes, "shape": self.shape}
-            return facts if self.hold_out is None else {**facts, "hold_out": self.hold_out}
-        return facts if DATASETS[self.kind].own_validation else {**facts, "hold_out": HOLD_OUT if self.hold_out is None else self.hold_out}
+        if DATASETS[self.kind].own_validation:
+            return facts
+        held = HOLD_OUT if self.hold_out is None else self.hold_out
+        if self.path is None:
+            return {**facts, "hold_out": held}
+        facts |= {"path": str(Path(self.path)), "class_names": self.classes, "shape": self.shape}
+        # without a key the folder decides, which may have validation/: so what was asked for is compared beside what was held out
+        return {**facts, "asked_hold_out": held} if self.hold_out is None else {**facts, "hold_out": held, "asked_hold_out": held}
 
     @property
     def chooses_on(self) -> str:

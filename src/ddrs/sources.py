@@ -322,9 +322,12 @@ def _write(order: Order, pools: dict[str, Pool], dropped: dict[str, int]) -> dic
 def manifest_of(order: Order, splits: dict[str, dict], shape: tuple[int, int, int], classes: int, held_out: int | None) -> dict:
     """The manifest of a dataset, from what there is to say of each split: its counts, files and their checksums.
 
-    held_out: how many training images became the validation split, None if the dataset has one of its own.
+    held_out: how many training images became the validation split, None if the dataset has one of its own. Of kind imagefolder it also holds
+    what was asked for: the folder, and how many images to hold out, had it no validation/.
     """
-    named = {"class_names": list(order.classes)} if order.classes else {}
+    named = {}
+    if order.kind == "imagefolder":  # the only kind whose data depends on the folder: the others' is checked against published checksums
+        named = {"class_names": list(order.classes), "path": str(order.source), "asked_hold_out": order.held_out}
     facts = {"dataset": order.name, "kind": order.kind, "hold_out": held_out, "shape": list(shape), "classes": classes, **named}
     return {**facts, "splits": {split: splits[split] for split in SPLITS}}
 

@@ -124,15 +124,37 @@ def test_another_kind_or_hold_out_than_what_was_fetched_is_one_line(own: dict, f
     assert f"{path}: was fetched with {word}; give the dataset another name, or delete the folder {tmp_path}" in text and "\n" not in text
 
 
-def test_a_folder_of_images_is_compared_by_its_classes_and_shape(tmp_path: Path):
-    path = manifest(tmp_path, kind="imagefolder", hold_out=3, class_names=["cat", "dog"], shape=[3, 8, 8])
-    for change, fits in (({}, True), ({"hold_out": 3}, True), ({"hold_out": 2}, False), ({"classes": ["dog", "cat"]}, False)):
-        asked = loaded("pets", {**FOLDER, **change}).datasets["pets"].fetched()
-        if fits:
-            check_fetched(path, asked)
-        else:
-            with pytest.raises(DdrsError, match="another name"):
-                check_fetched(path, asked)
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"hold_out": 3}, None),
+        ({"hold_out": 3, "path": "pets/"}, None),
+        ({"hold_out": 2}, "hold_out 3, but the config says 2"),
+        ({}, "asked_hold_out 3, but the config says 5000"),
+        ({"hold_out": 3, "classes": ["dog", "cat"]}, 'class_names ["cat", "dog"], but'),
+        ({"hold_out": 3, "shape": [1, 8, 8]}, "shape [3, 8, 8], but"),
+        ({"hold_out": 3, "path": "pets2"}, 'path "pets", but the config says "pets2"'),
+    ],
+)
+def test_a_folder_of_images_is_compared_by_all_that_was_asked_for(change: dict, word: str | None, tmp_path: Path):
+    asked_for = {"class_names": ["cat", "dog"], "path": "pets", "asked_hold_out": 3}
+    path = manifest(tmp_path, kind="imagefolder", hold_out=3, shape=[3, 8, 8], **asked_for)
+    asked = loaded("pets", {**FOLDER, **change}).datasets["pets"].fetched()
+    if word is None:
+        check_fetched(path, asked)
+        return
+    with pytest.raises(DdrsError) as error:
+        check_fetched(path, asked)
+    assert f"was fetched with {word}" in str(error.value)
+
+
+def test_a_hold_out_that_a_validation_folder_made_needless_is_compared(tmp_path: Path):
+    asked_for = {"class_names": ["cat", "dog"], "path": "pets", "asked_hold_out": 5000}
+    path = manifest(tmp_path, kind="imagefolder", hold_out=None, shape=[3, 8, 8], **asked_for)
+    check_fetched(path, loaded("pets", FOLDER).datasets["pets"].fetched())
+    for hold_out in (5000, 0):
+        with pytest.raises(DdrsError, match=f"was fetched with hold_out null, but the config says {hold_out}"):
+            check_fetched(path, loaded("pets", {**FOLDER, "hold_out": hold_out}).datasets["pets"].fetched())
 
 
 def test_what_fetch_writes_is_what_the_shipped_config_says(mnist5k: Path, tmp_path: Path):

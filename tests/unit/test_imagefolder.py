@@ -60,6 +60,7 @@ def test_its_pixels_and_labels_are_those_of_the_files(source: Path, tmp_path: Pa
     before = files(source)
     manifest = fetched(source, tmp_path / "out" / "manifest.json")
     facts = {"dataset": "pets", "kind": "imagefolder", "hold_out": 3, "shape": [3, 8, 8], "classes": 3, "class_names": list(CLASSES)}
+    facts |= {"path": str(source), "asked_hold_out": 3}
     assert facts.items() <= manifest.items() and list(manifest["splits"]) == list(SPLITS)
     assert json.loads((tmp_path / "out" / "manifest.json").read_text()) == manifest
     splits = {name: load_split(tmp_path / "out" / "manifest.json", name) for name in SPLITS}
@@ -84,7 +85,9 @@ def test_its_pixels_and_labels_are_those_of_the_files(source: Path, tmp_path: Pa
 def test_a_validation_folder_is_the_validation_split(tmp_path: Path):
     source = write_folder(tmp_path / "pets", ("train", "validation", "test"))
     manifest = fetched(source, tmp_path / "manifest.json", None)
-    assert manifest["hold_out"] is None and {name: facts["count"] for name, facts in manifest["splits"].items()} == dict.fromkeys(SPLITS, 12)
+    assert (manifest["hold_out"], manifest["asked_hold_out"]) == (None, 5000) and {
+        name: facts["count"] for name, facts in manifest["splits"].items()
+    } == dict.fromkeys(SPLITS, 12)
     assert "nothing is held out" in refusal(source, tmp_path / "manifest.json", validation=2)
 
 
