@@ -1,15 +1,17 @@
 """The part of config.yaml that says what a dataset is, and on which grid it is trained and certified."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from ddrs.errors import DdrsError
 from ddrs.names import Architecture, Kind
 from ddrs.published import EVEN
 from ddrs.sections import Count, Increasing, Radius, Section, Sigma, nearest
-from ddrs.sources import DATASETS, HOLD_OUT
+from ddrs.sources import DATASETS, HOLD_OUT, SIZES, check_images
 
 Sigmas = Annotated[list[Sigma], Increasing, Field(min_length=1)]
 Radii = Annotated[list[Radius], Increasing, Field(min_length=1)]
@@ -50,6 +52,12 @@ class DatasetSettings(Section):
             raise ValueError("source: is not for kind: imagefolder, whose folder is path")
         if DATASETS[self.kind].own_validation and self.hold_out is not None:
             raise ValueError(f"hold_out: is not for {self.kind}, which has a validation split of its own")
+        sizes = SIZES.get(self.kind, {})
+        for split, count in self.images.items():
+            if count > sizes.get(split, count):
+                raise ValueError(f"images.{split}: {count} is above the {sizes[split]} {split} images of {self.kind}")
+        if self.hold_out is not None and self.hold_out >= sizes.get("train", self.hold_out + 1):
+            raise ValueError(f"hold_out: {self.hold_out} must be below the {sizes['train']} training images of {self.kind}")
         held = self.fetched().get("hold_out")
         if isinstance(held, int) and self.images.get("validation", 0) > held:
             raise ValueError(
@@ -63,6 +71,7 @@ class DatasetSettings(Section):
         words += ["--source", self.path or self.source or ""] if self.path or self.source else []
         words += ["--validation", str(self.hold_out)] if self.hold_out is not None else []
         words += [word for name in self.classes or [] for word in ("--classes", name)]
+        words += [word for split, count in self.images.items() for word in ("--images", f"{split}={count}")]
         return [*words, "--shape", ",".join(map(str, self.shape))] if self.shape else words
 
     def fetched(self) -> dict[str, object]:
@@ -81,6 +90,16 @@ class DatasetSettings(Section):
     def chooses_on(self) -> str:
         """Which images choose sigma and K of selected tables: those of the validation split, or every second test image."""
         return "validation" if "validation" in self.images else EVEN
+
+
+def check_counts(manifest: Path, name: str, images: Mapping[str, int]) -> None:
+    """DdrsError if a dataset that was fetched has fewer images than asked; nothing if it is not there yet."""
+    if not manifest.is_file():
+        return
+    try:
+        check_images(name, json.loads(manifest.read_text(encoding="utf-8"))["splits"], images)
+    except (OSError, KeyError, TypeError, json.JSONDecodeError):
+        raise DdrsError(f"{manifest}: not a dataset manifest; delete its folder, so that the dataset is fetched again") from None
 
 
 def with_kinds(datasets: Any) -> Any:

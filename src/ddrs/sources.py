@@ -13,10 +13,11 @@ import shutil
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -137,7 +138,10 @@ def _cifar10(source: Path | None, download: Path) -> dict[str, Pool]:
 
 @dataclass(frozen=True)
 class Order:
-    """What `fetch` was asked for. classes and shape are given for a folder of images, whose classes are its sub-folders."""
+    """What `fetch` was asked for. classes and shape are given for a folder of images, whose classes are its sub-folders.
+
+    images: how many a split must have at least.
+    """
 
     name: str
     kind: str
@@ -146,6 +150,7 @@ class Order:
     validation: int | None = None
     classes: tuple[str, ...] = ()
     shape: tuple[int, int, int] | None = None
+    images: Mapping[str, int] = field(default_factory=dict)
     say: Say = lambda line: None
 
     @property
@@ -188,6 +193,16 @@ DATASETS: dict[str, Source] = {
     "cifar10": Source(_cifar10, (3, 32, 32), 10),
     "imagenet": Source(None, (3, 224, 224), 1000, _imagenet),
     "imagefolder": Source(None, prepare=_imagefolder),
+}
+
+# Images of the splits that a kind of dataset's source delivers (those of imagefolder are counted); without a validation split, that is held out
+# of train.
+SIZES = {
+    "mnist5k": {"train": 4000, "validation": 500, "test": 500},
+    "mnist": {"train": 60_000, "test": 10_000},
+    "fashion_mnist": {"train": 60_000, "test": 10_000},
+    "cifar10": {"train": 50_000, "test": 10_000},
+    "imagenet": {"train": 1_281_167, "test": 50_000},
 }
 
 
@@ -233,16 +248,18 @@ def fetch(
     kind: str | None = None,
     classes: Sequence[str] = (),
     shape: tuple[int, int, int] | None = None,
+    images: Mapping[str, int] | None = None,
 ) -> dict:
     """Get a dataset and write it under the folder of the manifest `out`. Returns the manifest.
 
     name: what it is called in paths and logs. kind: one of DATASETS; default: the name. source: a folder with the dataset's own files, used
     instead of the network. validation: how many training images to hold out (default 5,000) where the dataset has no validation split of its
     own; 0 leaves none. classes and shape (C, H, W): of kind imagefolder. Images of train or validation whose pixels equal those of a test
-    image (or, in train, of a validation image) are dropped and counted. say: told of the progress, where it takes long. Errors: DdrsError
-    for a missing, truncated or corrupt source, or for what does not go with the kind.
+    image (or, in train, of a validation image) are dropped and counted. say: told of the progress, where it takes long. images: how many a
+    split must have at least when duplicates are dropped. Errors: DdrsError for a missing, truncated or corrupt source, for what does not go
+    with the kind, or for fewer images; no manifest is written then.
     """
-    order = Order(name, kind or name, Path(out), source, validation, tuple(classes), shape, say)
+    order = Order(name, kind or name, Path(out), source, validation, tuple(classes), shape, dict(images or {}), say)
     _check_order(order)
     dataset = DATASETS[order.kind]
     if dataset.pools is None:
@@ -284,7 +301,29 @@ def _check_order(order: Order) -> None:
 def check_hold_out(order: Order, images: int) -> None:
     """DdrsError unless some of a dataset's training images are left."""
     if not 0 <= order.held_out < images:
-        raise DdrsError(f"validation = {order.held_out}: must be below the {images} training images of {order.name}")
+        default = ", the default" if order.validation is None else ""
+        raise DdrsError(f"hold_out (--validation) = {order.held_out}{default}: must be below the {images} training images of {order.name}")
+
+
+def parse_images(pairs: Sequence[str]) -> dict[str, int]:
+    """Counts by split of texts like test=100."""
+    counts = {}
+    for pair in pairs:
+        split, _, count = pair.partition("=")
+        if split not in SPLITS or not (count.isascii() and count.isdigit()):
+            raise DdrsError(f"--images {pair!r}: must be SPLIT=COUNT, as test=100, the split one of {', '.join(SPLITS)}")
+        counts[split] = int(count)
+    return counts
+
+
+def check_images(name: str, splits: Mapping[str, Mapping[str, Any]], images: Mapping[str, int]) -> None:
+    """DdrsError if a split of a manifest has fewer images than asked."""
+    for split, asked in images.items():
+        count, dropped = splits[split]["count"], splits[split]["dropped_duplicates"]
+        if count < asked:
+            left = f"; {dropped} were dropped, as they equal images of another split" if dropped else ""
+            at_most = f"set images.{split} to {count} or fewer" if count else f"leave images.{split} away"
+            raise DdrsError(f"dataset {name!r}: {asked} {split} images are asked for, and there are {count}{left}; {at_most}")
 
 
 def _check_pool(kind: str, split: str, pool: Pool) -> None:
@@ -323,8 +362,9 @@ def manifest_of(order: Order, splits: dict[str, dict], shape: tuple[int, int, in
     """The manifest of a dataset, from what there is to say of each split: its counts, files and their checksums.
 
     held_out: how many training images became the validation split, None if the dataset has one of its own. Of kind imagefolder it also holds
-    what was asked for: the folder, and how many images to hold out, had it no validation/.
+    what was asked for: the folder, and how many images to hold out, had it no validation/. Errors: DdrsError for fewer images than asked.
     """
+    check_images(order.name, splits, order.images)
     named = {}
     if order.kind == "imagefolder":  # the only kind whose data depends on the folder: the others' is checked against published checksums
         named = {"class_names": list(order.classes), "path": str(order.source), "asked_hold_out": order.held_out}

@@ -9,6 +9,7 @@ import yaml
 
 from ddrs.config import Config, load
 from ddrs.data import check_fetched
+from ddrs.dataset_config import check_counts
 from ddrs.errors import DdrsError
 from ddrs.sources import fetch
 
@@ -39,9 +40,12 @@ def test_a_kind_is_the_name_unless_it_says_another():
 @pytest.mark.parametrize(
     ("own", "flags"),
     [
-        ({**GRID, "kind": "cifar10"}, "--kind cifar10"),
-        ({**GRID, "kind": "cifar10", "hold_out": 0, "source": "here"}, "--kind cifar10 --source here --validation 0"),
-        (FOLDER, "--kind imagefolder --source pets --classes cat --classes dog --shape 3,8,8"),
+        ({**GRID, "kind": "cifar10"}, "--kind cifar10 --images test=4"),
+        ({**GRID, "kind": "cifar10", "hold_out": 0, "source": "here"}, "--kind cifar10 --source here --validation 0 --images test=4"),
+        (
+            {**FOLDER, "images": {"test": 4, "validation": 3}},
+            "--kind imagefolder --source pets --classes cat --classes dog --images test=4 --images validation=3 --shape 3,8,8",
+        ),
     ],
 )
 def test_what_fetch_is_told(own: dict, flags: str):
@@ -66,6 +70,13 @@ def test_what_fetch_is_told(own: dict, flags: str):
             ["datasets.cifar10: images.validation: 4 is above hold_out = 0; leave validation away"],
         ),
         ("cifar10", {**GRID, "images": {"test": 4, "validation": 5001}}, ["datasets.cifar10: images.validation: 5001 is above hold_out = 5000"]),
+        ("cifar10", {**GRID, "images": {"test": 20_000}}, ["datasets.cifar10: images.test: 20000 is above the 10000 test images of cifar10"]),
+        (
+            "x",
+            {**GRID, "kind": "mnist5k", "images": {"test": 4, "validation": 501}},
+            ["images.validation: 501 is above the 500 validation images of"],
+        ),
+        ("cifar10", {**GRID, "hold_out": 50_000}, ["datasets.cifar10: hold_out: 50000 must be below the 50000 training images of cifar10"]),
         ("cifar10", {**GRID, "hold_out": -1}, ["datasets.cifar10.hold_out", "greater than or equal to 0"]),
     ],
 )
@@ -170,3 +181,25 @@ def test_a_manifest_that_is_none_is_one_line(text: str, tmp_path: Path):
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(DdrsError, match=r"manifest\.json: not a dataset manifest; delete its folder"):
         check_fetched(tmp_path / "manifest.json", {"kind": "mnist"})
+
+
+def test_fewer_images_than_asked_are_one_line(tmp_path: Path):
+    path = tmp_path / "manifest.json"
+    check_counts(path, "pets", {"test": 4})
+    none, some = {"count": 0, "dropped_duplicates": 0}, {"count": 498, "dropped_duplicates": 2}
+    path.write_text(json.dumps({"splits": {"test": some, "validation": none}}))
+    check_counts(path, "pets", {"test": 498})
+    for images, text in (
+        (
+            {"test": 500},
+            "500 test images are asked for, and there are 498; 2 were dropped, as they equal images of another split; set images.test to 498",
+        ),
+        ({"validation": 1}, "1 validation images are asked for, and there are 0; leave images.validation away"),
+    ):
+        with pytest.raises(DdrsError, match="dataset 'pets': ") as error:
+            check_counts(path, "pets", images)
+        assert text in str(error.value) and "\n" not in str(error.value)
+    for text in ("{", "{}", "[]", '{"splits": {}}'):
+        path.write_text(text)
+        with pytest.raises(DdrsError, match=r"manifest\.json: not a dataset manifest"):
+            check_counts(path, "pets", {"test": 4})

@@ -155,7 +155,19 @@ def test_a_truncated_image_is_named(source: Path, tmp_path: Path):
 
 
 def test_too_many_held_out(source: Path, tmp_path: Path):
-    assert "validation = 5000: must be below the 12 training images of pets" in refusal(source, tmp_path / "manifest.json", validation=None)
+    default = refusal(source, tmp_path / "manifest.json", validation=None)
+    assert "hold_out (--validation) = 5000, the default: must be below the 12 training images of pets" in default
+    assert "hold_out (--validation) = 12: must be below the 12" in refusal(source, tmp_path / "manifest.json", validation=12)
+
+
+def test_fewer_images_than_asked_fail_the_fetch_and_what_was_prepared_is_kept(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shutil.copyfile(source / "test" / "cat" / "0.png", source / "train" / "cat" / "0.png")
+    out = tmp_path / "out" / "manifest.json"
+    text = refusal(source, out, validation=11, images={"validation": 11})
+    assert "11 validation images are asked for, and there are 10; 1 were dropped" in text and "set images.validation to 10 or fewer" in text
+    assert not out.exists()
+    monkeypatch.setattr(imagefolder, "read_image", None)  # all are read
+    assert fetched(source, out, validation=11, images={"validation": 10})["splits"]["validation"]["count"] == 10
 
 
 @pytest.mark.parametrize("killed_at", [2, 7, 14, 24])
@@ -203,6 +215,8 @@ def test_the_verb(source: Path, tmp_path: Path, ddrs_cli: Cli):
         ([*classes, "--shape", "3,8"], "--shape '3,8': must be C,H,W"),
         ([*classes, "--shape", "2,8,8"], "with C = 1 (grey) or 3 (RGB)"),
         (["--classes", "cat", "--shape", "3,8,8"], "two or more different names"),
+        ([*classes, "--shape", "3,8,8", "--images", "test=13"], "13 test images are asked for, and there are 12; set images.test to 12 or fewer"),
+        ([*classes, "--shape", "3,8,8", "--images", "13"], "--images '13': must be SPLIT=COUNT, as test=100"),
         (["--kind", "imagefoldr"], "'imagefoldr': unknown; known are mnist5k"),
         (["--kind", "mnist5k"], "takes no source folder"),
     ):

@@ -270,7 +270,7 @@ def test_labels_beyond_the_classes_are_refused(tmp_path: Path):
 @pytest.mark.usefixtures("any_idx")
 def test_validation_must_leave_training_images(tmp_path: Path):
     write_idx(tmp_path / "source")
-    with pytest.raises(DdrsError, match=r"validation = 40.*40 training images") as error:
+    with pytest.raises(DdrsError, match=r"hold_out \(--validation\) = 40: .*40 training images") as error:
         fetch("mnist", tmp_path / "out" / "manifest.json", tmp_path / "source", validation=40)
     one_line(error)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ddrs import config as ddrs_config
 from ddrs.data import check_fetched
+from ddrs.dataset_config import check_counts
 from ddrs import own_model
 from ddrs.errors import DdrsError
 from ddrs.provenance import code_digest
