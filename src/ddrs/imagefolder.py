@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from importlib import metadata
 from io import BytesIO
 from pathlib import Path
@@ -36,8 +37,10 @@ def prepare(order: Order) -> dict:
     """
     source, shape = _source(order), order.shape
     assert shape is not None
-    if len(shape) != 3 or shape[0] not in MODES or min(shape) < 1:
-        raise DdrsError(f"dataset {order.name!r}: shape {list(shape)}: must be [C, H, W], with C = 1 (grey) or 3 (RGB)")
+    try:
+        check_shape(shape)
+    except DdrsError as error:
+        raise DdrsError(f"dataset {order.name!r}: {error}") from None
     found = listing(source, order.classes, order.say)
     if "validation" in found and order.validation is not None:
         raise DdrsError(f"{source / 'validation'}: is the validation split; nothing is held out of train, so leave hold_out away or move that folder")
@@ -76,14 +79,25 @@ def prepare(order: Order) -> dict:
     return manifest
 
 
+def check_classes(classes: Sequence[str]) -> None:
+    """DdrsError unless they can be the names of the sub-folders."""
+    if len(classes) < 2 or len(set(classes)) != len(classes) or any(name in ("", ".", "..") or "/" in name for name in classes):
+        raise DdrsError(f"classes {', '.join(map(repr, classes))}: must be two or more different names of sub-folders, without /")
+
+
+def check_shape(shape: Sequence[int]) -> None:
+    """DdrsError unless images can be read as such: (C, H, W)."""
+    if len(shape) != 3 or shape[0] not in MODES or min(shape) < 1:
+        raise DdrsError(f"shape {list(shape)}: must be [C, H, W], with C = 1 (grey) or 3 (RGB)")
+
+
 def listing(source: Path, classes: tuple[str, ...], say: Say = lambda line: None) -> dict[str, list[tuple[int, Path]]]:
     """The images of each split that the folder has, each with its label: the place of its class in `classes`.
 
     Links are followed. say: told how many files of other kinds are skipped. DdrsError that names the first folder that is missing, empty or
     of no class, or the first broken link.
     """
-    if len(classes) < 2 or len(set(classes)) != len(classes):
-        raise DdrsError(f"classes {', '.join(classes)}: must be two or more different names of sub-folders")
+    check_classes(classes)
     splits = [split for split in ("train", "validation", "test") if (source / split).is_dir()]
     if not {"train", "test"} <= set(splits):
         missing = [f"{split}/" for split in ("train", "test") if split not in splits]

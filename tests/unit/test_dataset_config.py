@@ -9,7 +9,7 @@ import yaml
 
 from ddrs.config import Config, load
 from ddrs.data import check_fetched
-from ddrs.dataset_config import check_counts
+from ddrs.dataset_config import check_counts, check_modules
 from ddrs.errors import DdrsError
 from ddrs.sources import fetch
 
@@ -62,6 +62,13 @@ def test_what_fetch_is_told(own: dict, flags: str):
         *(("pets", {**FOLDER, name: None}, [f"datasets.pets: {name}: is needed with kind: imagefolder"]) for name in ("path", "classes", "shape")),
         ("cifar10", {**GRID, "path": "x"}, ["datasets.cifar10: path: is only for kind: imagefolder, and this is cifar10"]),
         ("pets", {**FOLDER, "source": "x"}, ["datasets.pets: source: is not for kind: imagefolder, whose folder is path"]),
+        *(
+            ("pets", {**FOLDER, "classes": classes}, ["datasets.pets: classes ", f"{classes[0]!r}, {classes[1]!r}: must be two or more different"])
+            for classes in (["cat", "cat"], ["", "cat"], [".", "dog"], ["..", "dog"], ["../cat", "dog"])
+        ),
+        ("pets", {**FOLDER, "shape": [2, 8, 8]}, ["datasets.pets: shape [2, 8, 8]: must be [C, H, W], with C = 1 (grey) or 3 (RGB)"]),
+        ("pets", {**FOLDER, "path": ""}, ["datasets.pets.path", "at least 1"]),
+        ("cifar10", {**GRID, "source": ""}, ["datasets.cifar10.source", "at least 1"]),
         ("pets", {**FOLDER, "shape": [3, 8]}, ["datasets.pets.shape", "at least 3"]),
         ("x", {**GRID, "kind": "mnist5k", "hold_out": 100}, ["datasets.x: hold_out: is not for mnist5k, which has a validation split of its own"]),
         (
@@ -203,3 +210,29 @@ def test_fewer_images_than_asked_are_one_line(tmp_path: Path):
         path.write_text(text)
         with pytest.raises(DdrsError, match=r"manifest\.json: not a dataset manifest"):
             check_counts(path, "pets", {"test": 4})
+
+
+def test_a_model_of_the_users_own_must_have_its_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("nets", "bare"):
+        (tmp_path / folder / "deep").mkdir(parents=True)
+    (tmp_path / "nets" / "deep" / "__init__.py").touch()
+    for path in ("mynet.py", "nets/deep/wide.py", "bare/wide.py", "bare/deep/wide.py"):
+        (tmp_path / path).write_text("raise ZeroDivisionError  # is not imported\n")
+    (tmp_path / "broken.py").write_text("def build(:\n")
+    for module in ("mynet", "nets.deep.wide", "bare.wide", "torch", "torch.nn", "sys"):
+        check_modules(loaded("pets", {**FOLDER, "architecture": f"{module}:build"}).datasets)
+    for module, text in (
+        ("nowhere", f"there is no module nowhere, neither in {tmp_path} nor where Python looks for it"),
+        ("nets.wide", "there is no module nets.wide, neither"),
+        ("mynet.deep", "there is no module mynet.deep, neither"),
+        ("bare.deep.wide", "package bare.deep needs an __init__.py"),
+        ("broken", "broken.py: SyntaxError"),
+    ):
+        for place, own in (
+            ("architecture", {"architecture": f"{module}:build"}),
+            ("uniform.architecture", {"uniform": {"architecture": f"{module}:build"}}),
+        ):
+            with pytest.raises(DdrsError, match=rf"^config: datasets\.pets\.{place}: ") as error:
+                check_modules(loaded("pets", {**FOLDER, **own}).datasets)
+            assert text in str(error.value) and "\n" not in str(error.value)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ddrs import config as ddrs_config
 from ddrs.data import check_fetched
-from ddrs.dataset_config import check_counts
+from ddrs.dataset_config import check_counts, check_modules
 from ddrs import own_model
 from ddrs.errors import DdrsError
 from ddrs.provenance import code_digest
@@ -15,6 +15,7 @@ from ddrs.training import METHODS
 
 try:
     settings = ddrs_config.load(config)
+    check_modules(settings.datasets)
     if workflow.is_main_process and not workflow.touch:
         check_records("DVC_STAGE" in os.environ, logger.warning)
 except DdrsError as error:
