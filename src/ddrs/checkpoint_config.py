@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from ddrs.checkpoint_formats import FORMATS, Kind, preprocessing_of
+from ddrs.checkpoint_formats import FORMATS, Kind, preprocessing_of, published
 from ddrs.errors import DdrsError
 from ddrs.registry import load as load_registered
 from ddrs.sections import Section, known_name, two_decimals
@@ -70,3 +70,15 @@ def check_checkpoints(settings: "Config") -> None:
                 raise ValueError(
                     f"finetune.{name}.{method}: start: branch needs a run to branch from; the models of {place} are finished: say start: trained"
                 )
+        _check_architecture(settings, name)
+
+
+def _check_architecture(settings: "Config", name: str) -> None:
+    """ValueError if all models that a dataset's `architecture` is of are published ones, and of another. Beside trained ones it is of those."""
+    own, methods = settings.datasets[name], settings.checkpoints[name]
+    trained = [method for method in settings.train.get(name, {}) if method not in methods]
+    if any(own.uniform.architecture is None or load_registered("method", METHODS, method).NOISE == "gaussian" for method in trained):
+        return
+    known = sorted({published(one.format, own.kind).architecture for one in methods.values()})
+    if known and own.architecture not in known:
+        raise ValueError(f"datasets.{name}.architecture: {own.architecture}, but the models of checkpoints.{name} are of {' and '.join(known)}")

@@ -83,11 +83,15 @@ def fetch(
         list[str] | None, typer.Option("--classes", help="imagefolder: sub-folder of a class; repeat for each, in the order of labels")
     ] = None,
     shape: Annotated[str | None, typer.Option("--shape", help="imagefolder: C,H,W that images are scaled and cropped to, as 3,64,64")] = None,
+    images: Annotated[
+        list[str] | None, typer.Option("--images", help="SPLIT=COUNT: how many images a split must have at least, as test=100; repeat for each")
+    ] = None,
 ) -> None:
     """Get a dataset, check it, drop duplicates across splits, write uint8 arrays and a manifest."""
-    from ddrs.sources import fetch, parse_shape
+    from ddrs.sources import fetch, parse_images, parse_shape
 
-    for split, facts in fetch(name, out, source, validation, _say, kind, classes or [], parse_shape(shape) if shape else None)["splits"].items():
+    size, least = parse_shape(shape) if shape else None, parse_images(images or [])
+    for split, facts in fetch(name, out, source, validation, _say, kind, classes or [], size, least)["splits"].items():
         _say(f"{name} {split}: {facts['count']} images, {facts['dropped_duplicates']} dropped as duplicates of another split's")
 
 

@@ -1,14 +1,22 @@
 """The part of config.yaml that says what a dataset is, and on which grid it is trained and certified."""
 
+import json
+import os
+import sys
 from collections.abc import Mapping
+from importlib.machinery import PathFinder
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from ddrs.errors import DdrsError
+from ddrs.imagefolder import check_classes, check_shape
 from ddrs.names import Architecture, Kind
+from ddrs.own_model import code, is_own
 from ddrs.published import EVEN
 from ddrs.sections import Count, Increasing, Radius, Section, Sigma, nearest
-from ddrs.sources import DATASETS, HOLD_OUT
+from ddrs.sources import DATASETS, HOLD_OUT, SIZES, check_images
 
 Sigmas = Annotated[list[Sigma], Increasing, Field(min_length=1)]
 Radii = Annotated[list[Radius], Increasing, Field(min_length=1)]
@@ -33,9 +41,11 @@ class DatasetSettings(Section):
         description="how many images of a split are certified, evenly spaced; without validation, every second test image chooses sigma and K"
     )
     kind: Kind = Field("", description="what the dataset is, by name; default: its own name")
-    source: str | None = Field(None, description="folder with the dataset's own files, used instead of the network")
+    source: str | None = Field(None, min_length=1, description="folder with the dataset's own files, used instead of the network")
     hold_out: int | None = Field(None, ge=0, description=f"training images held out for validation; default: {HOLD_OUT}. 0: a run on all of them")
-    path: str | None = Field(None, description="imagefolder: folder with train/, test/ and maybe validation/, each with a sub-folder per class")
+    path: str | None = Field(
+        None, min_length=1, description="imagefolder: folder with train/, test/ and maybe validation/, each with a sub-folder per class"
+    )
     classes: list[str] | None = Field(None, min_length=2, description="imagefolder: names of the sub-folders; their order gives the labels")
     shape: list[Count] | None = Field(None, min_length=3, max_length=3, description="imagefolder: [C, H, W] that images are scaled and cropped to")
 
@@ -45,10 +55,19 @@ class DatasetSettings(Section):
         for name, value in own.items():
             if (value is None) == (self.kind == "imagefolder"):
                 raise ValueError(f"{name}: {'is needed with' if value is None else 'is only for'} kind: imagefolder, and this is {self.kind}")
+        if self.classes is not None and self.shape is not None:
+            check_classes(self.classes)
+            check_shape(self.shape)
         if self.kind == "imagefolder" and self.source is not None:
             raise ValueError("source: is not for kind: imagefolder, whose folder is path")
         if DATASETS[self.kind].own_validation and self.hold_out is not None:
             raise ValueError(f"hold_out: is not for {self.kind}, which has a validation split of its own")
+        sizes = SIZES.get(self.kind, {})
+        for split, count in self.images.items():
+            if count > sizes.get(split, count):
+                raise ValueError(f"images.{split}: {count} is above the {sizes[split]} {split} images of {self.kind}")
+        if self.hold_out is not None and self.hold_out >= sizes.get("train", self.hold_out + 1):
+            raise ValueError(f"hold_out: {self.hold_out} must be below the {sizes['train']} training images of {self.kind}")
         held = self.fetched().get("hold_out")
         if isinstance(held, int) and self.images.get("validation", 0) > held:
             raise ValueError(
@@ -62,20 +81,62 @@ class DatasetSettings(Section):
         words += ["--source", self.path or self.source or ""] if self.path or self.source else []
         words += ["--validation", str(self.hold_out)] if self.hold_out is not None else []
         words += [word for name in self.classes or [] for word in ("--classes", name)]
+        words += [word for split, count in self.images.items() for word in ("--images", f"{split}={count}")]
         return [*words, "--shape", ",".join(map(str, self.shape))] if self.shape else words
 
     def fetched(self) -> dict[str, object]:
         """What a manifest of the dataset says, as far as the config decides it."""
         facts: dict[str, object] = {"kind": self.kind}
-        if self.kind == "imagefolder":
-            facts |= {"class_names": self.classes, "shape": self.shape}
-            return facts if self.hold_out is None else {**facts, "hold_out": self.hold_out}
-        return facts if DATASETS[self.kind].own_validation else {**facts, "hold_out": HOLD_OUT if self.hold_out is None else self.hold_out}
+        if DATASETS[self.kind].own_validation:
+            return facts
+        held = HOLD_OUT if self.hold_out is None else self.hold_out
+        if self.path is None:
+            return {**facts, "hold_out": held}
+        facts |= {"path": str(Path(self.path)), "class_names": self.classes, "shape": self.shape}
+        # without a key the folder decides, which may have validation/: so what was asked for is compared beside what was held out
+        return {**facts, "asked_hold_out": held} if self.hold_out is None else {**facts, "hold_out": held, "asked_hold_out": held}
 
     @property
     def chooses_on(self) -> str:
         """Which images choose sigma and K of selected tables: those of the validation split, or every second test image."""
         return "validation" if "validation" in self.images else EVEN
+
+
+def check_counts(manifest: Path, name: str, images: Mapping[str, int]) -> None:
+    """DdrsError if a dataset that was fetched has fewer images than asked; nothing if it is not there yet."""
+    if not manifest.is_file():
+        return
+    try:
+        check_images(name, json.loads(manifest.read_text(encoding="utf-8"))["splits"], images)
+    except (OSError, KeyError, TypeError, json.JSONDecodeError):
+        raise DdrsError(f"{manifest}: not a dataset manifest; delete its folder, so that the dataset is fetched again") from None
+
+
+def check_modules(datasets: Mapping[str, DatasetSettings]) -> None:
+    """DdrsError if the module of a model of the user's own is not in the current folder, nor where Python looks, or is no Python code."""
+    for name, own in datasets.items():
+        for place, architecture in (("architecture", own.architecture), ("uniform.architecture", own.uniform.architecture)):
+            if architecture is not None and is_own(architecture):
+                try:
+                    _check_module(architecture.partition(":")[0])
+                    code(architecture)
+                except DdrsError as error:
+                    raise DdrsError(f"config: datasets.{name}.{place}: {error}") from None
+
+
+def _check_module(module: str) -> None:
+    """Imports nothing, so that packages which only an import hook finds, as some editable installs have, are not looked into."""
+    places, walked = [os.getcwd(), *sys.path], ""
+    for part in module.split("."):
+        try:
+            spec = PathFinder.find_spec(f"{walked}{part}", places)
+        except KeyError:  # a folder without __init__.py can not be looked into before the package that it is in is imported
+            raise DdrsError(f"package {walked}{part} needs an __init__.py") from None
+        if spec is None:
+            if not walked and any(finder.find_spec(part, None) for finder in sys.meta_path):
+                return
+            raise DdrsError(f"there is no module {walked}{part}, neither in {os.getcwd()} nor where Python looks for it")
+        places, walked = list(spec.submodule_search_locations or []), f"{walked}{part}."
 
 
 def with_kinds(datasets: Any) -> Any:

@@ -8,9 +8,12 @@ they cover the asked height and width, and cropped to their centre. Like ImageNe
 import json
 import os
 import shutil
+from collections import Counter
+from collections.abc import Sequence
 from importlib import metadata
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +21,9 @@ from ddrs.errors import DdrsError
 from ddrs.files import write_text
 from ddrs.pieces import Part, Progress, write_splits
 from ddrs.provenance import code_digest, digest
-from ddrs.sources import Order, check_hold_out, manifest_of, mask_held_out
+from ddrs.sources import Order, Say, check_hold_out, manifest_of, mask_held_out
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # as torchvision's ImageFolder: others are no images
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # as torchvision's ImageFolder: others are skipped
 MODES = {1: "L", 3: "RGB"}  # of Pillow, by the number of channels
 DEEP = ("I", "F")  # modes of more than 8 bits per channel, as are those that begin with I;
 LAYOUT = "it needs train/ and test/ (and may have validation/), each with a sub-folder of images for each class"
@@ -34,9 +37,11 @@ def prepare(order: Order) -> dict:
     """
     source, shape = _source(order), order.shape
     assert shape is not None
-    if len(shape) != 3 or shape[0] not in MODES or min(shape) < 1:
-        raise DdrsError(f"dataset {order.name!r}: shape {list(shape)}: must be [C, H, W], with C = 1 (grey) or 3 (RGB)")
-    found = listing(source, order.classes)
+    try:
+        check_shape(shape)
+    except DdrsError as error:
+        raise DdrsError(f"dataset {order.name!r}: {error}") from None
+    found = listing(source, order.classes, order.say)
     if "validation" in found and order.validation is not None:
         raise DdrsError(f"{source / 'validation'}: is the validation split; nothing is held out of train, so leave hold_out away or move that folder")
     labels = {split: np.array([label for label, _ in images], np.int64) for split, images in found.items()}
@@ -74,18 +79,31 @@ def prepare(order: Order) -> dict:
     return manifest
 
 
-def listing(source: Path, classes: tuple[str, ...]) -> dict[str, list[tuple[int, Path]]]:
+def check_classes(classes: Sequence[str]) -> None:
+    """DdrsError unless they can be the names of the sub-folders."""
+    if len(classes) < 2 or len(set(classes)) != len(classes) or any(name in ("", ".", "..") or "/" in name for name in classes):
+        raise DdrsError(f"classes {', '.join(map(repr, classes))}: must be two or more different names of sub-folders, without /")
+
+
+def check_shape(shape: Sequence[int]) -> None:
+    """DdrsError unless images can be read as such: (C, H, W)."""
+    if len(shape) != 3 or shape[0] not in MODES or min(shape) < 1:
+        raise DdrsError(f"shape {list(shape)}: must be [C, H, W], with C = 1 (grey) or 3 (RGB)")
+
+
+def listing(source: Path, classes: tuple[str, ...], say: Say = lambda line: None) -> dict[str, list[tuple[int, Path]]]:
     """The images of each split that the folder has, each with its label: the place of its class in `classes`.
 
-    DdrsError that names the first folder that is missing, empty or of no class.
+    Links are followed. say: told how many files of other kinds are skipped. DdrsError that names the first folder that is missing, empty or
+    of no class, or the first broken link.
     """
-    if len(classes) < 2 or len(set(classes)) != len(classes):
-        raise DdrsError(f"classes {', '.join(classes)}: must be two or more different names of sub-folders")
+    check_classes(classes)
     splits = [split for split in ("train", "validation", "test") if (source / split).is_dir()]
     if not {"train", "test"} <= set(splits):
         missing = [f"{split}/" for split in ("train", "test") if split not in splits]
         raise DdrsError(f"{source}: has no {' and no '.join(missing)}; {LAYOUT}")
     found: dict[str, list[tuple[int, Path]]] = {}
+    skipped: Counter[str] = Counter()
     for split in splits:
         folder = source / split
         for extra in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
@@ -95,10 +113,31 @@ def listing(source: Path, classes: tuple[str, ...]) -> dict[str, list[tuple[int,
         for label, name in enumerate(classes):
             if not (folder / name).is_dir():
                 raise DdrsError(f"{folder / name}: no such folder; each of the classes {', '.join(classes)} needs one")
-            images = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+            paths = _files(folder / name)
+            images = sorted(path for path in paths if path.suffix.lower() in EXTENSIONS)
+            skipped.update(path.suffix.lower() or path.name for path in paths if path.suffix.lower() not in EXTENSIONS)
             if not images:
                 raise DdrsError(f"{folder / name}: has no images ({', '.join(EXTENSIONS)})")
             found[split] += [(label, path) for path in images]
+    if skipped:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in skipped.most_common(10))
+        say(f"{source}: {skipped.total()} files are skipped ({kinds}); read are {', '.join(EXTENSIONS)}")
+    return found
+
+
+def _files(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
+    """The files in a folder and in those below it, also behind links."""
+    own = folder.resolve()
+    if own in above:
+        raise DdrsError(f"{folder}: links to a folder that it is in")
+    found = []
+    for path in folder.iterdir():
+        if path.is_dir():
+            found += _files(path, (*above, own))
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise DdrsError(f"{path}: no file that can be read; a broken link?")
     return found
 
 
@@ -112,14 +151,27 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
     channels, height, width = shape
     try:
         with Image.open(BytesIO(path.read_bytes())) as image:
-            if image.mode in DEEP or image.mode.startswith("I;"):
-                raise DdrsError(f"{path}: has more than 8 bits per channel (mode {image.mode}); convert it to 8 bits")
+            if _is_deep(image):
+                raise DdrsError(f"{path}: has more than 8 bits per channel; convert it to 8 bits")
             pixels = np.asarray(ImageOps.fit(image.convert(MODES[channels]), (width, height), Image.Resampling.BILINEAR))
     except DdrsError:
         raise
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:  # what Pillow's readers raise
         raise DdrsError(f"{path}: no readable image ({' '.join(str(error).split())[:200]})") from None
     return np.ascontiguousarray(pixels.reshape(height, width, channels).transpose(2, 0, 1))
+
+
+def _is_deep(image: Any) -> bool:
+    """Whether an image that Pillow opened, and has not read yet, has more than 8 bits per channel.
+
+    Of colours Pillow keeps the upper 8 bits and its mode does not say so. What it will decode does: RGB;16B, or of a PPM the largest value.
+    """
+    if image.mode in DEEP or image.mode.startswith("I;"):
+        return True
+    decoded = [one for tile in image.tile for one in (tile[3] if isinstance(tile[3], tuple) else (tile[3],))]
+    if image.format == "PPM":
+        return any(one > 255 for one in decoded if isinstance(one, int))
+    return image.format in ("PNG", "TIFF") and any(";16" in one for one in decoded if isinstance(one, str))
 
 
 def _source(order: Order) -> Path:

@@ -33,18 +33,9 @@ from ddrs.noise import BLOCK
 from ddrs.options import Runtime, prepare
 from ddrs.probe import FORWARD, IMAGE_GRADIENT, MEAN_CLASSES, UPDATE, Certification, Network, Probe, Search, Training, flops_per_forward
 from ddrs.registry import load as load_registered
-from ddrs.sources import DATASETS, HOLD_OUT, parse_shape
+from ddrs.sources import DATASETS, HOLD_OUT, SIZES, parse_shape
 from ddrs.training import METHODS
 
-# Images of the splits that a kind of dataset's source delivers (those of imagefolder are counted); without a validation split, that is held out
-# of train.
-SIZES = {
-    "mnist5k": {"train": 4000, "validation": 500, "test": 500},
-    "mnist": {"train": 60_000, "test": 10_000},
-    "fashion_mnist": {"train": 60_000, "test": 10_000},
-    "cifar10": {"train": 50_000, "test": 10_000},
-    "imagenet": {"train": 1_281_167, "test": 50_000},
-}
 LATTICE = {"gaussian": "lattice", "uniform": "uniform-lattice"}  # the noise on the pixel grid, by the noise that a model was trained with
 COLUMNS = ("step", "jobs", "images", "samples", "at_most", "flops", "seconds")
 NOTHING = "Nothing to be done: every file that the targets need is there and up to date."

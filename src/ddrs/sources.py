@@ -13,10 +13,11 @@ import shutil
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,20 @@ from ddrs.provenance import file_digest
 Say = Callable[[str], None]
 NAMES = r"[a-z][a-z0-9_-]*"  # of datasets, which stand in paths
 HOLD_OUT = 5000  # training images that are held out unless asked otherwise
+IDX_MD5 = {  # of the unpacked files: torchvision's checksums are of one packing, and Debian packs the same files anew
+    "MNIST": {
+        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+        "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+        "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+    },
+    "FashionMNIST": {
+        "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+        "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+        "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +71,7 @@ def _mnist5k(source: Path | None, download: Path) -> dict[str, Pool]:
 
 def _idx(kind: str) -> Callable[[Path | None, Path], dict[str, Pool]]:
     def read(source: Path | None, download: Path) -> dict[str, Pool]:
-        """The four IDX files, from the network with torchvision's checksums or from any folder that holds them, gzipped or not."""
+        """The four IDX files, from the network or from any folder that holds them, gzipped or not; either way checked against the published MD5."""
         from ddrs.vision import torchvision_datasets
 
         reader = getattr(torchvision_datasets(), kind)
@@ -65,7 +80,7 @@ def _idx(kind: str) -> Callable[[Path | None, Path], dict[str, Pool]]:
             raw = download / kind / "raw"
             raw.mkdir(parents=True, exist_ok=True)
             for name in [Path(name).stem for name, _ in reader.resources]:
-                _unpack_idx(source, name, raw / name)
+                _unpack_idx(source, name, raw / name, IDX_MD5[kind][name])
         try:
             parts = {train: reader(root, train=train, download=source is None) for train in (True, False)}
             pools = [Pool(part.data.numpy()[:, None], part.targets.numpy().astype(np.int64)) for part in parts.values()]
@@ -76,7 +91,7 @@ def _idx(kind: str) -> Callable[[Path | None, Path], dict[str, Pool]]:
     return read
 
 
-def _unpack_idx(source: Path, name: str, out: Path) -> None:
+def _unpack_idx(source: Path, name: str, out: Path, md5: str) -> None:
     for found in (source / name, source / f"{name}.gz"):
         if found.is_file():
             try:
@@ -84,8 +99,14 @@ def _unpack_idx(source: Path, name: str, out: Path) -> None:
                     shutil.copyfileobj(packed, file)
             except (OSError, EOFError, zlib.error) as error:
                 raise DdrsError(f"{found}: truncated or corrupt ({_one_line(error)})") from None
+            if not _has_md5(out, md5):
+                raise DdrsError(f"{found}: does not hold the original's data (MD5 {md5} unpacked): truncated or corrupt, or of another dataset")
             return
     raise DdrsError(f"{source}: has neither {name} nor {name}.gz")
+
+
+def _has_md5(path: Path, md5: str) -> bool:
+    return hashlib.md5(path.read_bytes()).hexdigest() == md5
 
 
 def _cifar10(source: Path | None, download: Path) -> dict[str, Pool]:
@@ -117,7 +138,10 @@ def _cifar10(source: Path | None, download: Path) -> dict[str, Pool]:
 
 @dataclass(frozen=True)
 class Order:
-    """What `fetch` was asked for. classes and shape are given for a folder of images, whose classes are its sub-folders."""
+    """What `fetch` was asked for. classes and shape are given for a folder of images, whose classes are its sub-folders.
+
+    images: how many a split must have at least.
+    """
 
     name: str
     kind: str
@@ -126,6 +150,7 @@ class Order:
     validation: int | None = None
     classes: tuple[str, ...] = ()
     shape: tuple[int, int, int] | None = None
+    images: Mapping[str, int] = field(default_factory=dict)
     say: Say = lambda line: None
 
     @property
@@ -168,6 +193,16 @@ DATASETS: dict[str, Source] = {
     "cifar10": Source(_cifar10, (3, 32, 32), 10),
     "imagenet": Source(None, (3, 224, 224), 1000, _imagenet),
     "imagefolder": Source(None, prepare=_imagefolder),
+}
+
+# Images of the splits that a kind of dataset's source delivers (those of imagefolder are counted); without a validation split, that is held out
+# of train.
+SIZES = {
+    "mnist5k": {"train": 4000, "validation": 500, "test": 500},
+    "mnist": {"train": 60_000, "test": 10_000},
+    "fashion_mnist": {"train": 60_000, "test": 10_000},
+    "cifar10": {"train": 50_000, "test": 10_000},
+    "imagenet": {"train": 1_281_167, "test": 50_000},
 }
 
 
@@ -213,16 +248,18 @@ def fetch(
     kind: str | None = None,
     classes: Sequence[str] = (),
     shape: tuple[int, int, int] | None = None,
+    images: Mapping[str, int] | None = None,
 ) -> dict:
     """Get a dataset and write it under the folder of the manifest `out`. Returns the manifest.
 
     name: what it is called in paths and logs. kind: one of DATASETS; default: the name. source: a folder with the dataset's own files, used
     instead of the network. validation: how many training images to hold out (default 5,000) where the dataset has no validation split of its
     own; 0 leaves none. classes and shape (C, H, W): of kind imagefolder. Images of train or validation whose pixels equal those of a test
-    image (or, in train, of a validation image) are dropped and counted. say: told of the progress, where it takes long. Errors: DdrsError
-    for a missing, truncated or corrupt source, or for what does not go with the kind.
+    image (or, in train, of a validation image) are dropped and counted. say: told of the progress, where it takes long. images: how many a
+    split must have at least when duplicates are dropped. Errors: DdrsError for a missing, truncated or corrupt source, for what does not go
+    with the kind, or for fewer images; no manifest is written then.
     """
-    order = Order(name, kind or name, Path(out), source, validation, tuple(classes), shape, say)
+    order = Order(name, kind or name, Path(out), source, validation, tuple(classes), shape, dict(images or {}), say)
     _check_order(order)
     dataset = DATASETS[order.kind]
     if dataset.pools is None:
@@ -264,7 +301,29 @@ def _check_order(order: Order) -> None:
 def check_hold_out(order: Order, images: int) -> None:
     """DdrsError unless some of a dataset's training images are left."""
     if not 0 <= order.held_out < images:
-        raise DdrsError(f"validation = {order.held_out}: must be below the {images} training images of {order.name}")
+        default = ", the default" if order.validation is None else ""
+        raise DdrsError(f"hold_out (--validation) = {order.held_out}{default}: must be below the {images} training images of {order.name}")
+
+
+def parse_images(pairs: Sequence[str]) -> dict[str, int]:
+    """Counts by split of texts like test=100."""
+    counts = {}
+    for pair in pairs:
+        split, _, count = pair.partition("=")
+        if split not in SPLITS or not (count.isascii() and count.isdigit()):
+            raise DdrsError(f"--images {pair!r}: must be SPLIT=COUNT, as test=100, the split one of {', '.join(SPLITS)}")
+        counts[split] = int(count)
+    return counts
+
+
+def check_images(name: str, splits: Mapping[str, Mapping[str, Any]], images: Mapping[str, int]) -> None:
+    """DdrsError if a split of a manifest has fewer images than asked."""
+    for split, asked in images.items():
+        count, dropped = splits[split]["count"], splits[split]["dropped_duplicates"]
+        if count < asked:
+            left = f"; {dropped} were dropped, as they equal images of another split" if dropped else ""
+            at_most = f"set images.{split} to {count} or fewer" if count else f"leave images.{split} away"
+            raise DdrsError(f"dataset {name!r}: {asked} {split} images are asked for, and there are {count}{left}; {at_most}")
 
 
 def _check_pool(kind: str, split: str, pool: Pool) -> None:
@@ -302,9 +361,13 @@ def _write(order: Order, pools: dict[str, Pool], dropped: dict[str, int]) -> dic
 def manifest_of(order: Order, splits: dict[str, dict], shape: tuple[int, int, int], classes: int, held_out: int | None) -> dict:
     """The manifest of a dataset, from what there is to say of each split: its counts, files and their checksums.
 
-    held_out: how many training images became the validation split, None if the dataset has one of its own.
+    held_out: how many training images became the validation split, None if the dataset has one of its own. Of kind imagefolder it also holds
+    what was asked for: the folder, and how many images to hold out, had it no validation/. Errors: DdrsError for fewer images than asked.
     """
-    named = {"class_names": list(order.classes)} if order.classes else {}
+    check_images(order.name, splits, order.images)
+    named = {}
+    if order.kind == "imagefolder":  # the only kind whose data depends on the folder: the others' is checked against published checksums
+        named = {"class_names": list(order.classes), "path": str(order.source), "asked_hold_out": order.held_out}
     facts = {"dataset": order.name, "kind": order.kind, "hold_out": held_out, "shape": list(shape), "classes": classes, **named}
     return {**facts, "splits": {split: splits[split] for split in SPLITS}}
 

@@ -94,6 +94,11 @@ FILE = {"format": "locuslab", "file": "{sigma}.pth"}
             {"start": "branch"},
             "finetune.cifar10.cohen: start: branch needs a run to branch from; the models of checkpoints.cifar10.cohen are finished",
         ),
+        (
+            "datasets/cifar10/architecture",
+            "small_cnn",
+            "datasets.cifar10.architecture: small_cnn, but the models of checkpoints.cifar10 are of resnet110",
+        ),
         ("checkpoints/cifar10", {"cohen": FILE}, "tables.table2: method 'smoothadv' has no train.cifar10.smoothadv"),
         ("checkpoints", {}, "tables.table1: dataset 'cifar10' has no train.cifar10"),
     ],
@@ -102,3 +107,14 @@ def test_a_mistake_is_one_line(place: str, value: object, message: str) -> None:
     with pytest.raises(DdrsError) as error:
         load(changed(place, value))
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_trained_models_beside_published_ones_may_have_another_architecture() -> None:
+    whole = changed("datasets/cifar10/architecture", "small_cnn")
+    whole["train"]["cifar10"] = {"macer": {"epochs": 1}}
+    assert load(whole).on("cifar10", "macer").architecture == "small_cnn"
+    whole["train"]["cifar10"] = {"yang": {"epochs": 1}}
+    assert load(whole).on("cifar10", "yang").architecture == "small_cnn"
+    whole["datasets"]["cifar10"]["uniform"] = {"architecture": "wide_resnet40_2"}
+    with pytest.raises(DdrsError, match=r"small_cnn, but the models of checkpoints\.cifar10 are of resnet110"):
+        load(whole)

@@ -9,6 +9,7 @@ import yaml
 
 from ddrs.config import Config, load
 from ddrs.data import check_fetched
+from ddrs.dataset_config import check_counts, check_modules
 from ddrs.errors import DdrsError
 from ddrs.sources import fetch
 
@@ -39,9 +40,12 @@ def test_a_kind_is_the_name_unless_it_says_another():
 @pytest.mark.parametrize(
     ("own", "flags"),
     [
-        ({**GRID, "kind": "cifar10"}, "--kind cifar10"),
-        ({**GRID, "kind": "cifar10", "hold_out": 0, "source": "here"}, "--kind cifar10 --source here --validation 0"),
-        (FOLDER, "--kind imagefolder --source pets --classes cat --classes dog --shape 3,8,8"),
+        ({**GRID, "kind": "cifar10"}, "--kind cifar10 --images test=4"),
+        ({**GRID, "kind": "cifar10", "hold_out": 0, "source": "here"}, "--kind cifar10 --source here --validation 0 --images test=4"),
+        (
+            {**FOLDER, "images": {"test": 4, "validation": 3}},
+            "--kind imagefolder --source pets --classes cat --classes dog --images test=4 --images validation=3 --shape 3,8,8",
+        ),
     ],
 )
 def test_what_fetch_is_told(own: dict, flags: str):
@@ -58,6 +62,13 @@ def test_what_fetch_is_told(own: dict, flags: str):
         *(("pets", {**FOLDER, name: None}, [f"datasets.pets: {name}: is needed with kind: imagefolder"]) for name in ("path", "classes", "shape")),
         ("cifar10", {**GRID, "path": "x"}, ["datasets.cifar10: path: is only for kind: imagefolder, and this is cifar10"]),
         ("pets", {**FOLDER, "source": "x"}, ["datasets.pets: source: is not for kind: imagefolder, whose folder is path"]),
+        *(
+            ("pets", {**FOLDER, "classes": classes}, ["datasets.pets: classes ", f"{classes[0]!r}, {classes[1]!r}: must be two or more different"])
+            for classes in (["cat", "cat"], ["", "cat"], [".", "dog"], ["..", "dog"], ["../cat", "dog"])
+        ),
+        ("pets", {**FOLDER, "shape": [2, 8, 8]}, ["datasets.pets: shape [2, 8, 8]: must be [C, H, W], with C = 1 (grey) or 3 (RGB)"]),
+        ("pets", {**FOLDER, "path": ""}, ["datasets.pets.path", "at least 1"]),
+        ("cifar10", {**GRID, "source": ""}, ["datasets.cifar10.source", "at least 1"]),
         ("pets", {**FOLDER, "shape": [3, 8]}, ["datasets.pets.shape", "at least 3"]),
         ("x", {**GRID, "kind": "mnist5k", "hold_out": 100}, ["datasets.x: hold_out: is not for mnist5k, which has a validation split of its own"]),
         (
@@ -66,6 +77,13 @@ def test_what_fetch_is_told(own: dict, flags: str):
             ["datasets.cifar10: images.validation: 4 is above hold_out = 0; leave validation away"],
         ),
         ("cifar10", {**GRID, "images": {"test": 4, "validation": 5001}}, ["datasets.cifar10: images.validation: 5001 is above hold_out = 5000"]),
+        ("cifar10", {**GRID, "images": {"test": 20_000}}, ["datasets.cifar10: images.test: 20000 is above the 10000 test images of cifar10"]),
+        (
+            "x",
+            {**GRID, "kind": "mnist5k", "images": {"test": 4, "validation": 501}},
+            ["images.validation: 501 is above the 500 validation images of"],
+        ),
+        ("cifar10", {**GRID, "hold_out": 50_000}, ["datasets.cifar10: hold_out: 50000 must be below the 50000 training images of cifar10"]),
         ("cifar10", {**GRID, "hold_out": -1}, ["datasets.cifar10.hold_out", "greater than or equal to 0"]),
     ],
 )
@@ -124,15 +142,37 @@ def test_another_kind_or_hold_out_than_what_was_fetched_is_one_line(own: dict, f
     assert f"{path}: was fetched with {word}; give the dataset another name, or delete the folder {tmp_path}" in text and "\n" not in text
 
 
-def test_a_folder_of_images_is_compared_by_its_classes_and_shape(tmp_path: Path):
-    path = manifest(tmp_path, kind="imagefolder", hold_out=3, class_names=["cat", "dog"], shape=[3, 8, 8])
-    for change, fits in (({}, True), ({"hold_out": 3}, True), ({"hold_out": 2}, False), ({"classes": ["dog", "cat"]}, False)):
-        asked = loaded("pets", {**FOLDER, **change}).datasets["pets"].fetched()
-        if fits:
-            check_fetched(path, asked)
-        else:
-            with pytest.raises(DdrsError, match="another name"):
-                check_fetched(path, asked)
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"hold_out": 3}, None),
+        ({"hold_out": 3, "path": "pets/"}, None),
+        ({"hold_out": 2}, "hold_out 3, but the config says 2"),
+        ({}, "asked_hold_out 3, but the config says 5000"),
+        ({"hold_out": 3, "classes": ["dog", "cat"]}, 'class_names ["cat", "dog"], but'),
+        ({"hold_out": 3, "shape": [1, 8, 8]}, "shape [3, 8, 8], but"),
+        ({"hold_out": 3, "path": "pets2"}, 'path "pets", but the config says "pets2"'),
+    ],
+)
+def test_a_folder_of_images_is_compared_by_all_that_was_asked_for(change: dict, word: str | None, tmp_path: Path):
+    asked_for = {"class_names": ["cat", "dog"], "path": "pets", "asked_hold_out": 3}
+    path = manifest(tmp_path, kind="imagefolder", hold_out=3, shape=[3, 8, 8], **asked_for)
+    asked = loaded("pets", {**FOLDER, **change}).datasets["pets"].fetched()
+    if word is None:
+        check_fetched(path, asked)
+        return
+    with pytest.raises(DdrsError) as error:
+        check_fetched(path, asked)
+    assert f"was fetched with {word}" in str(error.value)
+
+
+def test_a_hold_out_that_a_validation_folder_made_needless_is_compared(tmp_path: Path):
+    asked_for = {"class_names": ["cat", "dog"], "path": "pets", "asked_hold_out": 5000}
+    path = manifest(tmp_path, kind="imagefolder", hold_out=None, shape=[3, 8, 8], **asked_for)
+    check_fetched(path, loaded("pets", FOLDER).datasets["pets"].fetched())
+    for hold_out in (5000, 0):
+        with pytest.raises(DdrsError, match=f"was fetched with hold_out null, but the config says {hold_out}"):
+            check_fetched(path, loaded("pets", {**FOLDER, "hold_out": hold_out}).datasets["pets"].fetched())
 
 
 def test_what_fetch_writes_is_what_the_shipped_config_says(mnist5k: Path, tmp_path: Path):
@@ -148,3 +188,51 @@ def test_a_manifest_that_is_none_is_one_line(text: str, tmp_path: Path):
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(DdrsError, match=r"manifest\.json: not a dataset manifest; delete its folder"):
         check_fetched(tmp_path / "manifest.json", {"kind": "mnist"})
+
+
+def test_fewer_images_than_asked_are_one_line(tmp_path: Path):
+    path = tmp_path / "manifest.json"
+    check_counts(path, "pets", {"test": 4})
+    none, some = {"count": 0, "dropped_duplicates": 0}, {"count": 498, "dropped_duplicates": 2}
+    path.write_text(json.dumps({"splits": {"test": some, "validation": none}}))
+    check_counts(path, "pets", {"test": 498})
+    for images, text in (
+        (
+            {"test": 500},
+            "500 test images are asked for, and there are 498; 2 were dropped, as they equal images of another split; set images.test to 498",
+        ),
+        ({"validation": 1}, "1 validation images are asked for, and there are 0; leave images.validation away"),
+    ):
+        with pytest.raises(DdrsError, match="dataset 'pets': ") as error:
+            check_counts(path, "pets", images)
+        assert text in str(error.value) and "\n" not in str(error.value)
+    for text in ("{", "{}", "[]", '{"splits": {}}'):
+        path.write_text(text)
+        with pytest.raises(DdrsError, match=r"manifest\.json: not a dataset manifest"):
+            check_counts(path, "pets", {"test": 4})
+
+
+def test_a_model_of_the_users_own_must_have_its_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("nets", "bare"):
+        (tmp_path / folder / "deep").mkdir(parents=True)
+    (tmp_path / "nets" / "deep" / "__init__.py").touch()
+    for path in ("mynet.py", "nets/deep/wide.py", "bare/wide.py", "bare/deep/wide.py"):
+        (tmp_path / path).write_text("raise ZeroDivisionError  # is not imported\n")
+    (tmp_path / "broken.py").write_text("def build(:\n")
+    for module in ("mynet", "nets.deep.wide", "bare.wide", "torch", "torch.nn", "sys"):
+        check_modules(loaded("pets", {**FOLDER, "architecture": f"{module}:build"}).datasets)
+    for module, text in (
+        ("nowhere", f"there is no module nowhere, neither in {tmp_path} nor where Python looks for it"),
+        ("nets.wide", "there is no module nets.wide, neither"),
+        ("mynet.deep", "there is no module mynet.deep, neither"),
+        ("bare.deep.wide", "package bare.deep needs an __init__.py"),
+        ("broken", "broken.py: SyntaxError"),
+    ):
+        for place, own in (
+            ("architecture", {"architecture": f"{module}:build"}),
+            ("uniform.architecture", {"uniform": {"architecture": f"{module}:build"}}),
+        ):
+            with pytest.raises(DdrsError, match=rf"^config: datasets\.pets\.{place}: ") as error:
+                check_modules(loaded("pets", {**FOLDER, **own}).datasets)
+            assert text in str(error.value) and "\n" not in str(error.value)

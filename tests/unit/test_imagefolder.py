@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,6 +54,17 @@ def refusal(source: Path, out: Path, **more: object) -> str:
     return str(error.value)
 
 
+def png(depth: int, colour: int, channels: int) -> bytes:
+    """A black 8 x 8 PNG of a bit depth and colour type."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    head = struct.pack(">IIBBBBB", 8, 8, depth, colour, 0, 0, 0)
+    pixels = zlib.compress(bytes(8 * (1 + channels * depth)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
 def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -60,6 +73,7 @@ def test_its_pixels_and_labels_are_those_of_the_files(source: Path, tmp_path: Pa
     before = files(source)
     manifest = fetched(source, tmp_path / "out" / "manifest.json")
     facts = {"dataset": "pets", "kind": "imagefolder", "hold_out": 3, "shape": [3, 8, 8], "classes": 3, "class_names": list(CLASSES)}
+    facts |= {"path": str(source), "asked_hold_out": 3}
     assert facts.items() <= manifest.items() and list(manifest["splits"]) == list(SPLITS)
     assert json.loads((tmp_path / "out" / "manifest.json").read_text()) == manifest
     splits = {name: load_split(tmp_path / "out" / "manifest.json", name) for name in SPLITS}
@@ -84,7 +98,9 @@ def test_its_pixels_and_labels_are_those_of_the_files(source: Path, tmp_path: Pa
 def test_a_validation_folder_is_the_validation_split(tmp_path: Path):
     source = write_folder(tmp_path / "pets", ("train", "validation", "test"))
     manifest = fetched(source, tmp_path / "manifest.json", None)
-    assert manifest["hold_out"] is None and {name: facts["count"] for name, facts in manifest["splits"].items()} == dict.fromkeys(SPLITS, 12)
+    assert (manifest["hold_out"], manifest["asked_hold_out"]) == (None, 5000) and {
+        name: facts["count"] for name, facts in manifest["splits"].items()
+    } == dict.fromkeys(SPLITS, 12)
     assert "nothing is held out" in refusal(source, tmp_path / "manifest.json", validation=2)
 
 
@@ -113,6 +129,30 @@ def test_images_are_scaled_to_cover_the_shape_and_cropped_to_their_centre(source
     assert load_split(tmp_path / "grey" / "manifest.json", "test").shape == (1, 6, 12)
 
 
+def test_colours_of_8_bits_are_read_from_any_format(source: Path, tmp_path: Path):
+    """BMP also has 16 bits per pixel, which are fewer than 8 per channel."""
+    folder = source / "test" / "cat"
+    (folder / "a.png").write_bytes(png(8, 2, 3))
+    (folder / "b.ppm").write_bytes(b"P6 8 8 100\n" + bytes(192))
+    head = struct.pack("<2sIHHI", b"BM", 182, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, 8, 8, 1, 16, 0, 128, 0, 0, 0, 0)
+    (folder / "c.bmp").write_bytes(head + bytes(128))
+    fetched(source, tmp_path / "manifest.json")
+    assert not load_split(tmp_path / "manifest.json", "test").images[4:7].any()
+
+
+def test_images_behind_links_are_read_and_other_files_are_counted(source: Path, tmp_path: Path):
+    shutil.move(source / "train" / "cat", tmp_path / "cats")
+    (source / "train" / "cat").mkdir()
+    (source / "train" / "cat" / "more").symlink_to(tmp_path / "cats")
+    (source / "train" / "dog" / "linked.png").symlink_to(tmp_path / "cats" / "0.png")
+    for name in ("1.jfif", "2.jfif", ".DS_Store"):
+        (source / "test" / "dog" / name).write_bytes(b"")
+    said: list[str] = []
+    splits = fetched(source, tmp_path / "out" / "manifest.json", 0, say=said.append)["splits"]
+    assert splits["train"]["count"] == 13
+    assert said[0].startswith(f"{source}: 3 files are skipped (2 .jfif, 1 .DS_Store); read are .jpg, .jpeg, .png")
+
+
 def test_duplicates_are_dropped_and_counted(source: Path, tmp_path: Path):
     shutil.copyfile(source / "test" / "cat" / "0.png", source / "train" / "dog" / "9.png")
     manifest = fetched(source, tmp_path / "manifest.json", 0)
@@ -129,7 +169,13 @@ def test_duplicates_are_dropped_and_counted(source: Path, tmp_path: Path):
         (lambda root: (root / "train" / "fish").mkdir(), ["train/fish: is none of the classes cat, dog, a bird"]),
         (lambda root: (root / "train" / "cat" / "x.jpg").write_bytes(b"text"), ["train/cat/x.jpg: no readable image"]),
         (lambda root: (root / "train" / "cat" / "x.jpg").write_bytes(b""), ["train/cat/x.jpg: no readable image"]),
-        (lambda root: Image.fromarray(np.zeros((8, 8), np.uint16)).save(root / "train" / "dog" / "x.png"), ["dog/x.png", "more than 8 bits"]),
+        *(
+            (lambda root, data=data: (root / "train" / "dog" / "x.png").write_bytes(data), ["dog/x.png: has more than 8 bits per channel"])
+            for data in (png(16, 0, 1), png(16, 2, 3), png(16, 6, 4), b"P6 8 8 65535\n" + bytes(384))
+        ),
+        (lambda root: (root / "train" / "cat" / "zz.png").symlink_to("nowhere.png"), ["train/cat/zz.png: no file that can be read; a broken link?"]),
+        (lambda root: (root / "train" / "cat" / "more").symlink_to("nowhere"), ["train/cat/more: no file that can be read; a broken link?"]),
+        (lambda root: (root / "train" / "cat" / "more").symlink_to("."), ["train/cat/more: links to a folder that it is in"]),
     ],
 )
 def test_what_is_wrong_with_a_folder_is_named_and_what_was_there_stays(spoil: Callable, words: list[str], source: Path, tmp_path: Path):
@@ -152,7 +198,19 @@ def test_a_truncated_image_is_named(source: Path, tmp_path: Path):
 
 
 def test_too_many_held_out(source: Path, tmp_path: Path):
-    assert "validation = 5000: must be below the 12 training images of pets" in refusal(source, tmp_path / "manifest.json", validation=None)
+    default = refusal(source, tmp_path / "manifest.json", validation=None)
+    assert "hold_out (--validation) = 5000, the default: must be below the 12 training images of pets" in default
+    assert "hold_out (--validation) = 12: must be below the 12" in refusal(source, tmp_path / "manifest.json", validation=12)
+
+
+def test_fewer_images_than_asked_fail_the_fetch_and_what_was_prepared_is_kept(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shutil.copyfile(source / "test" / "cat" / "0.png", source / "train" / "cat" / "0.png")
+    out = tmp_path / "out" / "manifest.json"
+    text = refusal(source, out, validation=11, images={"validation": 11})
+    assert "11 validation images are asked for, and there are 10; 1 were dropped" in text and "set images.validation to 10 or fewer" in text
+    assert not out.exists()
+    monkeypatch.setattr(imagefolder, "read_image", None)  # all are read
+    assert fetched(source, out, validation=11, images={"validation": 10})["splits"]["validation"]["count"] == 10
 
 
 @pytest.mark.parametrize("killed_at", [2, 7, 14, 24])
@@ -200,6 +258,8 @@ def test_the_verb(source: Path, tmp_path: Path, ddrs_cli: Cli):
         ([*classes, "--shape", "3,8"], "--shape '3,8': must be C,H,W"),
         ([*classes, "--shape", "2,8,8"], "with C = 1 (grey) or 3 (RGB)"),
         (["--classes", "cat", "--shape", "3,8,8"], "two or more different names"),
+        ([*classes, "--shape", "3,8,8", "--images", "test=13"], "13 test images are asked for, and there are 12; set images.test to 12 or fewer"),
+        ([*classes, "--shape", "3,8,8", "--images", "13"], "--images '13': must be SPLIT=COUNT, as test=100"),
         (["--kind", "imagefoldr"], "'imagefoldr': unknown; known are mnist5k"),
         (["--kind", "mnist5k"], "takes no source folder"),
     ):

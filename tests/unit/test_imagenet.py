@@ -241,4 +241,4 @@ def test_an_archive_that_cannot_be_read_is_one_line(key: str, data: bytes, words
 
 
 def test_validation_must_leave_training_images(archives: Write, tmp_path: Path):
-    assert "validation = 18: must be below the 18 training images" in refusal("imagenet", tmp_path / "manifest.json", archives(), 18)
+    assert "hold_out (--validation) = 18: must be below the 18 training images" in refusal("imagenet", tmp_path / "manifest.json", archives(), 18)

@@ -18,7 +18,7 @@ from ddrs.errors import DdrsError
 from ddrs.models import build_model
 from ddrs.plan import Command, Files, Work, commands_of, duration, estimate, seconds_of, work_of
 from ddrs.probe import Certification, Network, Search, Training, flops_per_forward
-from ddrs.sources import DATASETS
+from ddrs.sources import DATASETS, SIZES
 
 FETCH = "fetch mnist5k --out data/manifest.json"
 FETCH_CIFAR = "fetch cifar10 --out data/manifest.json"
@@ -130,9 +130,9 @@ def test_a_command_that_cannot_work_is_one_line(commands: list[str], words: list
 
 
 def test_sizes_are_those_of_the_sources(mnist5k: Path) -> None:
-    assert set(plan.SIZES) == set(DATASETS) - {"imagefolder"}
+    assert set(SIZES) == set(DATASETS) - {"imagefolder"}
     splits = json.loads(mnist5k.read_text())["splits"]
-    assert plan.SIZES["mnist5k"] == {name: facts["count"] + facts["dropped_duplicates"] for name, facts in splits.items()}
+    assert SIZES["mnist5k"] == {name: facts["count"] + facts["dropped_duplicates"] for name, facts in splits.items()}
 
 
 def test_only_ddrs_commands_are_read() -> None:

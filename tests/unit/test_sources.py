@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ddrs import sources
 from ddrs.data import SPLITS, load_split
 from ddrs.errors import DdrsError
 from ddrs.sources import DATASETS, Pool, fetch, hold_out
@@ -147,6 +148,23 @@ def test_hold_out_is_stratified_disjoint_and_keeps_order():
 # IDX sources
 
 
+@pytest.fixture
+def any_idx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the checksums of the original files be those of the tiny ones."""
+    monkeypatch.setattr(sources, "_has_md5", lambda path, md5: True)
+
+
+def test_idx_files_of_other_contents_are_refused(tmp_path: Path):
+    """Also where they are well-formed: mnist from a folder with Fashion-MNIST, say."""
+    write_idx(tmp_path / "source")
+    for name in KINDS:
+        with pytest.raises(DdrsError, match="does not hold the original's data") as error:
+            fetch(name, tmp_path / "out" / "manifest.json", tmp_path / "source", validation=8)
+        assert str(tmp_path / "source" / "train-images-idx3-ubyte.gz") in one_line(error)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("any_idx")
 @pytest.mark.parametrize("zipped", [True, False], ids=["gz", "plain"])
 @pytest.mark.parametrize("name", KINDS)
 def test_idx_files_of_a_folder_are_read(name: str, zipped: bool, tmp_path: Path):
@@ -173,6 +191,7 @@ def test_a_truncated_gz_is_named(tmp_path: Path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("any_idx")
 def test_a_gz_with_damaged_contents_is_named(tmp_path: Path):
     write_idx(tmp_path / "source")
     path = tmp_path / "source" / "t10k-labels-idx1-ubyte.gz"
@@ -186,6 +205,7 @@ def test_a_gz_with_damaged_contents_is_named(tmp_path: Path):
     assert str(path) in one_line(error)
 
 
+@pytest.mark.usefixtures("any_idx")
 @pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
 def test_a_missing_idx_file_is_named(name: str, tmp_path: Path):
     write_idx(tmp_path / "source")
@@ -195,6 +215,7 @@ def test_a_missing_idx_file_is_named(name: str, tmp_path: Path):
     assert str(tmp_path / "source") in one_line(error)
 
 
+@pytest.mark.usefixtures("any_idx")
 @pytest.mark.parametrize(
     "contents",
     [
@@ -215,6 +236,7 @@ def test_a_malformed_idx_file_is_one_line(contents: bytes, tmp_path: Path):
     assert str(tmp_path / "source") in one_line(error)
 
 
+@pytest.mark.usefixtures("any_idx")
 @pytest.mark.parametrize("prefix", ["train", "t10k"])
 def test_labels_that_do_not_match_the_images_in_number_are_refused(prefix: str, tmp_path: Path):
     write_idx(tmp_path / "source", zipped=False)
@@ -225,6 +247,7 @@ def test_labels_that_do_not_match_the_images_in_number_are_refused(prefix: str, 
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
+@pytest.mark.usefixtures("any_idx")
 def test_images_of_another_size_are_refused(tmp_path: Path):
     write_idx(tmp_path / "source", zipped=False)
     for prefix, count in (("train", 40), ("t10k", 10)):
@@ -235,6 +258,7 @@ def test_images_of_another_size_are_refused(tmp_path: Path):
     one_line(error)
 
 
+@pytest.mark.usefixtures("any_idx")
 def test_labels_beyond_the_classes_are_refused(tmp_path: Path):
     write_idx(tmp_path / "source", zipped=False)
     (tmp_path / "source" / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(np.full(10, 200, np.uint8)))
@@ -243,9 +267,10 @@ def test_labels_beyond_the_classes_are_refused(tmp_path: Path):
     assert "label" in one_line(error)
 
 
+@pytest.mark.usefixtures("any_idx")
 def test_validation_must_leave_training_images(tmp_path: Path):
     write_idx(tmp_path / "source")
-    with pytest.raises(DdrsError, match=r"validation = 40.*40 training images") as error:
+    with pytest.raises(DdrsError, match=r"hold_out \(--validation\) = 40: .*40 training images") as error:
         fetch("mnist", tmp_path / "out" / "manifest.json", tmp_path / "source", validation=40)
     one_line(error)
 
@@ -334,6 +359,7 @@ def test_an_unknown_dataset_lists_the_known(tmp_path: Path):
 # duplicates
 
 
+@pytest.mark.usefixtures("any_idx")
 def test_duplicates_of_a_later_splits_images_are_dropped_and_counted(tmp_path: Path):
     arrays = write_idx(tmp_path / "source", zipped=False)
     images, labels = arrays["train-images-idx3-ubyte"].copy(), arrays["train-labels-idx1-ubyte"]

@@ -16,9 +16,16 @@ def write_manifest(folder: Path, text: str) -> Path:
     return path
 
 
-def facts(hold_out: int, **more: object) -> str:
-    splits = {"validation": {"count": hold_out, "dropped_duplicates": 0}}
+def facts(hold_out: int, test: int = 10_000, **more: object) -> str:
+    splits = {"validation": {"count": hold_out, "dropped_duplicates": 0}, "test": {"count": test, "dropped_duplicates": 0}}
     return json.dumps({"dataset": "cifar10", "kind": "cifar10", "hold_out": hold_out, "splits": splits, **more})
+
+
+def test_fewer_images_than_the_config_says_are_one_line_before_any_work(tmp_path: Path) -> None:
+    write_manifest(tmp_path, facts(0, test=9_999))
+    done = snakemake("-n", "--", "paper", folder=tmp_path, config=PAPER, check=False)
+    text = "ddrs: error: dataset 'cifar10': 10000 test images are asked for, and there are 9999; set images.test to 9999 or fewer"
+    assert done.returncode and text in done.stderr.splitlines()
 
 
 @pytest.mark.parametrize(

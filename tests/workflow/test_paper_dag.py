@@ -8,8 +8,8 @@ import pytest
 from running import ROOT, snakemake
 from test_dag import planned
 
-from ddrs.plan import SIZES
 from ddrs.published import IMAGES, printed_row
+from ddrs.sources import SIZES
 
 PAPER = ROOT / "configs" / "paper.yaml"
 SIGMAS, K = 3, 4  # of each method on each dataset; [100, 300, 900, 1500]

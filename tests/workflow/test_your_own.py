@@ -101,6 +101,13 @@ def test_the_config_as_it_stands_is_planned(here: Path) -> None:
     assert re.search(r"^table +2$", text, re.M)
 
 
+def test_a_model_that_is_not_there_is_one_line(here: Path) -> None:
+    (here / "nowhere.yaml").write_text("datasets: {pets: {architecture: 'nowhere:build'}}\n")
+    overlays = ("--configfile", here / "mine.yaml", here / "nowhere.yaml")
+    done = snakemake("-n", *overlays, "--", "paper", folder=here, config=None, check=False)
+    assert done.returncode and "ddrs: error: config: datasets.pets.architecture: there is no module nowhere, neither in" in done.stderr
+
+
 def test_another_shape_under_the_same_name_is_one_line(run: Path) -> None:
     (run / "larger.yaml").write_text("datasets: {pets: {shape: [3, 64, 64]}}\n")
     overlays = ("--configfile", run / "mine.yaml", run / "smaller.yaml", run / "larger.yaml")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ddrs import config as ddrs_config
 from ddrs.data import check_fetched
+from ddrs.dataset_config import check_counts, check_modules
 from ddrs import own_model
 from ddrs.errors import DdrsError
 from ddrs.figure_config import FIGURES
@@ -15,6 +16,7 @@ from ddrs.training import METHODS
 
 try:
     settings = ddrs_config.load(config)
+    check_modules(settings.datasets)
     if "DVC_STAGE" in os.environ and workflow.is_main_process:
         require_fitting(Path("dvc.yaml"), settings)
 except DdrsError as error:

@@ -3,6 +3,7 @@
 for name, own in settings.datasets.items():
     try:
         check_fetched(Path(f"data/{name}/manifest.json"), {"dataset": name, **own.fetched()})
+        check_counts(Path(f"data/{name}/manifest.json"), name, own.images)
     except DdrsError as error:
         sys.exit(f"ddrs: error: {error}")
 
