@@ -11,6 +11,7 @@ from running import ROOT, snakemake
 
 from ddrs.config import load
 from ddrs.overlays import fitted, merge, read_all
+from ddrs.provenance import MODEL
 from ddrs.training import METHODS
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -99,9 +100,9 @@ def test_the_modules_that_a_layer_runs_are_in_its_deps(outputs: dict[str, str]) 
 
 def steps_code() -> dict[str, list[str]]:
     """CODE of common.smk: the modules of each step."""
-    block = re.search(r"^MODEL = .*?^CODE = \{.*?^\}", COMMON, re.M | re.S)
+    block = re.search(r"^TRAINING = .*?^CODE = \{.*?^\}", COMMON, re.M | re.S)
     assert block
-    names: dict = {}
+    names: dict = {"MODEL": MODEL}
     exec(block[0], names)
     return names["CODE"]
 

@@ -34,7 +34,8 @@ def test_the_dag_is_of_fashion_mnist_alone(tmp_path: Path) -> None:
         "illustrate": 2,  # 1 and 2, which are of no dataset
         "paper": 1,
     }
-    assert set(re.findall(r"ddrs fetch (.*) > ", text)) == {"fashion_mnist --out data/fashion_mnist/manifest.json --kind fashion_mnist"}
+    (fetch,) = set(re.findall(r"ddrs fetch (.*) > ", text))
+    assert fetch == "fashion_mnist --out data/fashion_mnist/manifest.json --kind fashion_mnist --images test=200 --images validation=100"
 
 
 def test_ds2_training_reaches_as_far_as_the_search() -> None:
