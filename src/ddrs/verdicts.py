@@ -35,7 +35,8 @@ def share(percent: float, images: int) -> Estimate:
     p = percent / 100
     centre, scale = p + Z * Z / (2 * images), 1 + Z * Z / images
     half = Z * sqrt(p * (1 - p) / images + Z * Z / (4 * images * images))
-    return Estimate(percent, min(percent, 100 * (centre - half) / scale), max(percent, 100 * (centre + half) / scale))
+    low, high = max(0.0, 100 * (centre - half) / scale), min(100.0, 100 * (centre + half) / scale)  # rounding may leave [0, 100]
+    return Estimate(percent, min(percent, low), max(percent, high))
 
 
 def mean(value: float, deviation: float, images: int) -> Estimate:
