@@ -27,10 +27,10 @@ def lower_confidence_bound(k: np.ndarray | int, n: np.ndarray | int, alpha: floa
     kf, nf = k_.astype(np.float64), n_.astype(np.float64)
     inner = (k_ > 0) & (k_ < n_)
     a, b = np.where(inner, kf, 1.0), np.where(inner, nf - kf + 1.0, 1.0)
-    # solve for the smaller of p and 1 - p, which keeps its digits for any n
-    few = 2 * k_ <= n_
-    x = _solve(np.where(few, a, b), np.where(few, b, a), alpha, few)
-    p = np.where(few, x, 1.0 - x)
+    # solve for the smaller of the bound p and 1 - p, which keeps its digits for any n
+    low = betainc(a, b, 0.5) >= alpha
+    x = _solve(np.where(low, a, b), np.where(low, b, a), alpha, low)
+    p = np.where(low, x, 1.0 - x)
     p = np.where(k_ == n_, np.exp(math.log(alpha) / nf), p)
     p = np.where(k_ == 0, 0.0, p * (1 - 8 * np.finfo(np.float64).eps))  # what the functions above may themselves be off by
     return float(p) if p.ndim == 0 else p
@@ -45,17 +45,17 @@ def upper_confidence_bound(k: np.ndarray | int, n: np.ndarray | int, alpha: floa
     return float(bound) if bound.ndim == 0 else bound
 
 
-def _solve(first: np.ndarray, second: np.ndarray, alpha: float, few: np.ndarray) -> np.ndarray:
-    """x with tail(x) = alpha, from the safe side: where `few`, p with the rising tail betainc, else 1 - p with the falling tail betaincc.
+def _solve(first: np.ndarray, second: np.ndarray, alpha: float, low: np.ndarray) -> np.ndarray:
+    """x with tail(x) = alpha, from the safe side: where `low`, p with the rising tail betainc, else 1 - p with the falling tail betaincc.
 
     SciPy's inverses are only a start: they are far off at some arguments (where one is 1000, up to a level of 1e5 alpha), its forward
     functions are not. So the safe side is found by steps that double, and closed in on by bisection.
     """
-    start = np.where(few, betaincinv(first, second, alpha), betainccinv(first, second, alpha))
+    start = np.where(low, betaincinv(first, second, alpha), betainccinv(first, second, alpha))
     epsilon = np.finfo(np.float64).eps
 
     def safe(x: np.ndarray) -> np.ndarray:
-        return np.where(few, betainc(first, second, x), betaincc(first, second, x)) <= alpha
+        return np.where(low, betainc(first, second, x), betaincc(first, second, x)) <= alpha
 
     def bracket(side: int) -> np.ndarray:
         """A point on the safe side of the solution (side 1) or on the other (side -1)."""
@@ -66,13 +66,13 @@ def _solve(first: np.ndarray, second: np.ndarray, alpha: float, few: np.ndarray)
                 return end
             step = np.where(wrong, step * 2, step)
             factor = (1 + step) ** side
-            end = np.where(wrong, np.where(few, start / factor, np.minimum(start * factor, 1.0)), end)
+            end = np.where(wrong, np.where(low, start / factor, np.minimum(start * factor, 1.0)), end)
 
     good, bad = bracket(1), bracket(-1)
     while True:
         middle = (good + bad) / 2
         if np.all((middle == good) | (middle == bad)):
-            return np.where(few, good, good * (1 + 8 * epsilon))
+            return np.where(low, good, good * (1 + 8 * epsilon))
         fine = safe(middle)
         good, bad = np.where(fine, middle, good), np.where(fine, bad, middle)
 
