@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from ddrs.certification.records import STATISTICS, Log, read_log
-from ddrs.envelope import Envelope, envelope
+from ddrs.envelope import Envelope, check_comparable, envelope
 from ddrs.errors import DdrsError
 from ddrs.files import write_text
 from ddrs.provenance import digest, file_digest
 from ddrs.published import EVEN, SELECTED, SOURCE, table_of_print
-from ddrs.selection import TIES, Choice, Selected, choose, halves, selected
+from ddrs.selection import TIES, Choice, Selected, choose, configuration, halves, selected
 from ddrs.statements import memory_counts
 from ddrs.verdicts import judge
 
@@ -38,18 +38,20 @@ def write_cells(
     validation: Sequence[Path] = (),
     choose_on: str = "validation",
     kind: str | None = None,
+    before: Sequence[Path] = (),
 ) -> None:
     """Write `RADIUS.json` (two decimals) for every radius and `acr.json` into a folder.
 
     The logs are those of one row: every sigma, and every K for DS. Values are certified accuracies in percent, and the ACR. Each is the
     best over the logs, as in the paper; for a table that ends in `_selected` it is of the sigma and K that other images choose. choose_on
     says which: "validation", the validation logs of the same row, before a test log is read; or "even", every second image of the logs, the
-    cells being of the others. kind: what the logs' dataset is, by which the print is found; default: its name.
+    cells being of the others. before: of a row with a memory whose even images choose, the logs that the memory made these of; on them they
+    choose, as no other image changed them. kind: what the logs' dataset is, by which the print is found; default: its name.
     Errors: DdrsError if the logs are of different images, rows or protocols.
     """
     if any(round(radius, 2) != radius for radius in radii):
         raise DdrsError("cells: radii must have at most two decimals, as they name the files")
-    _check_choice(table, validation, choose_on)
+    _check_choice(table, label, validation, choose_on, before)
     held_out = read_row(validation, label) if validation else []
     choice = choose(held_out, radii) if validation else None
     logs = read_row(paths, label)
@@ -57,7 +59,9 @@ def write_cells(
     _check_same(logs, FACTS)
     reported, choosers = logs, held_out
     if choose_on == EVEN:
-        choosers, reported = halves(logs)
+        earlier = [read_log(path) for path in before] or logs
+        check_before(earlier, logs)
+        choosers, reported = halves(earlier)[0], halves(logs)[1]
         choice = choose(choosers, radii, EVEN)
     best = selected(reported, choice, radii, seed=seed) if choice else envelope(reported, radii, seed=seed)
     shared = {
@@ -71,19 +75,22 @@ def write_cells(
         "memory": memory_counts(logs),
         "digests": {Path(log.name).name: file_digest(Path(log.name)) for log in logs},
         "validation_digests": {Path(log.name).name: file_digest(Path(log.name)) for log in held_out},
+        "digests_before_memory": {path.name: file_digest(path) for path in before},
     }
     for i, radius in enumerate(radii):
         _write(out_dir, f"{radius:.2f}", 100 * best.accuracy[i], 100 * best.accuracy_interval[i], reported[best.chosen[i]], shared)
     _write(out_dir, "acr", best.acr, best.acr_interval, reported[best.acr_chosen], {**shared, **_of_acr(reported, best, choice)})
 
 
-def _check_choice(table: str, validation: Sequence[Path], choose_on: str) -> None:
+def _check_choice(table: str, label: str, validation: Sequence[Path], choose_on: str, before: Sequence[Path]) -> None:
     if choose_on not in ("validation", EVEN):
         raise DdrsError(f"--choose-on {choose_on!r}: must be validation or {EVEN}")
     if choose_on == EVEN and validation:
         raise DdrsError(f"cells of {table}: validation logs are given, but every second test image is to choose; give one or the other")
     if choose_on == EVEN and not table.endswith(SELECTED):
         raise DdrsError(f"cells of {table}: --choose-on {EVEN} is for a table that ends in {SELECTED}, and for no other")
+    if bool(before) != (choose_on == EVEN and row_of(label) != "fs"):
+        raise DdrsError(f"cells of {table}, {label}: --before is needed for a row with a memory whose even images choose, and for no other")
     if choose_on != EVEN and table.endswith(SELECTED) != bool(validation):
         raise DdrsError(f"cells of {table}: validation logs are needed for a table that ends in {SELECTED}, and for no other")
 
@@ -98,6 +105,17 @@ def read_row(paths: Sequence[Path], label: str) -> list[Log]:
             state = "never passed" if row_of(label) != "fs" else "has been through"
             raise DdrsError(f"{log.name}: {state} the memory; rows ds and ds2 are of `ddrs remember`, rows of a fixed sigma are not")
     return logs
+
+
+def check_before(earlier: Sequence[Log], logs: Sequence[Log]) -> None:
+    """DdrsError unless `earlier` can be what the logs of a row were made of: for each of its sigmas and K a log that never passed the memory."""
+    for log in earlier:
+        if "memory" in log.table:
+            raise DdrsError(f"{log.name}: has been through the memory; --before takes the log that it was made of")
+    _check_same([*logs, *earlier], ("method", *FACTS))
+    check_comparable([*logs, *earlier])
+    if sorted(map(configuration, earlier)) != sorted(map(configuration, logs)):
+        raise DdrsError(f"{logs[0].name}: each log of its row needs the one that it was made of (--before); {len(earlier)} of {len(logs)} are given")
 
 
 def _check_same(logs: Sequence[Log], names: Sequence[str]) -> None:
@@ -115,6 +133,8 @@ def _selection(reported: Sequence[Log], choosers: Sequence[Log], choice: Choice 
     if choice.on == "validation":
         return f"sigma and K chosen on {len(one.table)} validation images at n = {one.constant('n_max'):,}; {TIES[choice.on]}"
     which = f"every second {split} image in order of idx, from the first on ({len(one.table)})"
+    if row_of(str(one.constant("method"))) != "fs":
+        which += ", before the memory"
     return f"sigma and K chosen on {which}, and reported on the other {len(reported[0].table)}; {TIES[choice.on]}"
 
 

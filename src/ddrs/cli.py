@@ -35,6 +35,9 @@ Logs = Annotated[list[Path], typer.Argument(help="certification logs (read)")]
 Validation = Annotated[
     list[Path] | None, typer.Option("--validation", help="log of validation images, which choose sigma and K instead; repeat for more (read)")
 ]
+Before = Annotated[
+    list[Path] | None, typer.Option("--before", help="log from before the memory, on which every second image chooses; repeat for more (read)")
+]
 Csv = Annotated[Path, typer.Option("--csv", help="table to write")]
 Md = Annotated[Path, typer.Option("--md", help="the same as Markdown, with its caption")]
 Pdf = Annotated[Path, typer.Option("--pdf", help="figure to write")]
@@ -244,13 +247,14 @@ def cell(
     choose_on: Annotated[
         str, typer.Option("--choose-on", help="what chooses sigma and K: validation (logs), or even: every second image, the others are reported")
     ] = "validation",
+    before: Before = None,
     kind: Annotated[str | None, typer.Option("--kind", help="what the dataset is, by which the paper's number is found; default: its name")] = None,
     seed: Seed = 0,
 ) -> None:
     """Write every cell of one table row as JSON: value, interval, the sigma and K that gave it, the paper's number."""
     from ddrs.cells import write_cells
 
-    write_cells(logs, table, label, parse_radii(radii), out_dir, seed, validation or [], choose_on, kind)
+    write_cells(logs, table, label, parse_radii(radii), out_dir, seed, validation or [], choose_on, kind, before or [])
 
 
 @app.command()
@@ -324,11 +328,12 @@ def distribution(
     even: Annotated[
         list[str] | None, typer.Option("--even", help="dataset of which every second image chooses and the others are drawn; repeat for more")
     ] = None,
+    before: Before = None,
 ) -> None:
     """Draw the distribution of p_lower: a panel per training sigma, a curve per row, K chosen on validation images or on half of the test images."""
     from ddrs.distribution import p_lower_figure
 
-    p_lower_figure(logs, validation or [], pdf, png, even or [])
+    p_lower_figure(logs, validation or [], pdf, png, even or [], before or [])
 
 
 @app.command()

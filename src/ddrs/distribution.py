@@ -8,7 +8,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from scipy.special import ndtri
 
-from ddrs.cells import row_of
+from ddrs.cells import check_before, row_of
 from ddrs.certification.records import Log, read_log
 from ddrs.envelope import check_comparable
 from ddrs.errors import DdrsError
@@ -33,17 +33,21 @@ def p_lower_of(log: Log) -> np.ndarray:
     return np.where(log.correct & own, log.table["p_lower"].to_numpy(np.float64), 0.0)
 
 
-def p_lower_figure(paths: Sequence[Path], validation: Sequence[Path], pdf: Path, png: Path, even: Sequence[str] = ()) -> None:
+def p_lower_figure(
+    paths: Sequence[Path], validation: Sequence[Path], pdf: Path, png: Path, even: Sequence[str] = (), before: Sequence[Path] = ()
+) -> None:
     """A panel per training sigma, a line of panels per dataset, a curve per row: the percent of images with p_lower of at most x.
 
     A DS curve is of one K: that of the largest ACR on the validation logs among those that start at the panel's sigma. even: datasets without
-    validation logs, of which every second image chooses and the others are drawn. The axis is on the
+    validation logs, of which every second image chooses and the others are drawn. before: of their rows with a memory, the logs that it made
+    these of, on which those images choose. The axis is on the
     probit scale, where distances are those of radii in units of sigma if the noise is Gaussian. At its start, 1/2, a curve has the share of
     images that are wrong or abstained on (with bound joint also of those that were certified with less). Errors: DdrsError as for
     the other figures, and if a row lacks its validation logs, or has some although its even images choose.
     """
     logs, held_out = _read(paths), _read(validation) if validation or not even else []
     _check_even(logs, held_out, even)
+    earlier = [read_log(path) for path in before]
     datasets = list(dict.fromkeys(str(log.constant("dataset")) for log in logs))
     panels = {name: sorted({configuration(log)[0] for log in logs if log.constant("dataset") == name}) for name in datasets}
     width = max(len(sigmas) for sigmas in panels.values())
@@ -57,7 +61,8 @@ def p_lower_figure(paths: Sequence[Path], validation: Sequence[Path], pdf: Path,
             for axis, sigma in zip(line, panels[name], strict=False):
                 own = [log for log in logs if (log.constant("dataset"), configuration(log)[0]) == (name, sigma)]
                 for label in dict.fromkeys(str(log.constant("method")) for log in own):
-                    log = _chosen([one for one in own if one.constant("method") == label], held_out, name in even)
+                    row = [one for one in own if one.constant("method") == label]
+                    log = _chosen_on_half(row, earlier) if name in even else _chosen(row, held_out)
                     handles[label] = _draw(axis, log, label)
                     drawn.append(log)
                 cap = float(ndtri(_cap(own[0])))
@@ -95,20 +100,24 @@ def _check_even(logs: Sequence[Log], validation: Sequence[Log], even: Sequence[s
                 raise DdrsError(f"{log.name}: is of the validation images of {name}, but every second test image of it is to choose")
 
 
-def _chosen(logs: Sequence[Log], validation: Sequence[Log], even: bool) -> Log:
-    """The log of the K that validation images choose at this sigma and row; or that every second image chooses, of the others."""
-    if even:
-        same, logs = halves(logs)
-    else:
-        same = [other for other in validation if _place(other) == _place(logs[0])]
-    one = logs[0]
+def _chosen(logs: Sequence[Log], validation: Sequence[Log]) -> Log:
+    """The log of the K that validation images choose at this sigma and row."""
+    one, same = logs[0], [other for other in validation if _place(other) == _place(logs[0])]
     if not same:
         raise DdrsError(f"{one.name}: no validation log of its dataset, row and sigma was given")
-    wanted = choose(same, [0.0], EVEN if even else "validation").for_acr
+    wanted = choose(same, [0.0]).for_acr
     for log in logs:
         if configuration(log) == wanted:
             return log
     raise DdrsError(f"{one.name}: no log beside it has K {wanted[1]}, which the validation images chose")
+
+
+def _chosen_on_half(logs: Sequence[Log], before: Sequence[Log]) -> Log:
+    """The other images of the log of the K that every second image chooses, on the logs before the memory where the row has one."""
+    earlier = [other for other in before if _place(other) == _place(logs[0])] if "memory" in logs[0].table else logs
+    check_before(earlier, logs)
+    wanted = choose(halves(earlier)[0], [0.0], EVEN).for_acr
+    return next(log for log in halves(logs)[1] if configuration(log) == wanted)
 
 
 def _place(log: Log) -> tuple[object, object, float]:

@@ -37,7 +37,8 @@ def certified_accuracy_figure(paths: Sequence[Path], pdf: Path, png: Path, kind:
     kind: "rows" (Figures 3 to 5), a panel per training sigma and one for the envelope, a line of panels per dataset, a curve per row of the
     table: the best over K at each radius, the envelope the best over sigma and K, both chosen on the same images. "searches" (Figure 8), the
     same with a curve per row and K; a grid search is named by its n = evaluations / K. "steps" (Figure 7), a panel per model and a curve
-    per K. Errors: DdrsError for logs that are not of `ddrs certify`, or not of the same images within a dataset or panel.
+    per K; a log of a fixed sigma is K = 0 of the DS row beside it. Errors: DdrsError for logs that are not of `ddrs certify`, or not of the same
+    images within a dataset or panel, or of a fixed sigma alone.
     """
     logs = [_own(read_log(path)) for path in paths]
     if kind == "rows":
@@ -67,11 +68,8 @@ def _sigma0(log: Log) -> float:
 
 
 def _steps(log: Log) -> int:
-    """K; a log of a fixed sigma has none."""
-    k = log.constant("K")
-    if not k:
-        raise DdrsError(f"{log.name}: has no K; only data-dependent rows have")
-    return int(str(k))
+    """K; 0 of a fixed sigma, where every search starts."""
+    return int(str(log.constant("K") or 0))
 
 
 def _search_name(log: Log, evaluations: int | None) -> str:
@@ -121,9 +119,12 @@ def _by_sigma(logs: Sequence[Log], name_of: Callable[[Log], str], styles_of: Cal
 def _by_steps(logs: Sequence[Log]) -> Figure:
     panels: dict[tuple[str, str, float], list[Log]] = {}
     for log in logs:
-        panels.setdefault((str(log.constant("dataset")), _label(log), _sigma0(log)), []).append(log)
-    for own in panels.values():
+        label = _label(log) if row_of(_label(log)) != "fs" else f"{_label(log)}-ds"
+        panels.setdefault((str(log.constant("dataset")), label, _sigma0(log)), []).append(log)
+    for (_, label, sigma), own in panels.items():
         check_comparable(own)
+        if all(_label(log) != label for log in own):
+            raise DdrsError(f"{own[0].name}: has no K, and no log of {label} at sigma {sigma:g} stands beside it, of which it would be K = 0")
     ks = sorted({_steps(log) for log in logs})
     positive = [k for k in ks if k]
     styles = {k: SERIES[(positive.index(k) - len(positive)) % len(SERIES)] if k else STYLES["fs"] for k in ks}  # the largest K is the solid curve

@@ -1,8 +1,8 @@
 """The honest choice: some images choose sigma and K, and others say what that choice is worth. No torch.
 
 The images that choose are those of the validation split. Where a model has seen all training images there are none: then every second test
-image chooses, and the numbers are of the others. Of a row with a memory, one of the others may then have changed an image that chooses, if it
-came before it: how many images the memory changed at all stands in the captions.
+image chooses, and the numbers are of the others. In the memory one of the others may change an image that chooses, if it came before it: so
+rows with a memory choose on their logs from before it.
 """
 
 from collections.abc import Sequence

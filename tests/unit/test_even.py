@@ -1,6 +1,7 @@
 """Without validation images: every second test image chooses sigma and K, and every number is of the others. And prints found by kind."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -26,25 +27,35 @@ IDX = [0, 100, 200, 300, 400, 500]  # every 100th, as of ImageNet: all even
 
 
 def log(folder: Path, sigma: float, k: int, radii: list[float | None], **more: object) -> Path:
-    """Per image the radius of a correct prediction, or None for a wrong one; class 7 for the last two images."""
+    """Per image the radius of a correct prediction, or None for a wrong one; class 7 for the last two images. `memory` None: from before it."""
     labels = [7 if i >= len(radii) - 2 else 1 for i in range(len(radii))]
     rows = [(idx, label, 3 if radius is None else label, radius or 0.0) for idx, label, radius in zip(IDX, labels, radii, strict=False)]
-    return write_log(folder / f"sigma_{sigma:.2f}.K_{k}.tsv", rows, sigma0=sigma, K=k, **{**DS, **more})
+    facts = {name: value for name, value in {**DS, "K": k, **more}.items() if value is not None}
+    return write_log(folder / f"sigma_{sigma:.2f}.K_{k}.tsv", rows, sigma0=sigma, **facts)
+
+
+RUNS: list[tuple[float, int, list[float | None]]] = [
+    (0.25, 5, [0.9, 0.2, 0.9, None, 0.9, 0.6]),
+    (0.25, 20, [0.1, 2.0, 0.1, 2.0, None, 2.0]),
+    (0.5, 5, [None, 3.0, None, 3.0, None, 3.0]),
+]
 
 
 @pytest.fixture
 def logs(tmp_path: Path) -> list[Path]:
     """Even places prefer 0.25 with K = 5, odd places the others."""
-    return [
-        log(tmp_path / "logs", 0.25, 5, [0.9, 0.2, 0.9, None, 0.9, 0.6]),
-        log(tmp_path / "logs", 0.25, 20, [0.1, 2.0, 0.1, 2.0, None, 2.0]),
-        log(tmp_path / "logs", 0.5, 5, [None, 3.0, None, 3.0, None, 3.0]),
-    ]
+    return [log(tmp_path / "logs", *run) for run in RUNS]
 
 
-def cells(logs: list[Path], out: Path, table: str = "table1_selected", **more: object) -> dict[str, dict]:
+@pytest.fixture
+def before(tmp_path: Path) -> list[Path]:
+    """What the memory made the logs of, where it changed nothing."""
+    return [log(tmp_path / "before", *run, memory=None) for run in RUNS]
+
+
+def cells(logs: list[Path], out: Path, table: str = "table1_selected", before: Sequence[Path] = (), **more: object) -> dict[str, dict]:
     given = {"choose_on": EVEN} if table.endswith("_selected") else {}
-    write_cells(logs, table, "cohen-ds", RADII, out, 0, **{**given, **more})  # type: ignore[arg-type]
+    write_cells(logs, table, "cohen-ds", RADII, out, 0, **{**given, "before": before, **more})  # type: ignore[arg-type]
     return {path.stem: read_cell(path) for path in out.iterdir()}
 
 
@@ -61,8 +72,8 @@ def test_halves_are_by_place_among_the_certified_in_the_order_of_idx(tmp_path: P
         halves([read_log(path)])
 
 
-def test_the_numbers_are_of_the_images_that_did_not_choose(logs: list[Path], tmp_path: Path):
-    found = cells(logs, tmp_path / "cells")
+def test_the_numbers_are_of_the_images_that_did_not_choose(logs: list[Path], before: list[Path], tmp_path: Path):
+    found = cells(logs, tmp_path / "cells", before=before)
     assert [(found[c]["sigma0"], found[c]["K"]) for c in ("0.00", "0.50")] == [(0.25, 5)] * 2
     assert [found[c]["value"] for c in ("0.00", "0.50")] == pytest.approx([200 / 3, 100 / 3], abs=1e-6)
     assert found["acr"]["value"] == pytest.approx(0.8 / 3, abs=1e-6) and found["acr"]["acr on those that chose"] == pytest.approx(0.9)
@@ -71,17 +82,46 @@ def test_the_numbers_are_of_the_images_that_did_not_choose(logs: list[Path], tmp
     assert found["0.50"]["interval"] == pytest.approx(exact, abs=1e-6) and "Clopper-Pearson" in found["0.50"]["interval_is"]
     for cell in found.values():
         assert (cell["choice"], cell["images"], cell["split"]) == ("even", 3, "test")
-        assert "every second test image in order of idx, from the first on (3), and reported on the other 3" in cell["selection"]
-        assert cell["validation_digests"] == {} and len(cell["digests"]) == 3
+        assert "every second test image in order of idx, from the first on (3), before the memory, and reported on the other 3" in cell["selection"]
+        assert cell["validation_digests"] == {} and len(cell["digests"]) == len(cell["digests_before_memory"]) == 3
 
 
-def test_what_the_reported_images_say_changes_no_choice(logs: list[Path], tmp_path: Path):
-    first = cells(logs, tmp_path / "a")
-    log(tmp_path / "logs", 0.5, 5, [None, 9.0, None, 9.0, None, 9.0])
-    log(tmp_path / "logs", 0.25, 5, [0.9, None, 0.9, None, 0.9, None])
-    second = cells(logs, tmp_path / "b")
+def test_what_the_reported_images_say_changes_no_choice(logs: list[Path], before: list[Path], tmp_path: Path):
+    """Not through the memory either: what it makes of the images that choose, the reported ones among its entries, is not what they choose on."""
+    first = cells(logs, tmp_path / "a", before=before)
+    for folder, memory in (("logs", "kept"), ("before", None)):
+        log(tmp_path / folder, 0.5, 5, [None, 9.0, None, 9.0, None, 9.0], memory=memory)
+        log(tmp_path / folder, 0.25, 5, [0.9, None, 0.9, None, 0.9, None], memory=memory)
+    log(tmp_path / "logs", 0.25, 5, [0.9, None, 0.05, None, 0.05, None])
+    second = cells(logs, tmp_path / "b", before=before)
     assert {name: (cell["sigma0"], cell["K"]) for name, cell in first.items()} == {name: (c["sigma0"], c["K"]) for name, c in second.items()}
     assert {cell["value"] for cell in second.values()} == {0.0}
+
+
+def test_a_row_of_a_fixed_sigma_chooses_on_its_own_logs(tmp_path: Path):
+    logs = [log(tmp_path, sigma, k, radii, method="cohen", memory=None, K=None) for sigma, k, radii in (RUNS[0], RUNS[2])]
+    write_cells(logs, "table1_selected", "cohen", RADII, tmp_path / "cells", 0, choose_on=EVEN)
+    cell = read_cell(tmp_path / "cells" / "0.50.json")
+    assert (cell["sigma0"], cell["K"], cell["memory"], cell["digests_before_memory"]) == (0.25, None, None, {})
+    assert "from the first on (3), and reported on the other 3" in cell["selection"]
+
+
+def test_what_is_not_from_before_the_memory_is_named(logs: list[Path], before: list[Path], tmp_path: Path):
+    other = log(tmp_path / "other", 0.25, 5, RUNS[0][2], memory=None, method="cohen-ds2")
+    fewer = log(tmp_path / "fewer", 0.25, 5, RUNS[0][2][:4], memory=None)
+    for given, message in (
+        (logs, r"sigma_0\.25\.K_5\.tsv: has been through the memory; --before takes the log that it was made of"),
+        (before[1:], r"each log of its row needs the one that it was made of \(--before\); \d of \d are given"),
+        ([*before[:2], before[0]], "each log of its row needs the one that it was made of"),
+        ([other, *before[1:]], "has method cohen-ds2, but .* has cohen-ds|each log of its row needs the one"),
+        ([fewer, *before[1:]], "is of other images than"),
+        ([], "--before is needed for a row with a memory whose even images choose|each log of its row needs the one"),
+    ):
+        with pytest.raises(DdrsError, match=message):
+            cells(logs, tmp_path / "cells", before=given)
+        with pytest.raises(DdrsError, match=message):
+            p_lower_figure(logs, [], tmp_path / "a.pdf", tmp_path / "a.png", ["cifar10"], given)
+    assert not (tmp_path / "cells").exists() and not (tmp_path / "a.pdf").exists()
 
 
 @pytest.mark.parametrize(
@@ -91,11 +131,14 @@ def test_what_the_reported_images_say_changes_no_choice(logs: list[Path], tmp_pa
         ("table1", {"choose_on": EVEN}, "--choose-on even is for a table that ends in _selected"),
         ("table1_selected", {"choose_on": "validation"}, "validation logs are needed for a table that ends in _selected"),
         ("table1_selected", {"choose_on": "odd"}, "--choose-on 'odd': must be validation or even"),
+        ("table1", {"before": True}, "--before is needed for a row with a memory whose even images choose, and for no other"),
     ],
 )
 def test_two_ways_of_choosing_do_not_mix(table: str, more: dict, message: str, logs: list[Path], tmp_path: Path):
     if "validation" in more:
         more = {"validation": [log(tmp_path / "validation", 0.25, 5, [0.5, 0.5], split="validation")]}
+    if "before" in more:
+        more = {"before": [log(tmp_path / "before", *run, memory=None) for run in RUNS]}
     with pytest.raises(DdrsError, match=message):
         cells(logs, tmp_path / "cells", table, **more)
     assert not (tmp_path / "cells").exists()
@@ -107,11 +150,11 @@ def test_a_choice_that_no_log_has_is_refused(logs: list[Path]):
         selected(second[1:], choose(first, RADII, EVEN), RADII)
 
 
-def test_cells_of_both_forms_stand_together(logs: list[Path], tmp_path: Path):
+def test_cells_of_both_forms_stand_together(logs: list[Path], before: list[Path], tmp_path: Path):
     """Six images behind the one, three behind the other."""
     paths = []
     for table in ("table1", "table1_selected"):
-        cells(logs, tmp_path / table, table)
+        cells(logs, tmp_path / table, table, before if table.endswith("_selected") else [])
         paths += sorted((tmp_path / table).iterdir())
     write_comparison(paths, tmp_path / "c.csv", tmp_path / "c.md")
     with open(tmp_path / "c.csv", encoding="utf-8") as file:
@@ -120,7 +163,8 @@ def test_cells_of_both_forms_stand_together(logs: list[Path], tmp_path: Path):
     assert "or `even`: every second test image, the others being reported" in (tmp_path / "c.md").read_text()
     write_table(paths[3:], tmp_path / "t.csv", tmp_path / "t.md", tmp_path / "t.tex")
     text = (tmp_path / "t.md").read_text()
-    for words in ("on 3 test images", "from the first on (3), and reported on the other 3", "No image that chose is one of those that a cell is of."):
+    chosen = "from the first on (3), before the memory, and reported on the other 3"
+    for words in ("on 3 test images", chosen, "No image that chose is one of those that a cell is of."):
         assert words in text
     write_claims(paths, tmp_path / "claims.csv", tmp_path / "claims.md")
     with open(tmp_path / "claims.csv", encoding="utf-8") as file:
@@ -128,8 +172,8 @@ def test_cells_of_both_forms_stand_together(logs: list[Path], tmp_path: Path):
     assert line["ours"] == "" and line["our_dataset"] == "cifar10"
 
 
-def test_classes_are_counted_over_the_reported_images(logs: list[Path], tmp_path: Path):
-    cells(logs, tmp_path / "cells")
+def test_classes_are_counted_over_the_reported_images(logs: list[Path], before: list[Path], tmp_path: Path):
+    cells(logs, tmp_path / "cells", before=before)
     write_per_class(logs, sorted((tmp_path / "cells").iterdir()), [], tmp_path / "p.csv", tmp_path / "p.md")
     with open(tmp_path / "p.csv", encoding="utf-8") as file:
         lines = [(line["class"], line["images"], line["0.50"]) for line in csv.DictReader(file)]
@@ -140,12 +184,13 @@ def test_classes_are_counted_over_the_reported_images(logs: list[Path], tmp_path
     )
 
 
-def test_p_lower_is_of_the_reported_images(logs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """At 0.25 even places choose K = 5, of whose odd places one of three is wrong."""
+def test_p_lower_is_of_the_reported_images(logs: list[Path], before: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """At 0.25 even places choose K = 5, of whose odd places one of three is wrong; what the memory made of the even places does not count."""
+    log(tmp_path / "logs", 0.25, 5, [0.9, 0.2, 0.0, None, 0.0, 0.6])
     plt.close("all")
     with monkeypatch.context() as patch:
         patch.setattr(plt, "close", lambda figure: None)
-        p_lower_figure(logs[:2], [], tmp_path / "a.pdf", tmp_path / "a.png", ["cifar10"])
+        p_lower_figure(logs[:2], [], tmp_path / "a.pdf", tmp_path / "a.png", ["cifar10"], before)
         own = plt.gcf().axes[0].lines[0]
     assert own.get_ydata()[0] == pytest.approx(100 / 3) and len(own.get_ydata()) == 3
     plt.close("all")

@@ -144,6 +144,15 @@ def test_steps_have_a_panel_per_model_and_a_curve_per_k(tmp_path: Path, drawn):
     assert colours[1] == colours[0][:2], "a K looks the same in every panel"
 
 
+def test_a_fixed_sigma_is_step_0_of_the_ds_row_beside_it(tmp_path: Path, drawn):
+    fixed = [write_log(tmp_path / f"fs{sigma}", rows(0.1, 9), sigma0=sigma) for sigma in (0.25, 0.5)]
+    logs = [write_log(tmp_path / f"ds{sigma}", rows(0.3, 6), sigma0=sigma, method="cohen-ds", K=300, memory="kept") for sigma in (0.25, 0.5)]
+    figure = drawn([fixed[0], logs[1], fixed[1], logs[0]], kind="steps")
+    assert legend(figure) == ["K = 0", "K = 300"] and [len(axis.lines) for axis in figure.axes] == [2, 2]
+    assert [axis.get_title() for axis in figure.axes] == [f"cifar10, cohen-ds\n$\\sigma_0 = {sigma}$" for sigma in ("0.25", "0.50")]
+    assert [value(axis, i, 0.05) for axis in figure.axes for i in (0, 1)] == [90.0, 60.0] * 2
+
+
 @pytest.mark.parametrize("kind", ["steps", "searches"])
 def test_other_kinds_are_written_the_same_twice_and_closed(kind: str, tmp_path: Path):
     logs = [write_log(tmp_path / f"{k}", rows(0.5, 8), method="cohen-ds", K=k) for k in (0, 10)]
@@ -157,8 +166,10 @@ def test_other_kinds_are_written_the_same_twice_and_closed(kind: str, tmp_path: 
 def test_what_does_not_fit_a_kind_is_one_line(tmp_path: Path):
     fixed, grid = write_log(tmp_path / "fs", rows(0.5, 8)), write_log(tmp_path / "gds", rows(0.5, 8), method="cohen-gds", K=30)
     ds = [write_log(tmp_path / f"{k}", rows(0.5, 8)[: 10 - k], method="cohen-ds", K=k) for k in (0, 1)]
+    other = write_log(tmp_path / "other", rows(0.5, 8), method="cohen-ds", K=5, sigma0=3.0)
     for paths, kind, evaluations, message in (
-        ([fixed], "steps", None, "has no K"),
+        ([fixed], "steps", None, r"has no K, and no log of cohen-ds at sigma \S+ stands beside it"),
+        ([fixed, other], "steps", None, r"has no K, and no log of cohen-ds at sigma \S+ stands beside it"),
         ([grid], "searches", None, "a grid of 30 points needs --evaluations"),
         ([grid], "searches", 200, "a grid of 30 points needs --evaluations, a multiple of it"),
         ([fixed], "lines", None, "kind 'lines': must be rows, searches or steps"),

@@ -14,6 +14,8 @@ import pytest
 from PIL import Image
 from running import ROOT, snakemake
 
+from ddrs.provenance import file_digest
+
 DOC = (ROOT / "docs" / "your-own.md").read_text()
 SMALLER = """
 datasets: {pets: {sigmas: [0.25], radii: [0.0, 0.25], images: {test: 6}}}
@@ -75,9 +77,25 @@ def test_from_a_folder_and_a_model_to_a_table(run: Path) -> None:
     assert [(row["dataset"], row["method"]) for row in found] == [("pets", "cohen"), ("pets", "cohen-ds"), ("pets", "cohen-ds2")]
     cell = json.loads((run / "results/cells/table1_selected/pets/cohen-ds/0.25.json").read_text())
     assert (cell["kind"], cell["verdict"], cell["choice"], cell["images"]) == ("imagefolder", "no print", "even", 3)
+    before = "results/certificates/pets/test/cohen/ds/sigma_0.25.K_5.tsv"
+    assert cell["digests_before_memory"] == {Path(before).name: file_digest(run / before)}, "no reported image changed one that chose"
     assert "on 3 test images" in (run / "results/table1_selected.md").read_text() and (run / "results/figure3.pdf").exists()
     facts = json.loads((run / "data/pets/manifest.json").read_text())
     assert (facts["shape"], facts["class_names"], facts["splits"]["train"]["count"]) == ([3, 32, 32], ["cat", "dog"], 48)
+
+
+def test_where_even_images_choose_a_dry_run_says_on_what(here: Path) -> None:
+    """On the certificates of rows with a memory, and only in the selected form; p_lower's K too."""
+    overlays = ("--configfile", here / "mine.yaml", here / "smaller.yaml")
+    targets = ("results/table1.md", "results/table1_selected.md", "results/p_lower_table1.png")
+    text = snakemake("-n", "--printshellcmds", "--forceall", *overlays, "--", *targets, folder=here, config=None).stdout
+    row = "--before results/certificates/pets/test/cohen/{}/sigma_0.25.K_5.tsv"
+    found = {line: re.findall(r"--before \S+", line) for line in re.findall(r"ddrs (?:cell|distribution) .*", text)}
+    assert len(found) == 7
+    for line, before in found.items():
+        row_of = re.search(r"--label cohen-?(\w*)", line)
+        needed = ["ds", "ds2"] if row_of is None else [row_of[1]] if row_of[1] and "table1_selected" in line else []
+        assert before == [row.format(name) for name in needed], line
 
 
 def test_a_changed_model_trains_again_and_a_comment_does_not(run: Path) -> None:

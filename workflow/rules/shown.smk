@@ -31,6 +31,14 @@ def validation_logs(dataset, label):
     return row_logs(dataset, label, "validation") if chooses_on(dataset) == "validation" else []
 
 
+def logs_before_memory(dataset, label):
+    """The logs of a row from before the memory, on which every second test image chooses; none of a row without memory, or where others choose."""
+    place = row_place(dataset, label)
+    if place["row"] == "fs" or chooses_on(dataset) != EVEN:
+        return []
+    return expand(f"{CERTIFICATES}/{{row}}/sigma_{{sigma}}.K_{{K}}.tsv", K=settings.certify[dataset].k, split="test", **place)
+
+
 def chooses_on(dataset):
     return settings.datasets[dataset].chooses_on
 
@@ -74,6 +82,10 @@ def validation_of_table(wildcards):
     return of_rows(validation_logs, [wildcards.table])
 
 
+def before_of_table(wildcards):
+    return of_rows(logs_before_memory, [wildcards.table])
+
+
 def flagged(flag, name):
     """A function for params: the flag before each file of a named input."""
 
@@ -98,6 +110,8 @@ def runs_of_figure(number):
             found += [f"{row}/sigma_{sigma}.K_{k}" for row in ks for k in ks[row] for sigma in sigmas]
         elif number == "7":
             found = [f"{panel.row}/sigma_{panel.sigma:.2f}.K_{k}" for k in panel.k]
+            if panel.row == "ds" and panel.k[0] == 0:
+                found[0] = f"fs/sigma_{panel.sigma:.2f}"  # the same model at the same sigma
         else:
             found = [f"fs/sigma_{panel.sigma:.2f}", f"ds/sigma_{panel.sigma:.2f}.K_{panel.k}"]
         runs += [(panel.dataset, panel.method, run) for run in found]
@@ -181,6 +195,15 @@ def validation_of_row(table, dataset):
 
     def logs(wildcards):
         return validation_logs(dataset, wildcards.label) if table.endswith(SELECTED) else []
+
+    return logs
+
+
+def before_of_row(table, dataset):
+    """An input function: the logs before the memory on which sigma and K are chosen, for the cells of a selected table."""
+
+    def logs(wildcards):
+        return logs_before_memory(dataset, wildcards.label) if table.endswith(SELECTED) else []
 
     return logs
 

@@ -22,6 +22,7 @@ for table, name in product([f"{table}{form}" for table in ddrs_config.TABLES for
         input:
             logs=logs_of_row(name),
             validation=validation_of_row(table, name),
+            before=before_of_row(table, name),
         output:
             cells=expand("results/cells/{table}/{dataset}/{{label}}/{column}.json", table=table, dataset=name, column=[*radii(table, name), "acr"]),
         log:
@@ -37,13 +38,14 @@ for table, name in product([f"{table}{form}" for table in ddrs_config.TABLES for
             folder=subpath(output[0], parent=True),
             choice=choice_flags(table, name),
             validation=flagged("--validation", "validation"),
+            before=flagged("--before", "before"),
             seed=settings.seed,
             code=code("cells"),
         message:
             "Cells of {params.table}, row {wildcards.label}"
         shell:
             "ddrs cell {input.logs} --table {params.table} --label {wildcards.label} --radii {params.radii}"
-            " --out-dir {params.folder} {params.choice} {params.validation} --seed {params.seed} > {log} 2>&1"
+            " --out-dir {params.folder} {params.choice} {params.validation} {params.before} --seed {params.seed} > {log} 2>&1"
 
 
 rule table:
@@ -125,6 +127,7 @@ rule p_lower:
     input:
         logs=logs_of_table,
         validation=validation_of_table,
+        before=before_of_table,
     output:
         pdf="results/p_lower_{table}.pdf",
         png=report("results/p_lower_{table}.png", caption="../report/p_lower.rst", category="Tables", labels={"table": "{table}, p_lower"}),
@@ -136,11 +139,12 @@ rule p_lower:
         caption=protocol_caption,
         validation=flagged("--validation", "validation"),
         even=even_flags,
+        before=flagged("--before", "before"),
         code=code("p_lower"),
     message:
         "Draw the distribution of p_lower of {wildcards.table}"
     shell:
-        "ddrs distribution {input.logs} {params.validation} {params.even} --pdf {output.pdf} --png {output.png} > {log} 2>&1"
+        "ddrs distribution {input.logs} {params.validation} {params.even} {params.before} --pdf {output.pdf} --png {output.png} > {log} 2>&1"
 
 
 rule page:
