@@ -69,15 +69,15 @@ def check_fetched(manifest: Path, asked: Mapping[str, object]) -> None:
             raise DdrsError(f"{manifest}: {was}; give the dataset another name, or delete the folder {Path(manifest).parent}")
 
 
+def split_digests(manifest: Path) -> dict[str, str]:
+    """The digest of each split's images and labels, which is in every result that is made of them."""
+    _, _, entry = _read(manifest)
+    return {split: _digest(files) for split, files in entry.items()}
+
+
 def load_split(manifest: Path, split: str) -> Split:
     """One split of a fetched dataset, memory-mapped, its files checked against the manifest's SHA-256."""
-    require(manifest, "dataset manifest")
-    try:
-        facts = json.loads(manifest.read_text(encoding="utf-8"))
-        name, classes, splits = str(facts["dataset"]), int(facts["classes"]), facts["splits"]
-        entry = {split: {part: (files[part]["file"], files[part]["sha256"]) for part in PARTS} for split, files in splits.items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise DdrsError(f"{manifest}: not a dataset manifest; fetch the dataset again") from None
+    name, classes, entry = _read(manifest)
     if split not in entry:
         raise DdrsError(f"{manifest}: has no split {split!r}; known are {', '.join(entry)}")
     arrays = []
@@ -87,4 +87,20 @@ def load_split(manifest: Path, split: str) -> Split:
         if file_digest(path) != sha256:
             raise DdrsError(f"{path}: does not match its checksum in {manifest}; fetch the dataset again")
         arrays.append(np.load(path, mmap_mode="r"))
-    return Split(name, split, arrays[0], np.asarray(arrays[1]), classes, digest([entry[split][part][1] for part in PARTS]))
+    return Split(name, split, arrays[0], np.asarray(arrays[1]), classes, _digest(entry[split]))
+
+
+def _read(manifest: Path) -> tuple[str, int, dict[str, dict[str, tuple[str, str]]]]:
+    """A manifest's dataset, number of classes, and for each part of each split the file and its SHA-256."""
+    require(manifest, "dataset manifest")
+    try:
+        facts = json.loads(manifest.read_text(encoding="utf-8"))
+        name, classes, splits = str(facts["dataset"]), int(facts["classes"]), facts["splits"]
+        entry = {split: {part: (files[part]["file"], files[part]["sha256"]) for part in PARTS} for split, files in splits.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise DdrsError(f"{manifest}: not a dataset manifest; fetch the dataset again") from None
+    return name, classes, entry
+
+
+def _digest(files: Mapping[str, tuple[str, str]]) -> str:
+    return digest([files[part][1] for part in PARTS])

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from ddrs.errors import DdrsError
 from ddrs.imagefolder import check_classes, check_shape
 from ddrs.names import Architecture, Kind
-from ddrs.own_model import code, is_own
+from ddrs.own_model import check_factory, code, is_own
 from ddrs.published import EVEN
 from ddrs.sections import Count, Increasing, Radius, Section, Sigma, nearest
 from ddrs.sources import DATASETS, HOLD_OUT, SIZES, check_images
@@ -113,13 +113,15 @@ def check_counts(manifest: Path, name: str, images: Mapping[str, int]) -> None:
 
 
 def check_modules(datasets: Mapping[str, DatasetSettings]) -> None:
-    """DdrsError if the module of a model of the user's own is not in the current folder, nor where Python looks, or is no Python code."""
+    """DdrsError if the module of a model of the user's own is not in the current folder, nor where Python looks, is no Python code, or lacks
+    the factory."""
     for name, own in datasets.items():
         for place, architecture in (("architecture", own.architecture), ("uniform.architecture", own.uniform.architecture)):
             if architecture is not None and is_own(architecture):
                 try:
                     _check_module(architecture.partition(":")[0])
                     code(architecture)
+                    check_factory(architecture)
                 except DdrsError as error:
                     raise DdrsError(f"config: datasets.{name}.{place}: {error}") from None
 

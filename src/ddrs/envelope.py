@@ -76,7 +76,7 @@ def check_comparable(logs: Sequence[Log]) -> None:
     for log in logs[1:]:
         if not np.array_equal(log.table[["idx", "label"]].to_numpy(), first.table[["idx", "label"]].to_numpy()):
             raise DdrsError(f"{log.name}: is of other images than {first.name} (idx and label must agree line by line)")
-        for column in ("dataset", "split", "alpha", "noise", "protocol", "bound", "n_max"):
+        for column in ("dataset", "split", "data", "alpha", "noise", "protocol", "bound", "n_max"):
             ours, theirs = log.constant(column), first.constant(column)
             if None not in (ours, theirs) and ours != theirs:
                 raise DdrsError(f"{log.name}: has {column} {ours}, but {first.name} has {theirs}")

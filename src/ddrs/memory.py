@@ -6,12 +6,11 @@ from typing import Literal
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from ddrs.certification.records import ABSTAIN, COLUMNS, format_line, read_log
+from ddrs.certification.records import ABSTAIN, COLUMNS, SHARD, format_line, memory_digest, read_log
 from ddrs.data import as_float, load_split
 from ddrs.errors import DdrsError
 from ddrs.files import write_text
 from ddrs.norms import Norm, norm_of
-from ddrs.provenance import digest, file_digest
 
 METRIC: dict[Norm, Literal["euclidean", "cityblock"]] = {"l2": "euclidean", "l1": "cityblock"}  # SciPy's names of the norms
 PARTS = 8  # into how many the last two axes of an input are cut, so that an image has 8 x 8 blocks for each channel; a vector into PARTS^2
@@ -172,7 +171,7 @@ def remember(log: Path, data: Path, out: Path) -> dict[str, int]:
 
     The norm is that of the log's noise. Columns are the log's, with class, radius and `correct` as the memory answers, and
     `memory`: kept, adopted, shrunk or repeated. sigma, n_top and p_lower stay those of the certificate before. Returns how often each
-    happened. Errors: DdrsError if the log does not say its dataset and noise, or the data is another.
+    happened. Errors: DdrsError if the log does not say its dataset and noise, is a shard, or was certified on other images.
     """
     table = read_log(log).table.sort_values("idx")
     if "memory" in table:
@@ -182,6 +181,8 @@ def remember(log: Path, data: Path, out: Path) -> dict[str, int]:
     missing = [name for name in COLUMNS if name not in table]
     if missing:
         raise DdrsError(f"{log}: lacks the column {missing[0]!r}, which the memory needs")
+    if SHARD in table:
+        raise DdrsError(f"{log}: is shard {table[SHARD].iloc[0]}; the memory takes the merged log, as it sees all examples in one order")
     split = load_split(data, str(table["split"].iloc[0]))
     if split.dataset != table["dataset"].iloc[0]:
         raise DdrsError(f"{log}: is of {table['dataset'].iloc[0]}, but {data} is {split.dataset}")
@@ -189,12 +190,14 @@ def remember(log: Path, data: Path, out: Path) -> dict[str, int]:
     if indices.min() < 0 or indices.max() >= len(split.labels):
         outside = indices.min() if indices.min() < 0 else indices.max()
         raise DdrsError(f"{log}: idx {outside} is outside {split.dataset} {split.split}, which has {len(split.labels)} images")
+    if split.digest != table["data"].iloc[0]:
+        raise DdrsError(f"{log}: was certified on other {split.split} images of {split.dataset} than {data} holds; certify again")
     norm = norm_of(table["noise"].iloc[0], str(log))
     memory = Memory(norm)
     columns = (*COLUMNS, "memory")
     lines = ["\t".join(columns)]
     counts: dict[str, int] = dict.fromkeys(("kept", "adopted", "shrunk", "repeated"), 0)
-    made = digest({"log": file_digest(log), "memory": norm})
+    made = memory_digest(log, norm)
     for row in table.to_dict("records"):
         before = (len(memory), memory.adopted, memory.shrunk)
         label, radius = memory.insert(as_float(split.images[row["idx"]]), row["predict"], row["radius"])

@@ -12,7 +12,7 @@ from torch import nn
 
 from ddrs import own_model
 from ddrs.architectures import ARCHITECTURES
-from ddrs.data import Split, load_split
+from ddrs.data import Split, load_split, split_digests
 from ddrs.errors import DdrsError
 from ddrs.files import require, write_bytes
 from ddrs.preprocessing import with_preprocessing
@@ -156,10 +156,16 @@ def check_fits(path: Path, facts: dict, split: Split) -> None:
 
 
 def load_with_data(model: Path, data: Path, split: str, device: torch.device) -> tuple[nn.Module, dict, Split]:
-    """A checkpoint's model on a device, its facts, and a split of the dataset; DdrsError if they do not fit each other."""
+    """A checkpoint's model on a device, its facts, and a split of the dataset.
+
+    DdrsError if they do not fit each other, or for validation images which the model may have seen, as it was trained on other images than
+    those that they were held out of.
+    """
     part = load_split(data, split)
     facts = read_facts(model)
     check_fits(model, facts, part)
+    if split == "validation" and facts.get("data", "") not in ("", split_digests(data)["train"]):
+        raise DdrsError(f"{model}: was trained on other images than the train split of {data}, so its validation images may be among them")
     return load_model(model).to(device), facts, part
 
 

@@ -7,6 +7,7 @@ name, and whoever loads it runs that code: of another's checkpoint look at the n
 
 from __future__ import annotations
 
+import ast
 import os
 import sys
 from importlib import import_module
@@ -69,13 +70,34 @@ def code(architecture: str) -> str:
         raise DdrsError(f"architecture {architecture!r}: {file}: {_said(error)}") from None
 
 
+def check_factory(architecture: str) -> None:
+    """DdrsError if the module's file never binds the factory's name. Nothing is run, so a file that binds names by other means passes."""
+    module, _, name = architecture.partition(":")
+    file = _file(module)
+    if file is None:
+        return
+    bound: set[str | None] = set()
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            bound.add(node.name)
+        elif isinstance(node, ast.alias):
+            bound.add(node.asname or node.name)
+        elif isinstance(node, ast.Name):
+            bound.add(node.id)
+    if not bound & {name, "*", "__getattr__", "globals", "setattr"}:
+        raise DdrsError(f"architecture {architecture!r}: {file} has no function {name}(shape, classes)")
+
+
 def _file(module: str) -> Path | None:
     """Where Python would find the module, without importing the packages that it is in, as importlib.util.find_spec would."""
     places: list[str] | None = [os.getcwd(), *sys.path]
     origin, walked = None, ""
     for part in module.split("."):
         walked = f"{walked}.{part}" if walked else part
-        spec = PathFinder.find_spec(walked, places)
+        try:
+            spec = PathFinder.find_spec(walked, places)
+        except KeyError:  # inside a folder without __init__.py, which only Python's own import can look into
+            return None
         if spec is None:
             return None
         origin, places = spec.origin, list(spec.submodule_search_locations or [])

@@ -30,6 +30,7 @@ CONSTANT = {
     "precision": "float32",
     "dataset": "cifar10",
     "split": "test",
+    "data": "0123456789abcdef",
     "method": "cohen",
     "sigma0": "0.25",
     "K": "",

@@ -218,9 +218,11 @@ def test_a_model_of_the_users_own_must_have_its_module(tmp_path: Path, monkeypat
         (tmp_path / folder / "deep").mkdir(parents=True)
     (tmp_path / "nets" / "deep" / "__init__.py").touch()
     for path in ("mynet.py", "nets/deep/wide.py", "bare/wide.py", "bare/deep/wide.py"):
-        (tmp_path / path).write_text("raise ZeroDivisionError  # is not imported\n")
+        (tmp_path / path).write_text("def build(shape, classes): ...\nraise ZeroDivisionError  # is not imported\n")
+    (tmp_path / "other.py").write_text("from json import dumps as built\n")
+    (tmp_path / "starred.py").write_text("from mynet import *\n")
     (tmp_path / "broken.py").write_text("def build(:\n")
-    for module in ("mynet", "nets.deep.wide", "bare.wide", "torch", "torch.nn", "sys"):
+    for module in ("mynet", "nets.deep.wide", "bare.wide", "starred", "torch", "torch.nn", "sys"):
         check_modules(loaded("pets", {**FOLDER, "architecture": f"{module}:build"}).datasets)
     for module, text in (
         ("nowhere", f"there is no module nowhere, neither in {tmp_path} nor where Python looks for it"),
@@ -228,6 +230,7 @@ def test_a_model_of_the_users_own_must_have_its_module(tmp_path: Path, monkeypat
         ("mynet.deep", "there is no module mynet.deep, neither"),
         ("bare.deep.wide", "package bare.deep needs an __init__.py"),
         ("broken", "broken.py: SyntaxError"),
+        ("other", "other.py has no function build(shape, classes)"),
     ):
         for place, own in (
             ("architecture", {"architecture": f"{module}:build"}),

@@ -9,7 +9,7 @@ import torch
 from ddrs.certification.records import COLUMNS, read_log
 from ddrs.certification.run import Shard, certify
 from ddrs.config import SampleSettings
-from ddrs.data import as_float, load_split
+from ddrs.data import as_float, load_split, split_digests
 from ddrs.errors import DdrsError
 from ddrs.memory import Memory, remember
 from ddrs.models import build_model, save_model
@@ -148,6 +148,11 @@ def distances(manifest: Path, count: int, norm: int = 2) -> np.ndarray:
     return np.linalg.norm(x[:, None] - x[None], ord=norm, axis=2)
 
 
+def log_of(manifest: Path, path: Path, rows: list, **constant: object) -> Path:
+    """A log that says it was certified on the manifest's test images."""
+    return write_log(path, rows, **{"dataset": "mnist5k", "data": split_digests(manifest)["test"], **constant})
+
+
 def labels(manifest: Path, count: int) -> list[int]:
     return load_split(manifest, "test").labels[:count].tolist()
 
@@ -180,7 +185,7 @@ def test_remember_adopts_and_shrinks_in_the_order_of_idx(mnist5k: Path, tmp_path
     first, other = truth[0], (truth[0] + 1) % 10
     rows = [(far, truth[far], other, 1e3), (near, truth[near], other, 1e3), (0, first, first, reach)]
     assert near < far and d[0, near] < reach < d[0, far]
-    log = write_log(tmp_path / "log.tsv", rows, dataset="mnist5k")
+    log = log_of(mnist5k, tmp_path / "log.tsv", rows)
     counts = remember(log, mnist5k, tmp_path / "out.tsv")
     after = read_log(tmp_path / "out.tsv").table.set_index("idx")
     assert after.index.tolist() == [0, near, far]
@@ -198,7 +203,7 @@ def test_an_adopted_class_decides_correct(mnist5k: Path, tmp_path: Path):
     twin, stranger = truth.index(truth[0], 1), next(i for i in range(1, 400) if truth[i] != truth[0] and i != truth.index(truth[0], 1))
     reach = float(distances(mnist5k, max(twin, stranger) + 1)[0].max()) + 1
     rows = [(0, truth[0], truth[0], reach), (twin, truth[twin], -1, 0.0), (stranger, truth[stranger], truth[stranger], 0.5)]
-    remember(write_log(tmp_path / "log.tsv", rows, dataset="mnist5k"), mnist5k, tmp_path / "out.tsv")
+    remember(log_of(mnist5k, tmp_path / "log.tsv", rows), mnist5k, tmp_path / "out.tsv")
     after = read_log(tmp_path / "out.tsv").table.set_index("idx")
     assert [after.loc[i, "predict"] for i in (0, twin, stranger)] == [truth[0]] * 3
     assert [after.loc[i, "correct"] for i in (0, twin, stranger)] == [1, 1, 0]
@@ -211,12 +216,12 @@ def test_remember_uses_the_norm_of_the_noise(mnist5k: Path, tmp_path: Path):
     l2, l1, truth = distances(mnist5k, 2)[0, 1], distances(mnist5k, 2, norm=1)[0, 1], labels(mnist5k, 2)
     rows = [(0, truth[0], 3, (l1 + l2) / 2), (1, truth[1], 4, 0.0)]
     for noise, answer in (("gaussian", 3), ("uniform", 4)):
-        remember(write_log(tmp_path / "log.tsv", rows, dataset="mnist5k", noise=noise), mnist5k, tmp_path / "out.tsv")
+        remember(log_of(mnist5k, tmp_path / "log.tsv", rows, noise=noise), mnist5k, tmp_path / "out.tsv")
         assert read_log(tmp_path / "out.tsv").table["predict"].tolist() == [3, answer]
 
 
 def test_remember_neither_overwrites_its_input_nor_takes_its_own_output(mnist5k: Path, tmp_path: Path):
-    log = write_log(tmp_path / "log.tsv", [(0, 0, 0, 0.5)], dataset="mnist5k")
+    log = log_of(mnist5k, tmp_path / "log.tsv", [(0, 0, 0, 0.5)])
     before = log.read_bytes()
     with pytest.raises(DdrsError, match="overwritten"):
         remember(log, mnist5k, tmp_path / "log.tsv")
@@ -227,7 +232,7 @@ def test_remember_neither_overwrites_its_input_nor_takes_its_own_output(mnist5k:
 
 
 def test_remember_repeats_its_bytes_and_keeps_k(mnist5k: Path, tmp_path: Path):
-    log = write_log(tmp_path / "log.tsv", [(0, 1, 1, 0.5), (3, 1, 1, 0.25)], dataset="mnist5k", method="cohen-ds", K=900, alpha=1e-5, sigma=0.1)
+    log = log_of(mnist5k, tmp_path / "log.tsv", [(0, 1, 1, 0.5), (3, 1, 1, 0.25)], method="cohen-ds", K=900, alpha=1e-5, sigma=0.1)
     for name in ("a", "b"):
         remember(log, mnist5k, tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
@@ -246,10 +251,11 @@ def test_remember_repeats_its_bytes_and_keeps_k(mnist5k: Path, tmp_path: Path):
         ([(-3, 1, 1, 0.5), (2, 1, 1, 0.5)], {}, "idx -3 is outside"),
         ([(0, 1, -1, 0.5)], {}, "abstention"),
         ([(0, 1, 1, 0.5)], {"noise": "laplace"}, "laplace"),
+        ([(0, 1, 1, 0.5)], {"data": "00000000000000aa"}, "was certified on other test images of mnist5k than .* holds; certify again"),
     ],
 )
 def test_remember_refuses_a_log_that_does_not_fit(mnist5k: Path, tmp_path: Path, rows: list, constant: dict, message: str):
-    log = write_log(tmp_path / "log.tsv", rows, **{"dataset": "mnist5k", **constant})
+    log = log_of(mnist5k, tmp_path / "log.tsv", rows, **constant)
     with pytest.raises(DdrsError, match=message):
         remember(log, mnist5k, tmp_path / "out.tsv")
     assert not (tmp_path / "out.tsv").exists()

@@ -8,6 +8,7 @@ from ddrs.certification.records import merge_shards
 from ddrs.certification.run import Shard
 from ddrs.config import SampleSettings
 from ddrs.errors import DdrsError
+from ddrs.memory import remember
 from tests.unit.helpers import certify_files, write_log, write_plain
 
 RUNS = {
@@ -81,7 +82,7 @@ def test_a_single_shard_of_several_is_refused(three: list[Path], tmp_path: Path)
 
 
 def test_a_doubled_shard_is_refused(three: list[Path], tmp_path: Path):
-    refused([*three, three[1]], tmp_path / "out.tsv", "is shard 2/3, as")
+    refused([*three, three[1]], tmp_path / "out.tsv", "is shard 2/3 of 7, as")
 
 
 def test_a_shard_of_another_run_is_refused(three: list[Path], trained: Path, small_mnist: Path, tmp_path: Path):
@@ -91,6 +92,18 @@ def test_a_shard_of_another_run_is_refused(three: list[Path], trained: Path, sma
 
 def test_a_shard_of_another_division_is_refused(three: list[Path], trained: Path, small_mnist: Path, tmp_path: Path):
     refused([three[0], certified(trained, small_mnist, tmp_path, 2)[1]], tmp_path / "out.tsv", "shard")
+
+
+def test_shards_of_another_number_of_images_are_refused(three: list[Path], trained: Path, small_mnist: Path, tmp_path: Path):
+    """Their settings are the same, and so is their digest."""
+    settings = SampleSettings(n0=20, n=300, alpha=0.01)
+    other = certify_files(trained, small_mnist, tmp_path / "other", settings=settings, images=8, shard=Shard(3, 3), batch_size=16)
+    refused([*three[:2], other], tmp_path / "out.tsv", "missing: 3/3 of 7")
+
+
+def test_the_memory_takes_no_shard(three: list[Path], small_mnist: Path, tmp_path: Path):
+    with pytest.raises(DdrsError, match="is shard 2/3 of 7; the memory takes the merged log"):
+        remember(three[1], small_mnist, tmp_path / "memory.tsv")
 
 
 def test_a_log_of_others_and_one_after_the_memory_are_refused(tmp_path: Path):

@@ -12,6 +12,7 @@ from ddrs.figure_config import FIGURES
 from ddrs.overlays import require_fitting
 from ddrs.provenance import MODEL, code_digest
 from ddrs.published import EVEN, SELECTED, table_of_print
+from ddrs.stale import check_results
 from ddrs.training import METHODS
 
 try:

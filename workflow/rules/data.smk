@@ -4,6 +4,8 @@ for name, own in settings.datasets.items():
     try:
         check_fetched(Path(f"data/{name}/manifest.json"), {"dataset": name, **own.fetched()})
         check_counts(Path(f"data/{name}/manifest.json"), name, own.images)
+        if workflow.is_main_process and not workflow.touch:
+            check_results(Path(f"data/{name}/manifest.json"), name)
     except DdrsError as error:
         sys.exit(f"ddrs: error: {error}")
 

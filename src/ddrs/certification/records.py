@@ -19,17 +19,18 @@ import pandas as pd
 
 from ddrs.errors import DdrsError
 from ddrs.files import require, write_text
+from ddrs.provenance import digest, file_digest
 
 ABSTAIN = -1  # the prediction of an example on which the certifier abstains
 PLAIN = ("idx", "label", "predict", "radius", "correct")
 FIELD = (*PLAIN, "time")  # the six columns of locuslab/smoothing
 OF_EXAMPLE = ("sigma", "n", "n_top", "n_second", "p_lower", "p_upper", "z")
 STATISTICS = ("n0", "n_max", "alpha", "protocol", "bound", "spending", "looks", "noise", "precision")
-OF_RUN = (*STATISTICS, "dataset", "split", "method", "sigma0", "K", "seed", "digest")
+OF_RUN = (*STATISTICS, "dataset", "split", "data", "method", "sigma0", "K", "seed", "digest")
 COLUMNS = (*PLAIN, *OF_EXAMPLE, *OF_RUN)
-SHARD = "shard"  # the last column of a shard's log: which of how many, as 2/5; the merged log has none
+SHARD = "shard"  # the last column of a shard's log: which of how many, and of how many examples, as 2/5 of 100; the merged log has none
 NUMBER = r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?"
-TEXT = ("noise", "dataset", "split", "method", "K", "digest", "time", "protocol", "bound", "spending", "looks", "precision", SHARD)
+TEXT = ("noise", "dataset", "split", "data", "method", "K", "digest", "time", "protocol", "bound", "spending", "looks", "precision", SHARD)
 TEXT_OR_EMPTY = ("n_second", "p_upper", "z")  # numbers of bound joint, of protocol sequential
 
 
@@ -179,6 +180,8 @@ def merge_shards(shards: Sequence[Path], out: Path) -> int:
         if log.constant("digest") != logs[0].constant("digest"):
             raise DdrsError(f"{path}: is of another run than {shards[0]} ({log.constant('digest')}, not {logs[0].constant('digest')})")
         number = str(log.constant(SHARD))
+        if not re.fullmatch(r"[0-9]+/[0-9]+ of [0-9]+", number):
+            raise DdrsError(f"{path}: {SHARD} = {number!r} is not of the form 2/5 of 100")
         if number in numbers:
             raise DdrsError(f"{path}: is shard {number}, as {numbers[number]} is")
         numbers[number] = str(path)
@@ -187,15 +190,23 @@ def merge_shards(shards: Sequence[Path], out: Path) -> int:
             if idx in lines:
                 raise DdrsError(f"{path}: idx {idx} is in another shard too")
             lines[idx] = line.rpartition("\t")[0]
-    count = int(next(iter(numbers)).partition("/")[2])
-    missing = [f"{i}/{count}" for i in range(1, count + 1) if f"{i}/{count}" not in numbers]
-    if missing or len(numbers) != count:
+    count, examples = next(iter(numbers)).partition("/")[2].split(" of ")
+    wanted = [f"{i}/{count} of {examples}" for i in range(1, int(count) + 1)]
+    missing = [number for number in wanted if number not in numbers]
+    if missing or len(numbers) != len(wanted):
         raise DdrsError(
             f"{out}: of {count} shards, {len(numbers)} were given; missing: {', '.join(missing) or 'none, but others are of another division'}"
         )
     order = sorted(lines)
+    if len(order) != int(examples):
+        raise DdrsError(f"{out}: the shards hold {len(order)} examples, not {examples}")
     write_text(out, "\n".join(["\t".join(COLUMNS), *(lines[idx] for idx in order)]) + "\n")
     return len(order)
+
+
+def memory_digest(log: Path, norm: str) -> str:
+    """The digest that the memory's log of a log carries."""
+    return digest({"log": file_digest(log), "memory": norm})
 
 
 def export_field_format(log: Path, times: Path | None, out: Path) -> None:

@@ -80,7 +80,8 @@ def certify(
         raise DdrsError("certify: give either --sigma, or --sigmas with --k")
     net, facts, part = load_with_data(model, data, split, device)
     noise = CERTIFIABLE[_noise_name(settings.noise, facts["noise"], model)]
-    indices = shard.of(part.subset(images))
+    examples = part.subset(images)
+    indices = shard.of(examples)
     if sigma is not None:
         check_sigma(sigma)
         # a fixed sigma on a model of per-example training is no row of the paper
@@ -103,6 +104,7 @@ def certify(
         **{name: statistics[name] for name in STATISTICS},
         "dataset": part.dataset,
         "split": split,
+        "data": part.digest,
         "method": facts["method"] if row == "fs" else f"{facts['method']}-{row}",
         "sigma0": f"{sigma0:.9g}",
         "K": "" if k is None else k,
@@ -147,7 +149,7 @@ def certify(
                 progress.image(found.prediction != ABSTAIN, found.n)
     lines = ["\t".join(COLUMNS), *(done[int(i)] for i in indices)]
     if shard.count > 1:
-        lines = [f"{line}\t{one}" for line, one in zip(lines, [SHARD, *[str(shard)] * len(indices)], strict=True)]
+        lines = [f"{line}\t{one}" for line, one in zip(lines, [SHARD, *[f"{shard} of {len(examples)}"] * len(indices)], strict=True)]
     write_text(out, "\n".join(lines) + "\n")
     partial.unlink(missing_ok=True)  # another process at the same work may have been first
     write_sidecar(runtime.sidecar, made, {"model": str(model), "data": str(data), "sigmas": str(sigmas)}, started, str(device))

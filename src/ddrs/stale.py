@@ -1,0 +1,60 @@
+"""Results that are of other images than those that lie in data/ now. No torch."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ddrs.data import split_digests
+from ddrs.errors import DdrsError
+
+
+def check_results(manifest: Path, dataset: str, results: Path = Path("results")) -> None:
+    """DdrsError if a model, search or certificate of a dataset is of other images than its manifest has; nothing if there is no manifest.
+
+    Snakemake does not see it: data is pinned, and a dataset that was deleted and fetched again triggers nothing.
+    """
+    if not manifest.is_file():
+        return
+    digests = split_digests(manifest)
+    for path, split, own in _made(dataset, results):
+        if own and own != digests.get(split):
+            raise DdrsError(
+                f"{path}: was made of other {split} images than those of {manifest}, which were fetched since; delete the folders "
+                f"{results}/*/{dataset}, or give the dataset another name"
+            )
+
+
+def _made(dataset: str, results: Path) -> Iterator[tuple[Path, str, str | None]]:
+    """Each result that records what it is made of: its path, the split, and that split's digest; None where it says nothing that can be read."""
+    for path in sorted(results.glob(f"models/{dataset}/**/*.safetensors")):
+        yield path, "train", _quietly(_of_model, path)
+    for place, suffix, read in (("sigmas", "parquet", _of_search), ("certificates", "tsv", _of_log), ("memory", "tsv", _of_log)):
+        for path in sorted(results.glob(f"{place}/{dataset}/*/**/*.{suffix}")):
+            yield path, path.relative_to(results / place / dataset).parts[0], _quietly(read, path)
+
+
+def _quietly(read: Callable[[Path], str | None], path: Path) -> str | None:
+    """None for a file that is damaged or of another form: whoever reads it says so."""
+    try:
+        return read(path)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _of_model(path: Path) -> str | None:
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(min(length, path.stat().st_size)))
+    return json.loads(header["__metadata__"]["ddrs"]).get("data")
+
+
+def _of_search(path: Path) -> str | None:
+    import pyarrow.parquet as pq
+
+    return json.loads(pq.read_schema(path).metadata[b"ddrs"])["data"]
+
+
+def _of_log(path: Path) -> str | None:
+    with open(path, encoding="utf-8") as file:
+        names, values = (file.readline().rstrip("\n").split("\t") for _ in range(2))
+    return dict(zip(names, values, strict=True))["data"]
