@@ -39,6 +39,7 @@ def write_cells(
     choose_on: str = "validation",
     kind: str | None = None,
     before: Sequence[Path] = (),
+    made: str = "",
 ) -> None:
     """Write `RADIUS.json` (two decimals) for every radius and `acr.json` into a folder.
 
@@ -46,7 +47,8 @@ def write_cells(
     best over the logs, as in the paper; for a table that ends in `_selected` it is of the sigma and K that other images choose. choose_on
     says which: "validation", the validation logs of the same row, before a test log is read; or "even", every second image of the logs, the
     cells being of the others. before: of a row with a memory whose even images choose, the logs that the memory made these of; on them they
-    choose, as no other image changed them. kind: what the logs' dataset is, by which the print is found; default: its name.
+    choose, as no other image changed them. kind: what the logs' dataset is, by which the print is found; default: its name. made: how the row's
+    models and sigmas were made, for captions.
     Errors: DdrsError if the logs are of different images, rows or protocols.
     """
     if any(round(radius, 2) != radius for radius in radii):
@@ -69,6 +71,7 @@ def write_cells(
         "label": label,
         **{name: logs[0].constant(name) for name in FACTS},
         "kind": kind or logs[0].constant("dataset"),
+        "made": made,
         "images": len(reported[0].table),
         "choice": choice.on if choice else "test",
         "selection": _selection(reported, choosers, choice),

@@ -22,7 +22,8 @@ EXPLANATION = (
     "best data-dependent one. `paper_tables` is what the paper's own tables give for it, and `consistent` says whether the rounding of the "
     "claim and of the tables can explain the difference. `ours` is from our tables with sigma and K chosen on test images, as in the paper; "
     "`ours_selected` from those with the choice on other images. The verdict compares `ours` with the paper's tables, every accuracy on "
-    "its own: two rows on the same images vary together, so the interval of a gain is, if anything, too wide."
+    "its own: two rows on the same images vary together, so the interval of a gain is, if anything, too wide. Which row `*` stands for is seen "
+    "on the images that are reported, in `ours_selected` too. Of a claim that its tables contradict, `print inconsistent` says so."
 )
 Cells = dict[tuple[str, str, str, str], dict]  # by table, dataset, label, column
 

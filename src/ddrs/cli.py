@@ -41,6 +41,9 @@ Before = Annotated[
 Csv = Annotated[Path, typer.Option("--csv", help="table to write")]
 Md = Annotated[Path, typer.Option("--md", help="the same as Markdown, with its caption")]
 Pdf = Annotated[Path, typer.Option("--pdf", help="figure to write")]
+CaptionFile = Annotated[Path | None, typer.Option("--caption", help="Markdown to write: the figure's caption")]
+Title = Annotated[str, typer.Option("--title", help="what the caption calls the figure, as Figure 3")]
+Made = Annotated[list[str] | None, typer.Option("--made", help="how models and sigmas shown were made, for the caption; repeat for more")]
 Png = Annotated[Path, typer.Option("--png", help="the same as PNG")]
 Radii = Annotated[str, typer.Option("--radii", help="radii, separated by commas")]
 
@@ -249,12 +252,13 @@ def cell(
     ] = "validation",
     before: Before = None,
     kind: Annotated[str | None, typer.Option("--kind", help="what the dataset is, by which the paper's number is found; default: its name")] = None,
+    made: Annotated[str, typer.Option("--made", help="how the row's models and sigmas were made, for captions")] = "",
     seed: Seed = 0,
 ) -> None:
     """Write every cell of one table row as JSON: value, interval, the sigma and K that gave it, the paper's number."""
     from ddrs.cells import write_cells
 
-    write_cells(logs, table, label, parse_radii(radii), out_dir, seed, validation or [], choose_on, kind, before or [])
+    write_cells(logs, table, label, parse_radii(radii), out_dir, seed, validation or [], choose_on, kind, before or [], made)
 
 
 @app.command()
@@ -310,13 +314,14 @@ def per_class(
 
 @app.command()
 def page(
-    md: Annotated[Path, typer.Argument(help="Markdown table (read)")],
+    md: Annotated[Path, typer.Argument(help="Markdown table, or a figure's caption (read)")],
     html: Annotated[Path, typer.Option("--html", help="page to write; it needs no other file")],
+    picture: Annotated[Path | None, typer.Option("--picture", help="PNG that the caption is of (read)")] = None,
 ) -> None:
-    """Write a Markdown table as a page that a browser, and Snakemake's report, show."""
+    """Write a Markdown table, or a figure with its caption, as a page that a browser, and Snakemake's report, show."""
     from ddrs.pages import write_page
 
-    write_page(md, html)
+    write_page(md, html, picture)
 
 
 @app.command()
@@ -329,11 +334,15 @@ def distribution(
         list[str] | None, typer.Option("--even", help="dataset of which every second image chooses and the others are drawn; repeat for more")
     ] = None,
     before: Before = None,
+    caption: CaptionFile = None,
+    title: Title = "",
+    made: Made = None,
 ) -> None:
     """Draw the distribution of p_lower: a panel per training sigma, a curve per row, K chosen on validation images or on half of the test images."""
     from ddrs.distribution import p_lower_figure
+    from ddrs.statements import Caption
 
-    p_lower_figure(logs, validation or [], pdf, png, even or [], before or [])
+    p_lower_figure(logs, validation or [], pdf, png, even or [], before or [], Caption(caption, title, made or []))
 
 
 @app.command()
@@ -345,11 +354,15 @@ def figure(
         str, typer.Option("--kind", help="rows, with a panel per sigma; searches, with a curve per K; steps, a panel per model")
     ] = "rows",
     evaluations: Annotated[int | None, typer.Option("--evaluations", min=1, help="searches: budget per image; a grid has n = it / K")] = None,
+    caption: CaptionFile = None,
+    title: Title = "",
+    made: Made = None,
 ) -> None:
     """Draw certified accuracy against radius: of a table's rows (Figures 3, 4, 5), of sigma searches (8), for growing K (7)."""
     from ddrs.figures import certified_accuracy_figure
+    from ddrs.statements import Caption
 
-    certified_accuracy_figure(logs, pdf, png, kind, evaluations)
+    certified_accuracy_figure(logs, pdf, png, kind, evaluations, Caption(caption, title, made or []))
 
 
 @app.command()
@@ -361,16 +374,20 @@ def examples(
     pdf: Pdf,
     png: Png,
     seed: Seed = 0,
+    caption: CaptionFile = None,
+    title: Title = "",
+    made: Made = None,
 ) -> None:
     """Draw test images with noise at the fixed sigma and at their own (Figures 6, 9); one --data, --fixed and --quantiles for each log."""
     from ddrs.examples import Panel, examples_figure
+    from ddrs.statements import Caption
 
     if not len(logs) == len(data) == len(fixed) == len(quantiles):
         raise DdrsError(
             f"examples: {len(logs)} logs, {len(data)} --data, {len(fixed)} --fixed and {len(quantiles)} --quantiles; give as many of each"
         )
     panels = [Panel(*parts[:3], parse_increasing("--quantiles", parts[3], 1)) for parts in zip(logs, data, fixed, quantiles, strict=True)]
-    examples_figure(panels, pdf, png, seed)
+    examples_figure(panels, pdf, png, seed, Caption(caption, title, made or []))
 
 
 @app.command()
@@ -379,11 +396,14 @@ def illustrate(
     pdf: Pdf,
     png: Png,
     seed: Seed = 0,
+    caption: CaptionFile = None,
+    title: Title = "",
 ) -> None:
     """Draw why sigma should vary, or the memory's three cases, from a run of the code in two dimensions (Figures 1, 2)."""
     from ddrs.illustrations import illustrate
+    from ddrs.statements import Caption
 
-    illustrate(subject, pdf, png, seed)
+    illustrate(subject, pdf, png, seed, Caption(caption, title))
 
 
 @app.command()
@@ -400,7 +420,7 @@ def export(
 
 @app.command()
 def publish(
-    files: Annotated[list[Path], typer.Argument(help="Markdown tables and PNG figures (read)")],
+    files: Annotated[list[Path], typer.Argument(help="Markdown tables and PNG figures, whose captions are captions/NAME.md beside them (read)")],
     config: Annotated[Path, typer.Option("--config", help="the config that made them (read)")],
     out_dir: OutDir,
 ) -> None:

@@ -16,9 +16,16 @@ from ddrs.figures import STYLES
 from ddrs.pictures import plt, save
 from ddrs.published import EVEN
 from ddrs.selection import choose, configuration, halves
-from ddrs.statements import of_logs
+from ddrs.statements import NO_CAPTION, Caption, of_logs
 
 TICKS = (0.5, 0.7, 0.9, 0.99, 0.999, 0.9999)
+CAPTION = (
+    "The empirical distribution of p_lower, a panel per training sigma: the percent of images whose lower bound on the probability of the "
+    "true class is at most x. Images that are predicted wrongly, abstained on, or that adopted another entry's class in the memory count 0: "
+    "their share is the height at which a curve starts. The axis is on the probit scale, on which distances are, for Gaussian noise, those "
+    "of radii in units of sigma; the dotted line is the largest p_lower that n and alpha allow. A DS curve is of the K of the largest ACR "
+    "at that sigma on {choosers}."
+)
 
 
 def p_lower_of(log: Log) -> np.ndarray:
@@ -34,7 +41,13 @@ def p_lower_of(log: Log) -> np.ndarray:
 
 
 def p_lower_figure(
-    paths: Sequence[Path], validation: Sequence[Path], pdf: Path, png: Path, even: Sequence[str] = (), before: Sequence[Path] = ()
+    paths: Sequence[Path],
+    validation: Sequence[Path],
+    pdf: Path,
+    png: Path,
+    even: Sequence[str] = (),
+    before: Sequence[Path] = (),
+    caption: Caption = NO_CAPTION,
 ) -> None:
     """A panel per training sigma, a line of panels per dataset, a curve per row: the percent of images with p_lower of at most x.
 
@@ -75,6 +88,16 @@ def p_lower_figure(
         save(figure, pdf, png, of_logs(drawn))
     finally:
         plt.close(figure)
+    caption.write(CAPTION.format(choosers=_choosers(datasets, even)), drawn)
+
+
+def _choosers(datasets: Sequence[str], even: Sequence[str]) -> str:
+    """What chose K, said once for all datasets or for each."""
+    words = {False: "the validation images", True: "every second test image, before the memory, and of the others"}
+    ways = {name: words[name in even] for name in datasets}
+    if len(set(ways.values())) == 1:
+        return next(iter(ways.values()))
+    return "; ".join(f"{way} ({name})" for name, way in ways.items())
 
 
 def _read(paths: Sequence[Path]) -> list[Log]:
@@ -136,7 +159,7 @@ def _draw(axis: Axes, log: Log, label: str) -> Artist:
     share = 100 * np.arange(len(values) - len(known), len(values) + 1) / len(values)
     colour, dashes = STYLES[row_of(label)]
     x = np.concatenate([[ndtri(TICKS[0])], ndtri(known)])
-    above = 3 if dashes == "--" else 2  # dashes on a solid curve show both where two coincide
+    above = 2 if dashes == "-" else 3  # dashes on a solid curve show both where two coincide
     (line,) = axis.step(x, share, where="post", color=colour, linestyle=dashes, linewidth=1.5, zorder=above)
     return line
 

@@ -7,15 +7,21 @@ from pathlib import Path
 import numpy as np
 
 from ddrs.certification.lattice import certifiable_noise
-from ddrs.certification.records import ABSTAIN, Log, read_log
+from ddrs.certification.records import ABSTAIN, Log, read_log, round_down
 from ddrs.data import Split, as_float, load_split
 from ddrs.envelope import check_comparable
 from ddrs.errors import DdrsError
 from ddrs.noise import NoiseStream, get_noise
 from ddrs.norms import norm_of
 from ddrs.pictures import plt, save
-from ddrs.statements import of_logs
+from ddrs.statements import NO_CAPTION, Caption, of_logs
 
+CAPTION = (
+    "Test images, clean, with noise at the fixed sigma and with the same noise at the image's own sigma*. They are the images at fixed "
+    "quantiles of sigma* (0 is the smallest) among those whose data-dependent certificate is correct, the lower index first where sigma* is "
+    "equal: {rule}. Above each: its class, or sigma with the certified prediction and radius, rounded down. Pixels are clipped to [0, 1] "
+    "for display only. Certificates at sigma* are after the memory pass; the noise that is shown is not that of the certificates."
+)
 NEEDS = ("dataset", "split", "method", "sigma0", "noise", "sigma")
 
 
@@ -29,7 +35,7 @@ class Panel:
     quantiles: Sequence[float]
 
 
-def examples_figure(panels: Sequence[Panel], pdf: Path, png: Path, seed: int) -> None:
+def examples_figure(panels: Sequence[Panel], pdf: Path, png: Path, seed: int, caption: Caption = NO_CAPTION) -> None:
     """Three columns per panel: the image, the same with noise at the fixed sigma, and with the same noise scaled to sigma*_x.
 
     A line per quantile of sigma*_x, see `chosen`. The noise is for looking at only, of a stream that no search or certificate draws
@@ -47,7 +53,13 @@ def examples_figure(panels: Sequence[Panel], pdf: Path, png: Path, seed: int) ->
             for axis, (image, title) in zip(line, _pictures(split, own, fixed, row, seed), strict=True):
                 axis.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
                 axis.set_title(title, fontsize=9)
-    save(figure, pdf, png, of_logs([own for _, own, _, _ in shown]))
+    logs = [own for _, own, _, _ in shown]
+    save(figure, pdf, png, of_logs(logs))
+    rules = [
+        f"{', '.join(f'{one:g}' for one in panel.quantiles)} at sigma {float(str(log.constant('sigma0'))):.2f}"
+        for panel, log in zip(panels, logs, strict=True)
+    ]
+    caption.write(CAPTION.format(rule="; ".join(rules)), logs)
 
 
 def chosen(log: Log, quantiles: Sequence[float]) -> list[int]:
@@ -87,7 +99,9 @@ def _pictures(split: Split, own: Log, fixed: Log, row: int, seed: int) -> list[t
     law = get_noise(certifiable_noise(str(own.constant("noise"))).base)
     noise = NoiseStream(law, clean.shape, seed, "illustrate", split.split, int(ours["idx"])).draw(1)[0].numpy()
     symbol = {"l2": "\\sigma", "l1": "\\lambda"}[norm_of(own.constant("noise"), own.name)]
-    answers = [f"class {one['predict']}, $R = {float(one['radius']):.2f}$" if one["predict"] != ABSTAIN else "abstains" for one in (theirs, ours)]
+    answers = [
+        f"class {one['predict']}, $R = {round_down(float(one['radius']), 2)}$" if one["predict"] != ABSTAIN else "abstains" for one in (theirs, ours)
+    ]
     shown = [
         (clean, f"clean\nclass {ours['label']}"),
         (clean + float(theirs["sigma"]) * noise, f"${symbol} = {float(theirs['sigma']):.3f}$\n{answers[0]}"),

@@ -14,12 +14,12 @@ from ddrs.envelope import check_comparable
 from ddrs.errors import DdrsError
 from ddrs.norms import norm_of
 from ddrs.pictures import plt, save
-from ddrs.statements import of_logs
+from ddrs.statements import NO_CAPTION, Caption, of_logs
 
 Style = tuple[str, str | tuple[float, tuple[float, ...]]]  # colour and dashes
 
 # the paper's order of curves; colours that stay apart for colour-blind readers (Okabe and Ito), dashes that do in grey print
-STYLES: dict[str, Style] = {"fs": ("#000000", "--"), "ds": ("#0072B2", "-"), "ds2": ("#D55E00", "-")}
+STYLES: dict[str, Style] = {"fs": ("#000000", "--"), "ds": ("#0072B2", "-"), "ds2": ("#D55E00", (0, (5, 1.2, 1, 1.2)))}
 SERIES: list[Style] = [  # of curves that differ by a number: the grids of Figure 8 by n, the steps of Figure 7 by K > 0
     ("#E69F00", (0, (1, 1))),
     ("#56B4E9", (0, (4, 1, 1, 1))),
@@ -29,9 +29,21 @@ SERIES: list[Style] = [  # of curves that differ by a number: the grids of Figur
     ("#0072B2", "-"),
 ]
 COLUMNS = 4  # panels side by side in Figure 7
+CAPTIONS = {  # by kind
+    "rows": "Certified accuracy against radius, a panel per training sigma and one for the envelope over all. A data-dependent curve is the best "
+    "over K at each radius, an envelope the best over sigma and K, both chosen on these same images: optimistic.",
+    "searches": "Certified accuracy against radius of a fixed sigma, of Algorithm 1, and of grid search (GDS) with n samples per point, the searches "
+    "at the same budget of {evaluations} evaluations of the model per image: a step of Algorithm 1 is two for each sample, a forward and a backward "
+    "pass. Samples that fix the class before a search are beside the budget, as many for all. A panel per training sigma and one for the envelope, "
+    "the best over sigma, chosen on these same images: optimistic.",
+    "steps": "Certified accuracy against radius for growing K, a panel per model. The K of a panel are points of one stored trajectory of the "
+    "search; K = 0 is its start, the training sigma: of a DS model this is row FS, which needs no memory.",
+}
 
 
-def certified_accuracy_figure(paths: Sequence[Path], pdf: Path, png: Path, kind: str = "rows", evaluations: int | None = None) -> None:
+def certified_accuracy_figure(
+    paths: Sequence[Path], pdf: Path, png: Path, kind: str = "rows", evaluations: int | None = None, caption: Caption = NO_CAPTION
+) -> None:
     """Certified accuracy against radius.
 
     kind: "rows" (Figures 3 to 5), a panel per training sigma and one for the envelope, a line of panels per dataset, a curve per row of the
@@ -50,6 +62,7 @@ def certified_accuracy_figure(paths: Sequence[Path], pdf: Path, png: Path, kind:
     else:
         raise DdrsError(f"kind {kind!r}: must be rows, searches or steps")
     save(figure, pdf, png, of_logs(logs))
+    caption.write(CAPTIONS[kind].format(evaluations=evaluations), logs)
 
 
 def _own(log: Log) -> Log:

@@ -68,7 +68,7 @@ def _makes(settings: Config, path: str) -> bool:
     if figure := re.search(r"figure(\d)", path):
         number = figure[1]
         return FIGURES[number] in tables if number in FIGURES else bool(getattr(settings.figures, f"figure{number}", True))
-    return bool(tables) or not path.startswith(("results/cells", "results/claims", "results/pages"))
+    return bool(tables) or not path.startswith(("results/cells", "results/claims"))
 
 
 def _write(merged: dict, config: Path, overlays: Sequence[Path]) -> None:

@@ -1,5 +1,6 @@
-"""Markdown tables as pages that a browser shows."""
+"""Markdown tables and figures as pages that a browser shows."""
 
+from base64 import b64encode
 from html import escape
 from pathlib import Path
 
@@ -14,12 +15,16 @@ th, td { padding: 0.25em 0.7em; text-align: right; vertical-align: top; border-b
 th { border-bottom: 2px solid #222; }
 td:first-child, th:first-child, td:nth-child(2), th:nth-child(2) { text-align: left; }
 p { max-width: 60em; }
+img { max-width: 100%; }
 """
 
 
-def write_page(md: Path, html: Path) -> None:
-    """Write one Markdown file as one HTML page that needs no other file. DdrsError if it is missing."""
-    text = require(md, "Markdown table").read_text(encoding="utf-8")
+def write_page(md: Path, html: Path, picture: Path | None = None) -> None:
+    """Write one Markdown file as one HTML page that needs no other file, below a PNG if there is one. DdrsError if one is missing."""
+    text = require(md, "Markdown file").read_text(encoding="utf-8")
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
+    if picture is not None:
+        data = b64encode(require(picture, "picture").read_bytes()).decode()
+        body = f'<img alt="{escape(md.stem)}" src="data:image/png;base64,{data}">\n{body}'
     head = f'<meta charset="utf-8">\n<title>{escape(md.stem)}</title>\n<style>{STYLE}</style>'
     write_text(html, f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}</body>\n</html>\n')

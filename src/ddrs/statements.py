@@ -1,21 +1,30 @@
 """What tables and figures say of the certificates behind them: images, protocol, and what the memory did."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ddrs.certification.records import Log
 from ddrs.errors import DdrsError
+from ddrs.files import write_text
 
-OF_PROTOCOL = ("split", "protocol", "n0", "n_max", "alpha", "noise")
+OF_PROTOCOL = ("split", "protocol", "bound", "n0", "n_max", "alpha", "noise", "precision")
+PROMISE = (
+    "DS rows certify the stateful classifier that answers from its memory first. That promises consistency with later queries, by construction; "
+    "it promises nothing about correctness or about earlier queries."
+)
 NBSP = "\N{NO-BREAK SPACE}"
 
 
 def of_protocol(facts: Mapping[str, Any]) -> str:
     """How images were certified; facts: `images`, their number, and OF_PROTOCOL."""
+    bound = "" if facts["bound"] == "binary" else f" with bound {facts['bound']}"
     grid = ", noise on the pixel grid" if str(facts["noise"]).endswith("lattice") else ""
+    precision = "" if facts["precision"] == "float32" else f", the classifier computed in {facts['precision']}"
     return (
-        f"{facts['images']} {facts['split']} images, protocol {facts['protocol']}, n0 = {facts['n0']}, n = {facts['n_max']:,}, "
-        f"alpha = {facts['alpha']:g} per image{grid}"
+        f"{facts['images']} {facts['split']} images, protocol {facts['protocol']}{bound}, n0 = {facts['n0']}, n = {facts['n_max']:,}, "
+        f"alpha = {facts['alpha']:g} per image{grid}{precision}"
     )
 
 
@@ -34,12 +43,18 @@ def of_memory(label: str, counts: Mapping[str, int]) -> str:
     return f"Memory pass of {label}: {passes}, {counts['adopted']} adopted another class, {counts['shrunk']} shrank."
 
 
+def of_making(cell: Mapping[str, Any]) -> str:
+    """How the models and sigmas behind a cell were made."""
+    return f"{cell['label'].partition('-')[0]} on {cell['dataset']}: {cell['made']}."
+
+
 def of_cells(cells: Sequence[Mapping[str, Any]]) -> str:
-    """The same of cells, dataset by dataset, with the memory passes of each row."""
+    """The same of cells, dataset by dataset, with how its models and sigmas were made and the memory passes of each row."""
     parts: dict[str, None] = {}
     for dataset in dict.fromkeys(cell["dataset"] for cell in cells):
         own = [cell for cell in cells if cell["dataset"] == dataset]
         parts |= dict.fromkeys(f"{dataset}: {of_protocol(cell)}." for cell in own)
+        parts |= dict.fromkeys(of_making(cell) for cell in own if cell["made"])
         parts |= dict.fromkeys(of_memory(cell["label"], cell["memory"]) for cell in own if cell["memory"])
     return " ".join(parts)
 
@@ -62,3 +77,25 @@ def of_logs(logs: Sequence[Log]) -> str:
         if passes:
             parts[f"Memory passes of how many entries (adopted another class, shrank): {'; '.join(passes)}."] = None
     return " ".join(parts)
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A figure's caption as Markdown: where it is written (nowhere without a path), its title, and how the models and sigmas shown were made."""
+
+    path: Path | None = None
+    title: str = ""
+    made: Sequence[str] = ()
+
+    def write(self, text: str, logs: Sequence[Log] = ()) -> None:
+        """Write the title, what the figure shows, what its certificates are, and what those after the memory promise."""
+        if self.path is None:
+            return
+        parts = [f"**{self.title}.**"] if self.title else []
+        parts += [text, *([of_logs(logs)] if logs else []), *self.made]
+        if any("memory" in log.table for log in logs):
+            parts.append(PROMISE)
+        write_text(self.path, " ".join(parts) + "\n")
+
+
+NO_CAPTION = Caption()

@@ -12,7 +12,7 @@ from ddrs.files import write_text
 from ddrs.norms import norm_of
 from ddrs.provenance import digest
 from ddrs.published import EVEN, SELECTED, table_of_print
-from ddrs.statements import of_memory, of_protocol
+from ddrs.statements import PROMISE, of_making, of_memory, of_protocol
 
 REGIMES = {"fs": ("FS", "FS"), "ds": ("FS", "DS"), "ds2": ("DS", "DS")}  # row: (train, certify)
 
@@ -50,9 +50,12 @@ def write_table(cells: Sequence[Path], csv: Path, md: Path, tex: Path) -> None:
 def _title(cells: Sequence[dict]) -> str:
     table, method = cells[0]["table"], cells[0]["label"].split("-")[0]
     number = table_of_print(table).removeprefix("table")
-    if table.endswith(SELECTED):
-        return f"Table {number} without a choice on test images: certified accuracy per radius and ACR of {method} and its data-dependent forms."
-    return f"Table {number}: best certified accuracy per radius and ACR of {method} and its data-dependent forms."
+    what = f"certified accuracy per radius and ACR of {method} and its data-dependent forms."
+    if not table.endswith(SELECTED):
+        return f"Table {number}: best {what}"
+    if any(cell["choice"] == EVEN for cell in cells):
+        return f"Table {number} with a choice on half of the test images, of the other half: {what}"
+    return f"Table {number} without a choice on test images: {what}"
 
 
 def _caption(cells: Sequence[dict]) -> str:
@@ -66,13 +69,11 @@ def _caption(cells: Sequence[dict]) -> str:
             parts.append("Its ACR is a lower bound: protocol sequential decides the radii of the columns only.")
         if norm == "ℓ1":
             parts.append("Its sigma is lambda, the half-width of the uniform noise.")
+        parts += dict.fromkeys(of_making(cell) for cell in own if cell["made"])
         parts += dict.fromkeys(of_memory(cell["label"], cell["memory"]) for cell in own if cell["memory"])
     parts += _choices(cells)
     if any(cell["memory"] for cell in cells):
-        parts.append(
-            "DS rows certify the stateful classifier that answers from its memory first. That promises consistency with later queries, by "
-            "construction; it promises nothing about correctness or about earlier queries."
-        )
+        parts.append(PROMISE)
     return " ".join(parts)
 
 

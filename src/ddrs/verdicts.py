@@ -79,7 +79,15 @@ def why_not(cell: dict) -> str | None:
     known = flaw(*place)
     if known:
         return known
-    for name, printed in (("split", "test"), ("protocol", "fixed"), ("bound", "binary"), ("n0", N0), ("n_max", N), ("alpha", ALPHA)):
+    for name, printed in (
+        ("split", "test"),
+        ("protocol", "fixed"),
+        ("bound", "binary"),
+        ("n0", N0),
+        ("n_max", N),
+        ("alpha", ALPHA),
+        ("precision", "float32"),
+    ):
         if cell[name] != printed:
             return f"not comparable: {name} = {cell[name]}, where the print has {printed}"
     return None

@@ -164,7 +164,12 @@ def test_cells_of_both_forms_stand_together(logs: list[Path], before: list[Path]
     write_table(paths[3:], tmp_path / "t.csv", tmp_path / "t.md", tmp_path / "t.tex")
     text = (tmp_path / "t.md").read_text()
     chosen = "from the first on (3), before the memory, and reported on the other 3"
-    for words in ("on 3 test images", chosen, "No image that chose is one of those that a cell is of."):
+    for words in (
+        "Table 1 with a choice on half of the test images, of the other half: certified",
+        "on 3 test images",
+        chosen,
+        "No image that chose is one of those that a cell is of.",
+    ):
         assert words in text
     write_claims(paths, tmp_path / "claims.csv", tmp_path / "claims.md")
     with open(tmp_path / "claims.csv", encoding="utf-8") as file:

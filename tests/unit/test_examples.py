@@ -10,6 +10,7 @@ from ddrs.certification.records import read_log
 from ddrs.data import as_float, load_split
 from ddrs.errors import DdrsError
 from ddrs.examples import Panel, chosen, examples_figure
+from ddrs.statements import Caption
 from tests.unit.helpers import write_log
 
 OWN = {"dataset": "mnist5k", "method": "cohen-ds", "K": 9}
@@ -41,8 +42,15 @@ def test_no_certified_image_is_one_line(tmp_path: Path):
 @pytest.fixture
 def panel(tmp_path: Path, small_mnist: Path) -> Panel:
     own = log_of(tmp_path / "own", {0: 0.4, 5: 0.1, 10: 0.2})
-    fixed = write_log(tmp_path / "fixed", [(0, 1, 1, 0.3), (5, 1, -1, 0.0), (10, 1, 2, 0.1)], dataset="mnist5k")
+    fixed = write_log(tmp_path / "fixed", [(0, 1, 1, 0.309), (5, 1, -1, 0.0), (10, 1, 2, 0.1)], dataset="mnist5k")
     return Panel(own, small_mnist, fixed, [0.0, 1.0])
+
+
+def test_the_caption_says_which_images_are_shown_and_what_was_certified(panel: Panel, tmp_path: Path):
+    examples_figure([panel, panel], tmp_path / "a.pdf", tmp_path / "a.png", 0, Caption(tmp_path / "a.md", "Figure 6", ["Made so."]))
+    text = (tmp_path / "a.md").read_text()
+    assert text.startswith("**Figure 6.** Test images") and "sigma* is equal: 0, 1 at sigma 0.25; 0, 1 at sigma 0.25. Above" in text
+    assert "mnist5k: 3 test images, protocol fixed" in text and text.endswith("Made so.\n")
 
 
 def test_each_line_is_an_image_clean_and_with_one_noise_at_two_scales(panel: Panel, small_mnist: Path, tmp_path: Path, monkeypatch):

@@ -1,5 +1,6 @@
 """What tables and figures say of their certificates, and the pages that show tables."""
 
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from ddrs.certification.records import read_log
 from ddrs.errors import DdrsError
 from ddrs.pages import write_page
-from ddrs.statements import memory_counts, of_logs, of_memory
+from ddrs.statements import PROMISE, Caption, memory_counts, of_logs, of_memory
 from tests.unit.helpers import one_line, write_log
 
 ROWS = [(0, 1, 1, 0.5), (1, 1, 1, 0.4), (2, 1, 2, 0.1)]
@@ -28,6 +29,27 @@ def test_a_figures_statement_has_images_protocol_and_the_memorys_counts(tmp_path
         "cohen-ds2 1 of 3 (0,\N{NO-BREAK SPACE}0). "
         "mnist5k: 2 test images, protocol fixed, n0 = 100, n = 2,500, alpha = 0.001 per image."
     )
+
+
+def test_what_differs_from_the_field_is_said(tmp_path: Path):
+    logs = [write_log(tmp_path / "1", ROWS, bound="joint"), write_log(tmp_path / "2", ROWS, dataset="mnist5k", precision="bfloat16-compiled")]
+    assert of_logs([read_log(path) for path in logs]) == (
+        "cifar10: 3 test images, protocol fixed with bound joint, n0 = 100, n = 1,000, alpha = 0.001 per image. "
+        "mnist5k: 3 test images, protocol fixed, n0 = 100, n = 1,000, alpha = 0.001 per image, the classifier computed in bfloat16-compiled."
+    )
+
+
+def test_a_caption_has_title_text_certificates_making_and_the_memorys_promise(tmp_path: Path):
+    fixed = read_log(write_log(tmp_path / "1", ROWS))
+    passed = read_log(write_log(tmp_path / "2", ROWS, method="cohen-ds", K=100, memory="kept"))
+    Caption(tmp_path / "a.md", "Figure 0", ["Made so.", "And so."]).write("What it shows.", [fixed])
+    text = (tmp_path / "a.md").read_text()
+    assert text == f"**Figure 0.** What it shows. {of_logs([fixed])} Made so. And so.\n"
+    Caption(tmp_path / "b.md").write("What it shows.", [fixed, passed])
+    assert (tmp_path / "b.md").read_text() == f"What it shows. {of_logs([fixed, passed])} {PROMISE}\n"
+    before = sorted(tmp_path.iterdir())
+    Caption().write("Nowhere.", [fixed])
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_the_memorys_counts_of_a_row(tmp_path: Path):
@@ -55,6 +77,33 @@ def test_a_page_shows_the_table_and_needs_no_other_file(tmp_path: Path):
     assert text.count("<td>") == 2 and "<td>2.5</td>" in text and text.count("<th>") == 2
     assert "&lt;b&gt;caption" in text, "what looks like HTML is shown, not run"
     assert "http" not in text and "<script" not in text
+
+
+def test_a_page_of_a_caption_shows_its_picture(tmp_path: Path, ddrs_cli):
+    (tmp_path / "figure9.md").write_text("**Figure 9.** Sigma* and *more*.\n")
+    (tmp_path / "figure9.png").write_bytes(b"\x89PNG picture")
+    run = ("page", tmp_path / "figure9.md", "--html", tmp_path / "figure9.html", "--picture")
+    assert ddrs_cli(*run, tmp_path / "figure9.png")[0] == 0
+    text = (tmp_path / "figure9.html").read_text()
+    assert f'<img alt="figure9" src="data:image/png;base64,{b64encode(bytes([0x89]) + b"PNG picture").decode()}">' in text
+    assert text.index("<img") < text.index("<strong>Figure 9.</strong>")
+    code, _, err = ddrs_cli(*run, tmp_path / "none.png")
+    assert code == 2 and "none.png: no such file" in err
+
+
+def test_published_figures_have_their_captions(tmp_path: Path, ddrs_cli):
+    results, out = tmp_path / "results", tmp_path / "docs"
+    (results / "captions").mkdir(parents=True)
+    (results / "table9.md").write_text("**Table 9.**\n")
+    (results / "figure9.png").write_bytes(b"picture")
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
+    run = ("publish", results / "table9.md", results / "figure9.png", "--config", tmp_path / "config.yaml", "--out-dir", out)
+    code, _, err = ddrs_cli(*run)
+    assert code == 2 and "captions/figure9.md: no such file" in err and not out.exists()
+    (results / "captions" / "figure9.md").write_text("**Figure 9.** What it shows.\n")
+    assert ddrs_cli(*run)[0] == 0
+    assert "**Table 9.**\n\n![figure9](figure9.png)\n\n**Figure 9.** What it shows.\n" in (out / "README.md").read_text()
+    assert sorted(path.name for path in out.iterdir()) == ["README.md", "figure9.png", "table9.md"]
 
 
 def test_a_page_of_nothing_is_one_line(tmp_path: Path, ddrs_cli):

@@ -15,7 +15,7 @@ from ddrs.published.checks import flaw, largest_acr, largest_radius
 from ddrs.verdicts import Estimate, difference, judge, mean, share, word
 from tests.unit.helpers import write_log
 
-PAPER = {"split": "test", "protocol": "fixed", "bound": "binary", "n0": 100, "n_max": 100_000, "alpha": 0.001}
+PAPER = {"split": "test", "protocol": "fixed", "bound": "binary", "n0": 100, "n_max": 100_000, "alpha": 0.001, "precision": "float32"}
 
 
 def cell(value: float, images: int = 10_000, **more: object) -> dict:
@@ -71,6 +71,7 @@ def test_within_depends_on_the_number_of_images(value: float, images: int, said:
         ({"n_max": 2500}, "not comparable: n_max = 2500, where the print has 100000"),
         ({"split": "validation"}, "not comparable: split = validation, where the print has test"),
         ({"n0": 10}, "not comparable: n0 = 10, where the print has 100"),
+        ({"precision": "bfloat16"}, "not comparable: precision = bfloat16, where the print has float32"),
         ({"alpha": 1e-7}, "not comparable: alpha = 1e-07, where the print has 0.001"),
         ({"protocol": "sequential"}, "not comparable: protocol = sequential, where the print has fixed"),
         ({"bound": "joint"}, "not comparable: bound = joint, where the print has binary"),

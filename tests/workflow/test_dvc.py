@@ -159,11 +159,13 @@ def keys_read(text: str) -> set[str]:
         text += "".join(defined[name] for name in new)
     named = set(re.findall(r"settings\.(\w+)", text))
     methods = {"on": {"datasets"}, "search_on": {"search"}, "sigma_texts": {"datasets"}, "finetune_settings": {"finetune", "train"}}
-    return {key for name in named for key in methods.get(name, {name})}
+    of_captions = {"checkpoints", "datasets", "finetune", "search", "train"} if re.search(r"\bmade\(settings", text) else set()
+    return of_captions | {key for name in named for key in methods.get(name, {name})}
 
 
 def test_keys_are_read_through_functions_of_both_files_and_through_lists() -> None:
     assert {"datasets", "figures", "search", "tables"} <= keys_read("logs=logs_of_figure,")
+    assert "finetune" in keys_read("made=made_of_figure,")
     assert {"certify", "datasets"} <= keys_read("dataset=one_of(whole_datasets),") | keys_read("certified_datasets")
 
 

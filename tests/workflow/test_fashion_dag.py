@@ -30,6 +30,7 @@ def test_the_dag_is_of_fashion_mnist_alone(tmp_path: Path) -> None:
         "per_class": 4,
         "page": 4 * 4 + 1,
         "p_lower": 4,
+        "picture": 4 + 6,
         "figure": 4,  # 3, 4, 5 and 7
         "illustrate": 2,  # 1 and 2, which are of no dataset
         "paper": 1,

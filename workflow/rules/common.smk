@@ -9,6 +9,7 @@ from ddrs.dataset_config import check_counts, check_modules
 from ddrs import own_model
 from ddrs.errors import DdrsError
 from ddrs.figure_config import FIGURES
+from ddrs.made import about, made, shown_figures
 from ddrs.overlays import require_fitting
 from ddrs.provenance import MODEL, code_digest
 from ddrs.published import EVEN, SELECTED, table_of_print
@@ -23,6 +24,7 @@ try:
 except DdrsError as error:
     sys.exit(f"ddrs: error: {error}")
 
+config["about"] = about(settings)  # for the first page of the report
 SUBJECTS = {"1": "sigma", "2": "memory"}  # a figure illustrates an idea, and needs nothing of the experiment
 CERTIFICATES = "results/certificates/{dataset}/{split}/{method}"
 REGIME = {"fs": "fs", "ds": "fs", "ds2": "ds2", "gds": "fs"}  # which training the certificates of a row stand on
@@ -52,6 +54,7 @@ CODE = {  # the modules whose code makes a step's result; a change of any of the
     "claims": ["claims.py", "statements.py", "published/claims.csv", "verdicts.py", "cells.py", "envelope.py", *PRINT],
     "per_class": ["per_class.py", "statements.py", "selection.py", "cells.py", "envelope.py", "published/__init__.py", "certification/records.py"],
     "page": ["pages.py"],
+    "picture": ["pages.py"],
     "p_lower": [
         "distribution.py",
         "selection.py",
@@ -79,6 +82,7 @@ CODE = {  # the modules whose code makes a step's result; a change of any of the
     "illustrate": [
         "illustrations",
         "pictures.py",
+        "statements.py",
         "certification",
         "sigma/ascent.py",
         "memory.py",

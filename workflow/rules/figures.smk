@@ -14,7 +14,8 @@ rule figure:
         logs=logs_of_figure,
     output:
         pdf="results/figure{number}.pdf",
-        png=report("results/figure{number}.png", caption="../report/figure.rst", category="Figures", labels={"figure": "{number}"}),
+        png="results/figure{number}.png",
+        caption="results/captions/figure{number}.md",
     log:
         "logs/figures/figure{number}.log",
     benchmark:
@@ -23,12 +24,13 @@ rule figure:
         number="[34578]",
     params:
         flags=figure_flags,
-        caption=figure_caption,
+        made=made_of_figure,
         code=code("figure"),
     message:
         "Draw figure {wildcards.number}"
     shell:
-        "ddrs figure {input.logs} {params.flags} --pdf {output.pdf} --png {output.png} > {log} 2>&1"
+        "ddrs figure {input.logs} {params.flags} --pdf {output.pdf} --png {output.png}"
+        " --caption {output.caption} --title 'Figure {wildcards.number}' {params.made} > {log} 2>&1"
 
 
 rule examples:
@@ -38,7 +40,8 @@ rule examples:
         fixed=example_logs("fs"),
     output:
         pdf="results/figure{number}.pdf",
-        png=report("results/figure{number}.png", caption="../report/examples.rst", category="Figures", labels={"figure": "{number}"}),
+        png="results/figure{number}.png",
+        caption="results/captions/figure{number}.md",
     log:
         "logs/figures/figure{number}.log",
     benchmark:
@@ -47,18 +50,20 @@ rule examples:
         number="[69]",
     params:
         flags=example_flags,
-        caption=figure_caption,
+        made=made_of_figure,
         code=code("examples"),
     message:
         "Draw figure {wildcards.number}"
     shell:
-        "ddrs examples {input.logs} {params.flags} --pdf {output.pdf} --png {output.png} > {log} 2>&1"
+        "ddrs examples {input.logs} {params.flags} --pdf {output.pdf} --png {output.png}"
+        " --caption {output.caption} --title 'Figure {wildcards.number}' {params.made} > {log} 2>&1"
 
 
 rule illustrate:
     output:
         pdf="results/figure{number}.pdf",
-        png=report("results/figure{number}.png", caption="../report/illustration.rst", category="Figures", labels={"figure": "{number}"}),
+        png="results/figure{number}.png",
+        caption="results/captions/figure{number}.md",
     log:
         "logs/figures/figure{number}.log",
     benchmark:
@@ -72,4 +77,5 @@ rule illustrate:
     message:
         "Draw figure {wildcards.number}"
     shell:
-        "ddrs illustrate {params.subject} --pdf {output.pdf} --png {output.png} --seed {params.seed} > {log} 2>&1"
+        "ddrs illustrate {params.subject} --pdf {output.pdf} --png {output.png} --seed {params.seed}"
+        " --caption {output.caption} --title 'Figure {wildcards.number}' > {log} 2>&1"

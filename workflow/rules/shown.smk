@@ -208,43 +208,35 @@ def before_of_row(table, dataset):
     return logs
 
 
-def protocol(dataset, method):
-    """How a dataset's test images are certified, for captions."""
-    images = settings.datasets[dataset].images["test"]
-    own = sampling(dataset, method, "test")
-    made = f"{images} test images, protocol {own.protocol}, n0 = {own.n0}, n = {own.n:,}, alpha = {own.alpha:g} per image"
-    noise = {"lattice": ", noise on the pixel grid", None: ""}.get(own.noise, f", noise {own.noise}")
-    search = settings.search_on(dataset, method)
-    return f"{dataset}: {made}{noise}, search up to K = {search.k_max} with n = {search.samples}."
+def made_flags(pairs):
+    """How the models and sigmas of some datasets and methods are made, each once, for captions."""
+    said = dict.fromkeys(f"{method} on {dataset}: {made(settings, dataset, method)}." for dataset, method in pairs)
+    return " ".join(f"--made {shlex.quote(text)}" for text in said)
 
 
-def caption(table):
-    """What a caption must say of a table or of the figure that shows its rows."""
-    if table not in settings.tables:
-        return ""
-    method = labels(table)[0]
-    return " ".join([f"Method: {method}.", *(protocol(dataset, method) for dataset in settings.tables[table])])
+def made_of_row(table, dataset):
+    """A function for params: how the row's models and sigmas are made."""
+
+    def text(wildcards):
+        return shlex.quote(made(settings, dataset, labels(table)[0]))
+
+    return text
 
 
-def protocol_caption(wildcards):
-    return caption(wildcards.table)
+def made_of_table(wildcards):
+    return made_flags((dataset, labels(wildcards.table)[0]) for dataset in settings.tables[wildcards.table])
 
 
-def figure_caption(wildcards):
+def made_of_figure(wildcards):
     if wildcards.number in FIGURES:
-        return caption(FIGURES[wildcards.number])
-    shown = dict.fromkeys((panel.dataset, panel.method) for panel in panels(wildcards.number))
-    return " ".join(f"{method} on {protocol(name, method)}" for name, method in shown)
-
-
-def shown_figures():
-    """The numbers of all figures that the config has something for."""
-    of_tables = [number for number, table in FIGURES.items() if settings.tables.get(table)]
-    return sorted([*SUBJECTS, *of_tables, *(number for number in "6789" if panels(number))])
+        table = FIGURES[wildcards.number]
+        return made_flags((dataset, labels(table)[0]) for dataset in settings.tables[table])
+    return made_flags((panel.dataset, panel.method) for panel in panels(wildcards.number))
 
 
 def figure_files():
-    return expand("results/figure{number}.{form}", number=shown_figures(), form=["pdf", "png"])
+    names = [f"figure{number}" for number in shown_figures(settings)]
+    return expand(["results/{name}.pdf", "results/{name}.png", "results/pages/{name}.html"], name=names)
 
 
 def subject(wildcards):
@@ -261,7 +253,7 @@ def table_files():
         *expand("results/{table}{selected}.{form}", table=shown_tables(), selected=["", SELECTED], form=["csv", "md", "tex"]),
         *expand("results/per_class_{table}.{form}", table=shown_tables(), form=["csv", "md"]),
         *expand("results/{table}_comparison.{form}", table=shown_tables(), form=["csv", "md"]),
-        *expand("results/p_lower_{table}.{form}", table=shown_tables(), form=["pdf", "png"]),
+        *expand(["results/p_lower_{table}.pdf", "results/p_lower_{table}.png", "results/pages/p_lower_{table}.html"], table=shown_tables()),
         *(["results/claims.csv", "results/claims.md"] if shown_tables() else []),
     ]
     return tables + [f"results/pages/{Path(table).stem}.html" for table in tables if table.endswith(".md")]

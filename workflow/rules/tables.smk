@@ -6,6 +6,7 @@ localrules:
     per_class,
     p_lower,
     page,
+    picture,
 
 
 rule tables:
@@ -39,13 +40,15 @@ for table, name in product([f"{table}{form}" for table in ddrs_config.TABLES for
             choice=choice_flags(table, name),
             validation=flagged("--validation", "validation"),
             before=flagged("--before", "before"),
+            made=made_of_row(table, name),
             seed=settings.seed,
             code=code("cells"),
         message:
             "Cells of {params.table}, row {wildcards.label}"
         shell:
             "ddrs cell {input.logs} --table {params.table} --label {wildcards.label} --radii {params.radii}"
-            " --out-dir {params.folder} {params.choice} {params.validation} {params.before} --seed {params.seed} > {log} 2>&1"
+            " --out-dir {params.folder} {params.choice} {params.validation} {params.before}"
+            " --made {params.made} --seed {params.seed} > {log} 2>&1"
 
 
 rule table:
@@ -130,13 +133,15 @@ rule p_lower:
         before=before_of_table,
     output:
         pdf="results/p_lower_{table}.pdf",
-        png=report("results/p_lower_{table}.png", caption="../report/p_lower.rst", category="Tables", labels={"table": "{table}, p_lower"}),
+        png="results/p_lower_{table}.png",
+        caption="results/captions/p_lower_{table}.md",
     log:
         "logs/tables/p_lower_{table}.log",
     benchmark:
         "logs/benchmarks/tables/p_lower_{table}.tsv"
     params:
-        caption=protocol_caption,
+        made=made_of_table,
+        number=lambda wildcards: wildcards.table.removeprefix("table"),
         validation=flagged("--validation", "validation"),
         even=even_flags,
         before=flagged("--before", "before"),
@@ -144,23 +149,44 @@ rule p_lower:
     message:
         "Draw the distribution of p_lower of {wildcards.table}"
     shell:
-        "ddrs distribution {input.logs} {params.validation} {params.even} {params.before} --pdf {output.pdf} --png {output.png} > {log} 2>&1"
+        "ddrs distribution {input.logs} {params.validation} {params.even} {params.before} --pdf {output.pdf} --png {output.png}"
+        " --caption {output.caption} --title 'p_lower of Table {params.number}' {params.made} > {log} 2>&1"
 
 
 rule page:
     input:
         md="results/{page}.md",
     output:
-        html=report("results/pages/{page}.html", caption="../report/page.rst", category="Tables", labels={"table": "{page}"}),
+        html=report("results/pages/{page}.html", caption="../report/table.rst", category="Tables", labels={"table": "{page}"}),
     log:
         "logs/pages/{page}.log",
     benchmark:
         "logs/benchmarks/pages/{page}.tsv"
     wildcard_constraints:
-        page=r"\w+",
+        page=r"(table|per_class_|claims)\w*",
     params:
         code=code("page"),
     message:
         "Make {wildcards.page} a page of the report"
     shell:
         "ddrs page {input.md} --html {output.html} > {log} 2>&1"
+
+
+rule picture:
+    input:
+        png="results/{page}.png",
+        caption="results/captions/{page}.md",
+    output:
+        html=report("results/pages/{page}.html", caption="../report/picture.rst", category="Figures", labels={"figure": "{page}"}),
+    log:
+        "logs/pages/{page}.log",
+    benchmark:
+        "logs/benchmarks/pages/{page}.tsv"
+    wildcard_constraints:
+        page=r"(figure|p_lower_)\w+",
+    params:
+        code=code("picture"),
+    message:
+        "Make {wildcards.page} a page of the report"
+    shell:
+        "ddrs page {input.caption} --picture {input.png} --html {output.html} > {log} 2>&1"

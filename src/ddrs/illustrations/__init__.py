@@ -3,14 +3,16 @@
 from pathlib import Path
 
 from ddrs.registry import load
+from ddrs.statements import NO_CAPTION, Caption
 
 SUBJECTS = {
     "sigma": "ddrs.illustrations.sigma",
     "memory": "ddrs.illustrations.memory",
 }
+OF_BOTH = "All of it is computed by the code that certifies images, with a fixed seed; only the labels are written by hand. Radii are rounded down."
 
 
-def illustrate(subject: str, pdf: Path, png: Path, seed: int = 0) -> None:
+def illustrate(subject: str, pdf: Path, png: Path, seed: int = 0, caption: Caption = NO_CAPTION) -> None:
     """Train, search, certify and draw. On one CPU the bytes repeat. DdrsError for an unknown subject, or a seed whose run shows nothing."""
     module = load("subject", SUBJECTS, subject)
 
@@ -18,3 +20,4 @@ def illustrate(subject: str, pdf: Path, png: Path, seed: int = 0) -> None:
     from ddrs.pictures import save
 
     save(module.draw(make_plane(seed)), pdf, png)
+    caption.write(f"{module.CAPTION} {OF_BOTH}")

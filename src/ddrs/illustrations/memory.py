@@ -6,10 +6,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ddrs.illustrations.plane import COLOURS, EDGES, Plane, draw_ball, draw_regions
+from ddrs.certification.records import round_down
+from ddrs.illustrations.plane import ALPHA, COLOURS, EDGES, N, Plane, draw_ball, draw_regions
 from ddrs.memory import Memory
 from ddrs.pictures import plt
 
+CAPTION = (
+    "The three cases of the memory (Algorithm 3), met by a classifier in two dimensions with sigma* per input. Left: balls of one class "
+    "overlap, and both are kept. Middle: the new input lies in the ball of another class; it takes that class, and the largest ball inside. "
+    "Right: it lies outside, but the balls overlap; it keeps its class, and its radius shrinks to where the balls touch. Dotted: the "
+    f"certificate before (n = {N:,}, alpha = {ALPHA:g} per input)."
+)
 TITLES = {
     "kept": "same class:\nboth are kept",
     "adopted": "inside the ball of another class:\nadopts that class, stays inside",
@@ -71,9 +78,10 @@ def _panel(axis: Axes, plane: Plane, meeting: Meeting, title: str) -> None:
     draw_ball(axis, first, meeting.radii[0], COLOURS[meeting.classes[0]], EDGES[meeting.classes[0]])
     draw_ball(axis, second, meeting.radii[1], COLOURS[meeting.classes[1]], ":", 1.3)
     draw_ball(axis, second, meeting.stored[1], COLOURS[meeting.stored[0]], EDGES[meeting.stored[0]])
+    asked, met, kept = (round_down(radius, 2) for radius in (*meeting.radii, meeting.stored[1]))
     texts = [
-        f"$x_1$: class {meeting.classes[0]}, $R = {meeting.radii[0]:.2f}$",
-        f"$x_2$: class {meeting.classes[1]}, $R = {meeting.radii[1]:.2f}$ → class {meeting.stored[0]}, $R = {meeting.stored[1]:.2f}$",
+        f"$x_1$: class {meeting.classes[0]}, $R = {asked}$",
+        f"$x_2$: class {meeting.classes[1]}, $R = {met}$ → class {meeting.stored[0]}, $R = {kept}$",
     ]
     for name, x in (("$x_1$", first), ("$x_2$", second)):
         axis.plot(*x, "o", color="black", markersize=4)
