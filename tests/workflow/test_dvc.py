@@ -52,7 +52,10 @@ def test_no_stage_owns_what_no_rule_makes(outputs: dict[str, str]) -> None:
             assert any(covers([place], path) for path in outputs), place
 
 
-@pytest.mark.parametrize("overlays", [("fashion",), ("pretrained",), ("paper", "selection")], ids="-".join)
+OVERLAYS = [("fashion",), ("pretrained",), ("macer-n1",), ("paper", "selection"), ("paper", "paper-macer-n1")]
+
+
+@pytest.mark.parametrize("overlays", OVERLAYS, ids="-".join)
 def test_after_use_a_stage_owns_what_the_overlay_makes(overlays: tuple[str, ...], tmp_path: Path) -> None:
     paths = [ROOT / f"configs/{name}.yaml" for name in overlays]
     settings = load(merge(yaml.safe_load((ROOT / "config.yaml").read_text()), read_all(paths)))

@@ -1,0 +1,65 @@
+"""configs/macer-n1.yaml and configs/paper-macer-n1.yaml: MACER's n = 1 beside n = 8, which differ in n alone and share no path."""
+
+import re
+from pathlib import Path
+
+import pytest
+from running import ROOT, snakemake
+from test_dag import planned
+
+from ddrs.config import load
+from ddrs.overlays import merge, read, read_all
+
+CONFIGS = {  # the config of n = 8, the overlay, both datasets, and the steps whose n differs
+    "embedded": ([], "macer-n1", "mnist5k", "mnist5k-ds2-n1", ["finetune"]),  # config.yaml searches with n = 1
+    "paper": (["paper"], "paper-macer-n1", "cifar10", "cifar10-macer-n1", ["finetune", "sigma"]),
+}
+TARGETS = [f"results/{name}" for name in ("table3.md", "table3_selected.md", "figure5.png")]
+
+
+def dry(names: list[str], folder: Path) -> str:
+    overlays = ["--configfile", *(ROOT / f"configs/{name}.yaml" for name in names)] if names else []
+    return snakemake("-n", "--printshellcmds", *overlays, "--", *TARGETS, folder=folder, config=None).stdout
+
+
+def of(name: str, text: str) -> set[str]:
+    """The commands that are of one dataset, as the place of their log says."""
+    return {line for line in re.findall(r"^ *(?:Shell command: )?(ddrs .*)$", text, re.M) if re.search(rf"> logs/.*/{name}[/.]", line)}
+
+
+def samples(lines: set[str], verb: str) -> set[str]:
+    return {re.search(r" --samples (\d+)", line)[1] for line in lines if line.startswith(f"ddrs {verb} ")}  # type: ignore[index]
+
+
+@pytest.mark.parametrize("which", CONFIGS)
+def test_n_alone_differs_and_no_path_is_shared(which: str, tmp_path: Path) -> None:
+    below, overlay, eight, one, steps = CONFIGS[which]
+    text, before = dry([*below, overlay], tmp_path), dry(below, tmp_path)
+    theirs, ours = of(eight, text), of(one, text)
+    assert theirs == of(eight, before) and one not in before
+    assert not any(f"/{eight}/" in line for line in ours) and not any(one in line for line in theirs)
+    for verb in ("finetune", "sigma"):
+        assert samples(theirs, verb) == {"8" if verb in steps else "1"} and samples(ours, verb) == {"1"}
+    changed = {re.sub(" --samples 8 ", " --samples 1 ", line) for line in theirs}
+    assert {line.replace(one, eight) for line in ours} == changed and len(ours) == len(theirs)
+
+
+@pytest.mark.parametrize("which", CONFIGS)
+def test_the_dag_is_of_table_3_with_both(which: str, tmp_path: Path) -> None:
+    below, overlay, eight, one, _ = CONFIGS[which]
+    paths = [ROOT / f"configs/{name}.yaml" for name in (*below, overlay)]
+    settings = load(merge(read(ROOT / "config.yaml"), read_all(paths)))
+    assert {table: names for table, names in settings.tables.items() if names} == {"table3": [eight, one]}
+    assert not any(getattr(settings.figures, f"figure{number}") for number in "6789")
+    own, certify = settings.datasets[one], settings.certify[one]
+    splits, sigmas = len(own.images), len(own.sigmas)
+    certificates = splits * sigmas * (1 + 2 * len(certify.k))  # fs; ds and ds2 with every K
+    certified = {"certify": certificates} if certify.shards == 1 else {"certify_shard": certify.shards * certificates, "merge": certificates}
+    each = {"fetch": 1, "train": sigmas, "finetune": sigmas, "sigma": splits * sigmas * 2, **certified}
+    assert planned(dry([*below, overlay], tmp_path)) == {
+        **{rule: 2 * count for rule, count in each.items()},
+        **{f"remember_{name}": splits * sigmas * 2 for name in (eight, one)},
+        **{f"cells_table3{form}_{name}": 3 for form in ("", "_selected") for name in (eight, one)},
+        "table": 2,
+        "figure": 1,
+    }
