@@ -79,15 +79,17 @@ def file_code_digest(path: Path) -> str:
 
 
 def _content(path: Path) -> str:
-    return ast.dump(_without_docstrings(path)) if path.suffix == ".py" else file_digest(path)
+    return _tree(path.read_text(encoding="utf-8")) if path.suffix == ".py" else file_digest(path)
 
 
-def _without_docstrings(path: Path) -> ast.Module:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+@cache
+def _tree(code: str) -> str:
+    """The syntax tree of Python code without docstrings. Kept, as most modules are of several steps."""
+    tree = ast.parse(code)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:]
-    return tree
+    return ast.dump(tree)
 
 
 def write_sidecar(path: Path | None, settings: dict, inputs: dict[str, str], started: float, device: str = "cpu") -> None:
