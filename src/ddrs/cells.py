@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ddrs.certification.records import STATISTICS, Log, read_log
+from ddrs.certification.records import STATISTICS, Log, memory_digest, read_log
 from ddrs.envelope import Envelope, check_comparable, envelope
 from ddrs.errors import DdrsError
 from ddrs.files import write_text
+from ddrs.norms import norm_of
 from ddrs.provenance import digest, file_digest
 from ddrs.published import EVEN, SELECTED, SOURCE, table_of_print
 from ddrs.selection import TIES, Choice, Selected, choose, configuration, halves, selected
@@ -111,7 +112,7 @@ def read_row(paths: Sequence[Path], label: str) -> list[Log]:
 
 
 def check_before(earlier: Sequence[Log], logs: Sequence[Log]) -> None:
-    """DdrsError unless `earlier` can be what the logs of a row were made of: for each of its sigmas and K a log that never passed the memory."""
+    """DdrsError unless `earlier` are what the memory made the logs of a row of, one each; of a row without memory, the logs themselves."""
     for log in earlier:
         if "memory" in log.table:
             raise DdrsError(f"{log.name}: has been through the memory; --before takes the log that it was made of")
@@ -119,6 +120,11 @@ def check_before(earlier: Sequence[Log], logs: Sequence[Log]) -> None:
     check_comparable([*logs, *earlier])
     if sorted(map(configuration, earlier)) != sorted(map(configuration, logs)):
         raise DdrsError(f"{logs[0].name}: each log of its row needs the one that it was made of (--before); {len(earlier)} of {len(logs)} are given")
+    by_configuration = {configuration(log): log for log in earlier}
+    for log in logs:
+        one = by_configuration[configuration(log)]
+        if one is not log and memory_digest(Path(one.name), norm_of(log.constant("noise"), log.name)) != log.constant("digest"):
+            raise DdrsError(f"{one.name}: is not what the memory made {log.name} of; give the log itself, unchanged")
 
 
 def _check_same(logs: Sequence[Log], names: Sequence[str]) -> None:

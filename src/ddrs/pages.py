@@ -1,5 +1,6 @@
 """Markdown tables and figures as pages that a browser shows."""
 
+import re
 from base64 import b64encode
 from html import escape
 from pathlib import Path
@@ -11,9 +12,9 @@ from ddrs.files import require, write_text
 STYLE = """
 body { font: 14px/1.5 sans-serif; margin: 2em; color: #222; background: #fff; }
 table { border-collapse: collapse; margin: 1.5em 0; }
-th, td { padding: 0.25em 0.7em; text-align: right; vertical-align: top; border-bottom: 1px solid #ddd; }
+th, td { padding: 0.25em 0.7em; text-align: left; vertical-align: top; border-bottom: 1px solid #ddd; }
 th { border-bottom: 2px solid #222; }
-td:first-child, th:first-child, td:nth-child(2), th:nth-child(2) { text-align: left; }
+td.number { text-align: right; }
 p { max-width: 60em; }
 img { max-width: 100%; }
 """
@@ -23,6 +24,7 @@ def write_page(md: Path, html: Path, picture: Path | None = None) -> None:
     """Write one Markdown file as one HTML page that needs no other file, below a PNG if there is one. DdrsError if one is missing."""
     text = require(md, "Markdown file").read_text(encoding="utf-8")
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
+    body = re.sub(r"<td>(?=-?[0-9.]+</td>)", '<td class="number">', body)
     if picture is not None:
         data = b64encode(require(picture, "picture").read_bytes()).decode()
         body = f'<img alt="{escape(md.stem)}" src="data:image/png;base64,{data}">\n{body}'

@@ -10,7 +10,7 @@ import pytest
 
 from ddrs.cells import read_cell, write_cells
 from ddrs.certification.bounds import lower_confidence_bound, upper_confidence_bound
-from ddrs.certification.records import read_log
+from ddrs.certification.records import memory_digest, read_log
 from ddrs.claims import write_claims
 from ddrs.comparison import write_comparison
 from ddrs.distribution import p_lower_figure
@@ -41,16 +41,21 @@ RUNS: list[tuple[float, int, list[float | None]]] = [
 ]
 
 
-@pytest.fixture
-def logs(tmp_path: Path) -> list[Path]:
-    """Even places prefer 0.25 with K = 5, odd places the others."""
-    return [log(tmp_path / "logs", *run) for run in RUNS]
+def remembered(before: Path, sigma: float, k: int, radii: list[float | None]) -> Path:
+    """A log as of the memory, which says that it was made of `before`."""
+    return log(before.parents[1] / "logs", sigma, k, radii, digest=memory_digest(before, "l2"))
 
 
 @pytest.fixture
 def before(tmp_path: Path) -> list[Path]:
-    """What the memory made the logs of, where it changed nothing."""
+    """Even places prefer 0.25 with K = 5, odd places the others."""
     return [log(tmp_path / "before", *run, memory=None) for run in RUNS]
+
+
+@pytest.fixture
+def logs(before: list[Path]) -> list[Path]:
+    """What the memory made of them, where it changed nothing."""
+    return [remembered(path, *run) for path, run in zip(before, RUNS, strict=True)]
 
 
 def cells(logs: list[Path], out: Path, table: str = "table1_selected", before: Sequence[Path] = (), **more: object) -> dict[str, dict]:
@@ -89,10 +94,10 @@ def test_the_numbers_are_of_the_images_that_did_not_choose(logs: list[Path], bef
 def test_what_the_reported_images_say_changes_no_choice(logs: list[Path], before: list[Path], tmp_path: Path):
     """Not through the memory either: what it makes of the images that choose, the reported ones among its entries, is not what they choose on."""
     first = cells(logs, tmp_path / "a", before=before)
-    for folder, memory in (("logs", "kept"), ("before", None)):
-        log(tmp_path / folder, 0.5, 5, [None, 9.0, None, 9.0, None, 9.0], memory=memory)
-        log(tmp_path / folder, 0.25, 5, [0.9, None, 0.9, None, 0.9, None], memory=memory)
-    log(tmp_path / "logs", 0.25, 5, [0.9, None, 0.05, None, 0.05, None])
+    other = [log(tmp_path / "before", 0.5, 5, [None, 9.0, None, 9.0, None, 9.0], memory=None)]
+    other += [log(tmp_path / "before", 0.25, 5, [0.9, None, 0.9, None, 0.9, None], memory=None)]
+    remembered(other[0], 0.5, 5, [None, 9.0, None, 9.0, None, 9.0])
+    remembered(other[1], 0.25, 5, [0.9, None, 0.05, None, 0.05, None])
     second = cells(logs, tmp_path / "b", before=before)
     assert {name: (cell["sigma0"], cell["K"]) for name, cell in first.items()} == {name: (c["sigma0"], c["K"]) for name, c in second.items()}
     assert {cell["value"] for cell in second.values()} == {0.0}
@@ -109,12 +114,14 @@ def test_a_row_of_a_fixed_sigma_chooses_on_its_own_logs(tmp_path: Path):
 def test_what_is_not_from_before_the_memory_is_named(logs: list[Path], before: list[Path], tmp_path: Path):
     other = log(tmp_path / "other", 0.25, 5, RUNS[0][2], memory=None, method="cohen-ds2")
     fewer = log(tmp_path / "fewer", 0.25, 5, RUNS[0][2][:4], memory=None)
+    abstaining = log(tmp_path / "abstaining", 0.25, 5, [None] * 6, memory=None)
     for given, message in (
         (logs, r"sigma_0\.25\.K_5\.tsv: has been through the memory; --before takes the log that it was made of"),
         (before[1:], r"each log of its row needs the one that it was made of \(--before\); \d of \d are given"),
         ([*before[:2], before[0]], "each log of its row needs the one that it was made of"),
         ([other, *before[1:]], "has method cohen-ds2, but .* has cohen-ds|each log of its row needs the one"),
         ([fewer, *before[1:]], "is of other images than"),
+        ([abstaining, *before[1:]], r"abstaining/sigma_0\.25\.K_5\.tsv: is not what the memory made .*logs/sigma_0\.25\.K_5\.tsv of"),
         ([], "--before is needed for a row with a memory whose even images choose|each log of its row needs the one"),
     ):
         with pytest.raises(DdrsError, match=message):
@@ -191,7 +198,7 @@ def test_classes_are_counted_over_the_reported_images(logs: list[Path], before: 
 
 def test_p_lower_is_of_the_reported_images(logs: list[Path], before: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """At 0.25 even places choose K = 5, of whose odd places one of three is wrong; what the memory made of the even places does not count."""
-    log(tmp_path / "logs", 0.25, 5, [0.9, 0.2, 0.0, None, 0.0, 0.6])
+    remembered(before[0], 0.25, 5, [0.9, 0.2, 0.0, None, 0.0, 0.6])
     plt.close("all")
     with monkeypatch.context() as patch:
         patch.setattr(plt, "close", lambda figure: None)

@@ -70,11 +70,12 @@ def test_logs_of_others_make_no_statement(tmp_path: Path):
 
 def test_a_page_shows_the_table_and_needs_no_other_file(tmp_path: Path):
     md = tmp_path / "table9.md"
-    md.write_text("**Table 9.** A <b>caption</b> of `x_y`.\n\n| a | b |\n| --- | --- |\n| 1 | 2.5 |\n")
+    md.write_text("**Table 9.** A <b>caption</b> of `x_y`.\n\n| a | b |\n| --- | --- |\n| 1 | 2.5 |\n| so | -0.1 |\n")
     write_page(md, tmp_path / "pages" / "table9.html")
     text = (tmp_path / "pages" / "table9.html").read_text()
     assert "<title>table9</title>" in text and "<strong>Table 9.</strong>" in text and "<code>x_y</code>" in text
-    assert text.count("<td>") == 2 and "<td>2.5</td>" in text and text.count("<th>") == 2
+    assert text.count("<td") == 4 and text.count("<th>") == 2 and "<td>so</td>" in text
+    assert [f'<td class="number">{number}</td>' in text for number in ("1", "2.5", "-0.1")] == [True] * 3
     assert "&lt;b&gt;caption" in text, "what looks like HTML is shown, not run"
     assert "http" not in text and "<script" not in text
 

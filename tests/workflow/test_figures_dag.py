@@ -39,6 +39,22 @@ def test_all_figures_were_drawn(tiny: Path) -> None:
         assert (tiny / f"results/figure{number}.pdf").read_bytes().startswith(b"%PDF")
 
 
+def test_figures_are_shown_with_captions_that_hold_the_memorys_counts(tiny: Path) -> None:
+    """The promise of the memory, its counts and how the models were made, below the picture; Figures 1 and 2 are of no experiment."""
+    for name in (*(f"figure{number}" for number in range(1, 10)), *(f"p_lower_table{number}" for number in range(1, 5))):
+        caption, page = (tiny / f"results/captions/{name}.md").read_text(), (tiny / f"results/pages/{name}.html").read_text()
+        title = f"Figure {name[-1]}" if name.startswith("figure") else f"p_lower of Table {name[-1]}"
+        assert caption.startswith(f"**{title}.** ") and f"<strong>{title}.</strong>" in page and 'src="data:image/png;base64,' in page
+        if name in ("figure1", "figure2"):
+            assert "alpha = 0.001 per input" in caption
+        else:
+            for words in ("mnist5k: 4 test images, protocol fixed", "Memory passes of how many entries", "on mnist5k: Models: small_cnn, 1 epochs"):
+                assert words in caption, name
+            assert "it promises nothing about correctness" in caption
+    assert "200 evaluations" not in (tiny / "results/captions/figure8.md").read_text()
+    assert "budget of 8 evaluations" in (tiny / "results/captions/figure8.md").read_text()
+
+
 def test_step_0_is_certified_at_the_start_of_the_trajectory(tiny: Path) -> None:
     log = read_log(tiny / "results/memory/mnist5k/test/smoothadv/ds2/sigma_0.25.K_0.tsv")
     assert (log.constant("method"), log.constant("K"), set(log.table["sigma"])) == ("smoothadv-ds2", "0", {0.25})

@@ -31,6 +31,11 @@ def samples(lines: set[str], verb: str) -> set[str]:
     return {re.search(r" --samples (\d+)", line)[1] for line in lines if line.startswith(f"ddrs {verb} ")}  # type: ignore[index]
 
 
+def uncaptioned(line: str) -> str:
+    """The command of a row's cells without how its models and sigmas were made, where n stands too."""
+    return re.sub(r" --made .*?(?= --seed)", "", line)
+
+
 @pytest.mark.parametrize("which", CONFIGS)
 def test_n_alone_differs_and_no_path_is_shared(which: str, tmp_path: Path) -> None:
     below, overlay, eight, one, steps = CONFIGS[which]
@@ -40,8 +45,10 @@ def test_n_alone_differs_and_no_path_is_shared(which: str, tmp_path: Path) -> No
     assert not any(f"/{eight}/" in line for line in ours) and not any(one in line for line in theirs)
     for verb in ("finetune", "sigma"):
         assert samples(theirs, verb) == {"8" if verb in steps else "1"} and samples(ours, verb) == {"1"}
-    changed = {re.sub(" --samples 8 ", " --samples 1 ", line) for line in theirs}
-    assert {line.replace(one, eight) for line in ours} == changed and len(ours) == len(theirs)
+    captions = {said[1] for line in ours if (said := re.search(r" --made (.*?) --seed", line))}
+    assert captions and all("with n = 1 (the paper: 8) in each" in said for said in captions)
+    changed = {uncaptioned(line).replace(" --samples 8 ", " --samples 1 ") for line in theirs}
+    assert {uncaptioned(line).replace(one, eight) for line in ours} == changed and len(ours) == len(theirs)
 
 
 @pytest.mark.parametrize("which", CONFIGS)

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,22 @@ def test_where_even_images_choose_a_dry_run_says_on_what(here: Path) -> None:
         row_of = re.search(r"--label cohen-?(\w*)", line)
         needed = ["ds", "ds2"] if row_of is None else [row_of[1]] if row_of[1] and "table1_selected" in line else []
         assert before == [row.format(name) for name in needed], line
+
+
+def test_a_dataset_fetched_anew_leaves_no_old_result_unnoticed(run: Path, tmp_path: Path) -> None:
+    """Another picture, and the folder under data/ deleted, as the page says: nothing runs before the results are deleted too."""
+    folder = tmp_path / "again"
+    shutil.copytree(run, folder, symlinks=True)
+    overlays = ("--configfile", folder / "mine.yaml", folder / "smaller.yaml")
+    shutil.rmtree(folder / "data/pets")
+    Image.new("RGB", (40, 40), (0, 200, 0)).save(folder / "pets/test/cat/0.jpg")
+    snakemake("--cores", 1, *overlays, "--", "data/pets/manifest.json", folder=folder, config=None)
+    done = snakemake("-n", *overlays, "--", "results/table1.md", folder=folder, config=None, check=False)
+    assert done.returncode and "was made of other test images than those of data/pets/manifest.json" in done.stderr
+    assert "delete the folders results/*/pets, or give the dataset another name" in done.stderr
+    for place in sorted((folder / "results").glob("*/pets")):
+        shutil.rmtree(place)
+    assert "certify" in snakemake("-n", *overlays, "--", "results/table1.md", folder=folder, config=None).stdout
 
 
 def test_a_changed_model_trains_again_and_a_comment_does_not(run: Path) -> None:
