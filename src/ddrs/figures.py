@@ -33,7 +33,7 @@ CAPTIONS = {  # by kind
     "rows": "Certified accuracy against radius, a panel per training sigma and one for the envelope over all. A data-dependent curve is the best "
     "over K at each radius, an envelope the best over sigma and K, both chosen on these same images: optimistic.",
     "searches": "Certified accuracy against radius of a fixed sigma, of Algorithm 1, and of grid search (GDS) with n samples per point, the searches "
-    "at the same budget of {evaluations} evaluations of the model per image: a step of Algorithm 1 is two for each sample, a forward and a backward "
+    "at the same budget of {evaluations}evaluations of the model per image: a step of Algorithm 1 is two for each sample, a forward and a backward "
     "pass. Samples that fix the class before a search are beside the budget, as many for all. A panel per training sigma and one for the envelope, "
     "the best over sigma, chosen on these same images: optimistic.",
     "steps": "Certified accuracy against radius for growing K, a panel per model. The K of a panel are points of one stored trajectory of the "
@@ -62,7 +62,7 @@ def certified_accuracy_figure(
     else:
         raise DdrsError(f"kind {kind!r}: must be rows, searches or steps")
     save(figure, pdf, png, of_logs(logs))
-    caption.write(CAPTIONS[kind].format(evaluations=evaluations), logs)
+    caption.write(CAPTIONS[kind].format(evaluations="" if evaluations is None else f"{evaluations} "), logs)
 
 
 def _own(log: Log) -> Log:

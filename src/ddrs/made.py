@@ -32,13 +32,13 @@ def _models(settings: Config, dataset: str, method: str) -> str:
         goes_on = f"from epoch {run.branch_epoch} of them on"
     else:
         run = settings.finetune_settings(dataset, method)
-        goes_on = f"{run.epochs} epochs more"
+        goes_on = f"{run.epochs} epoch{'s' * (run.epochs > 1)} more"
     return f"{text}; DS2 training: {goes_on}, one sigma step of {_step(tuned.step, method)} in each"
 
 
 def _epochs(run: TrainSettings, kind: str) -> str:
     other = f" (the paper's on CIFAR-10: {EPOCHS})" if kind != "imagenet" and run.epochs != EPOCHS else ""
-    return f"{run.epochs} epochs{other}"
+    return f"{run.epochs} epoch{'s' * (run.epochs > 1)}{other}"
 
 
 def _loss(run: TrainSettings, method: str, sigmas: list[str]) -> str:

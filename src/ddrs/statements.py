@@ -54,7 +54,7 @@ def of_cells(cells: Sequence[Mapping[str, Any]]) -> str:
     for dataset in dict.fromkeys(cell["dataset"] for cell in cells):
         own = [cell for cell in cells if cell["dataset"] == dataset]
         parts |= dict.fromkeys(f"{dataset}: {of_protocol(cell)}." for cell in own)
-        parts |= dict.fromkeys(of_making(cell) for cell in own if cell["made"])
+        parts |= dict.fromkeys(of_making(cell) for cell in own if cell.get("made"))
         parts |= dict.fromkeys(of_memory(cell["label"], cell["memory"]) for cell in own if cell["memory"])
     return " ".join(parts)
 

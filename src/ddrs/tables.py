@@ -69,7 +69,7 @@ def _caption(cells: Sequence[dict]) -> str:
             parts.append("Its ACR is a lower bound: protocol sequential decides the radii of the columns only.")
         if norm == "ℓ1":
             parts.append("Its sigma is lambda, the half-width of the uniform noise.")
-        parts += dict.fromkeys(of_making(cell) for cell in own if cell["made"])
+        parts += dict.fromkeys(of_making(cell) for cell in own if cell.get("made"))
         parts += dict.fromkeys(of_memory(cell["label"], cell["memory"]) for cell in own if cell["memory"])
     parts += _choices(cells)
     if any(cell["memory"] for cell in cells):
