@@ -26,7 +26,7 @@ test-cluster: $(VENV)/installed
 
 # What a reader should see without running anything: tables and figures of a finished run, in git.
 publish: paper
-	$(RUN) ddrs publish results/table?.md results/table?_selected.md results/claims.md results/per_class_*.md results/figure*.png results/p_lower_*.png --config config.yaml --out-dir docs/results
+	$(RUN) ddrs publish results/table?.md results/table?_selected.md results/table?_comparison.md results/claims.md results/per_class_*.md results/figure*.png results/p_lower_*.png --config config.yaml --out-dir docs/results
 
 # Whether the committed dvc.lock is of this code and config: said in one line, and no failure.
 lock-status: $(VENV)/installed

@@ -9,10 +9,14 @@ from ddrs.errors import DdrsError
 from ddrs.files import atomic, require, write_text
 from ddrs.provenance import file_digest
 
+LONG = 60  # lines, from which on a table is not shown in the index but linked
+
 
 def publish(files: Sequence[Path], config: Path, out_dir: Path) -> None:
-    """Copy Markdown tables and PNG figures into a folder, with an index that shows them, gives each figure its caption, and says the config's
-    digest and the date. A figure's caption is captions/NAME.md beside it. DdrsError if a file or caption is missing."""
+    """Copy Markdown tables and PNG figures into a folder, with an index that shows them and says the config's digest and the date.
+
+    A long table is linked there by its bold title. A figure's caption is captions/NAME.md beside it. DdrsError if a file or caption is missing.
+    """
     for file in files:
         if file.suffix not in (".md", ".png"):
             raise DdrsError(f"{file}: only .md tables and .png figures are published")
@@ -25,7 +29,9 @@ def publish(files: Sequence[Path], config: Path, out_dir: Path) -> None:
     lines = ["# Results", "", f"Published {datetime.now(UTC):%Y-%m-%d} with `{config.name}` (SHA-256 `{file_digest(config)[:16]}`).", ""]
     for file in files:
         if file.suffix == ".md":
-            lines += [file.read_text(encoding="utf-8").rstrip(), ""]
+            text = file.read_text(encoding="utf-8").rstrip()
+            title = text.partition("**")[2].partition("**")[0]
+            lines += [text if text.count("\n") < LONG else f"[{title}]({file.name})", ""]
         else:
             lines += [f"![{file.stem}]({file.name})", "", _caption(file).read_text(encoding="utf-8").rstrip(), ""]
     write_text(out_dir / "README.md", "\n".join(lines))

@@ -102,9 +102,11 @@ def test_published_figures_have_their_captions(tmp_path: Path, ddrs_cli):
     code, _, err = ddrs_cli(*run)
     assert code == 2 and "captions/figure9.md: no such file" in err and not out.exists()
     (results / "captions" / "figure9.md").write_text("**Figure 9.** What it shows.\n")
-    assert ddrs_cli(*run)[0] == 0
+    (results / "long.md").write_text("**A long one.** Its caption.\n\n" + "| 1 |\n" * 100)
+    assert ddrs_cli(*run, results / "long.md")[0] == 0
     assert "**Table 9.**\n\n![figure9](figure9.png)\n\n**Figure 9.** What it shows.\n" in (out / "README.md").read_text()
-    assert sorted(path.name for path in out.iterdir()) == ["README.md", "figure9.png", "table9.md"]
+    assert "\n[A long one.](long.md)\n" in (out / "README.md").read_text() and "| 1 |" not in (out / "README.md").read_text()
+    assert sorted(path.name for path in out.iterdir()) == ["README.md", "figure9.png", "long.md", "table9.md"]
 
 
 def test_a_page_of_nothing_is_one_line(tmp_path: Path, ddrs_cli):
