@@ -73,7 +73,7 @@ def _search(settings: Config, dataset: str, method: str) -> str:
 
 
 def about(settings: Config) -> str:
-    """What the experiment of a config reproduces, and at what scale: a paragraph per dataset, and one on the figures, as plain text."""
+    """What the experiment of a config reproduces, and at what scale: per dataset a paragraph and a list of its tables, as reStructuredText."""
     parts = [_shown(settings, dataset) for dataset in settings.datasets]
     numbers = [str(number) for number in shown_figures(settings)]
     return "\n\n".join([*filter(None, parts), f"Figures: {', '.join(numbers)}."])
@@ -84,11 +84,9 @@ def _shown(settings: Config, dataset: str) -> str:
     for table, names in settings.tables.items():
         if dataset in names:
             method = TABLES[table][0]
-            own, symbol = settings.on(dataset, method), "lambda" if load("method", METHODS, method).NOISE == "uniform" else "sigma"
+            symbol = "lambda" if load("method", METHODS, method).NOISE == "uniform" else "sigma"
             sigmas = ", ".join(settings.sigma_texts(dataset, method))
-            parts.append(
-                f"Table {table.removeprefix('table')} ({method}, {own.architecture} at {symbol} {sigmas}). {made(settings, dataset, method)}."
-            )
+            parts.append(f"- Table {table.removeprefix('table')}: {method} at {symbol} {sigmas}. {made(settings, dataset, method)}.")
     if not parts:
         return ""
     images, certify = settings.datasets[dataset].images, settings.certify[dataset]
@@ -98,7 +96,7 @@ def _shown(settings: Config, dataset: str) -> str:
     if "validation" in images:
         chosen = f"{images['validation']} validation images at n = {by_split['validation'].n:,}"
     once = f"sigma and K chosen once on the test images, as in the paper, and once on {chosen}"
-    return f"On {dataset}: {' '.join(parts)} Certified: {of_protocol(facts)}; {once}."
+    return "\n".join([f"On {dataset}, certified on {of_protocol(facts)}; {once}.", "", *parts])
 
 
 def shown_figures(settings: Config) -> list[int]:

@@ -46,13 +46,17 @@ def test_published_models_are_said_to_be_others():
 def test_the_first_page_says_what_is_certified_and_how():
     first, _, figures = about(config()).rpartition("\n\n")
     assert figures == "Figures: 1, 2, 3, 4, 5, 6, 7, 8, 9."
-    assert first.startswith("On mnist5k: Table 1 (cohen, small_cnn at sigma 0.25, 0.50, 1.00). Models")
-    assert "alpha = 0.001 per image, noise on the pixel grid; sigma and K chosen once on the test images, as in the paper, and once on 50 " in first
-    cifar, imagenet, _ = about(config("paper.yaml")).split("\n\n")
+    assert first.startswith(
+        "On mnist5k, certified on 100 test images, protocol fixed, n0 = 100, n = 2,500, alpha = 0.001 per image, noise on the pixel"
+    )
+    assert (
+        "sigma and K chosen once on the test images, as in the paper, and once on 50 validation images at n = 1,000.\n\n- Table 1: cohen at" in first
+    )
+    cifar, imagenet = about(config("paper.yaml")).split("On ")[1:]
     for words in (
-        "Table 1 (cohen, resnet18 at sigma 0.12, 0.25, 0.50)",
-        "Table 4 (yang, wide_resnet40_2 at lambda 0.25, 0.50, 1.00)",
-        "every second",
+        "once on every second test image, the others being reported.",
+        "- Table 1: cohen at sigma 0.12, 0.25, 0.50. Models: resnet18, 200 epochs;",
+        "- Table 4: yang at lambda 0.25, 0.50, 1.00. Models: wide_resnet40_2, 200 epochs.",
     ):
         assert words in cifar
     assert "Table 3" not in imagenet and "500 test images" in imagenet

@@ -227,7 +227,7 @@ def test_report_opens_with_what_was_reproduced(tiny: Path, tmp_path: Path) -> No
     report = tmp_path / "report.html"
     snakemake("--report", report, "paper", folder=tiny)
     html = report.read_text()
-    assert "On mnist5k: Table 1 (cohen, small_cnn at sigma 0.25, 0.50). Models: small_cnn, 2 epochs (the paper" in html and "optimistic" in html
+    assert "Table 1: cohen at sigma 0.25, 0.50. Models: small_cnn, 2 epochs (the paper" in html and "optimistic" in html
     assert '"results/pages/figure3.html"' in html and '"results/pages/p_lower_table1.html"' in html
     assert '"results/pages/table2.html"' in html, "tables are shown, not downloads"
     assert "Memory pass of smoothadv-ds: 4 passes of 4 entries" in (tiny / "results/pages/table2.html").read_text()
