@@ -226,7 +226,9 @@ class CertifySettings(Sampling):
     )
     n_validation: Count | None = Field(None, description="n of the validation images, which only choose sigma and K; default: n")
     k: Annotated[list[Count], Increasing] = Field(min_length=1, description="the K (search steps) that are certified; at most search.k_max")
-    shards: Count = Field(1, description="jobs that the certificate of one row at one sigma and K is split into; changes no number")
+    shards: Count = Field(
+        1, description="jobs that the certificate of one row at one sigma and K is split into; another number certifies again, to the same bytes"
+    )
 
     @model_validator(mode="after")
     def _sound(self) -> Self:

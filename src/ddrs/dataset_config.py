@@ -141,6 +141,15 @@ def _check_module(module: str) -> None:
         places, walked = list(spec.submodule_search_locations or []), f"{walked}{part}."
 
 
+def _with_architecture(own: Any) -> Any:
+    """`model` is another name of the key `architecture`, of a dataset and of its `uniform`."""
+    if not isinstance(own, Mapping):
+        return own
+    if "model" in own and "architecture" in own:
+        raise ValueError("model: is another name of architecture, which is there too; give one of them")
+    return {{"model": "architecture"}.get(key, key): _with_architecture(value) if key == "uniform" else value for key, value in own.items()}
+
+
 def with_kinds(datasets: Any) -> Any:
     """Each dataset with its kind, which is its own name unless it says another."""
     if not isinstance(datasets, Mapping):
@@ -153,5 +162,5 @@ def with_kinds(datasets: Any) -> Any:
                     f"unknown dataset {name!r}{nearest(str(name), DATASETS)}; known are {', '.join(DATASETS)}; one of another name needs its kind"
                 )
             own = {**own, "kind": name}
-        named[name] = own
+        named[name] = _with_architecture(own)
     return named

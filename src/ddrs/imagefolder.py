@@ -146,7 +146,7 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
 
     Errors: DdrsError that names a file that cannot be read, or has more than 8 bits per channel, which no certificate here is for.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     channels, height, width = shape
     try:
@@ -156,7 +156,9 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
             pixels = np.asarray(ImageOps.fit(image.convert(MODES[channels]), (width, height), Image.Resampling.BILINEAR))
     except DdrsError:
         raise
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:  # what Pillow's readers raise
+    except UnidentifiedImageError:
+        raise DdrsError(f"{path}: no readable image (of no format that Pillow knows)") from None
+    except (OSError, ValueError, SyntaxError, EOFError, RuntimeError, Image.DecompressionBombError) as error:  # what Pillow's readers raise
         raise DdrsError(f"{path}: no readable image ({' '.join(str(error).split())[:200]})") from None
     return np.ascontiguousarray(pixels.reshape(height, width, channels).transpose(2, 0, 1))
 

@@ -48,8 +48,11 @@ def import_checkpoint(
         raise DdrsError(f"method {method}: trains with {noise} noise; models of format {form} were trained with gaussian noise")
     content = _read(file)
     key, images = FORMATS[form].weights, IMAGES[dataset]
-    if form_of.arch is not None and content.get("arch") != form_of.arch:
-        raise DdrsError(f"{file}: its arch is {content.get('arch')!r}; models of format {form} for {dataset} are {form_of.arch!r}")
+    arch = content.get("arch")
+    if form_of.arch is not None and not (isinstance(arch, str) and arch == form_of.arch):
+        # what else a file may hold there may have a text without end
+        said = repr(arch[:80]) if isinstance(arch, str) else "None" if arch is None else f"no text but a {type(arch).__name__}"
+        raise DdrsError(f"{file}: its arch is {said}; models of format {form} for {dataset} are {form_of.arch!r}")
     net = models.build_model(form_of.architecture, images.shape, images.classes)
     net.load_state_dict(_weights(file, content, key, form, form_of, net.state_dict(), images.classes))
     model = with_preprocessing(net, recorded, images.shape[0]).eval()

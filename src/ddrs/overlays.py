@@ -1,5 +1,6 @@
 """`ddrs use`: write an overlay into config.yaml, the one config that DVC sees, and its results into dvc.yaml."""
 
+import json
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -68,7 +69,7 @@ def _makes(settings: Config, path: str) -> bool:
     if figure := re.search(r"figure(\d)", path):
         number = figure[1]
         return FIGURES[number] in tables if number in FIGURES else bool(getattr(settings.figures, f"figure{number}", True))
-    return bool(tables) or not path.startswith(("results/cells", "results/claims"))
+    return bool(tables) or not re.search("cells|claims", path)
 
 
 def _write(merged: dict, config: Path, overlays: Sequence[Path]) -> None:
@@ -97,6 +98,10 @@ def read(path: Path) -> dict:
         raise DdrsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(found, dict):
         raise DdrsError(f"{path}: must have keys at its top level")
+    try:
+        json.dumps(found, default=str, skipkeys=True)
+    except (ValueError, RecursionError):
+        raise DdrsError(f"{path}: has an alias inside of what it stands for") from None
     return found
 
 

@@ -9,7 +9,7 @@ from ddrs.errors import DdrsError
 
 
 def check_results(manifest: Path, dataset: str, results: Path = Path("results")) -> None:
-    """DdrsError if a model, search or certificate of a dataset is of other images than its manifest has; nothing if there is no manifest.
+    """DdrsError if a model, search, certificate or shard of a dataset is of other images than its manifest has; nothing if there is no manifest.
 
     Snakemake does not see it: data is pinned, and a dataset that was deleted and fetched again triggers nothing.
     """
@@ -20,7 +20,7 @@ def check_results(manifest: Path, dataset: str, results: Path = Path("results"))
         if own and own != digests.get(split):
             raise DdrsError(
                 f"{path}: was made of other {split} images than those of {manifest}, which were fetched since; delete the folders "
-                f"{results}/*/{dataset}, or give the dataset another name"
+                f"{results}/*/{dataset} and scratch/shards/{dataset}, or give the dataset another name"
             )
 
 
@@ -28,6 +28,8 @@ def _made(dataset: str, results: Path) -> Iterator[tuple[Path, str, str | None]]
     """Each result that records what it is made of: its path, the split, and that split's digest; None where it says nothing that can be read."""
     for path in sorted(results.glob(f"models/{dataset}/**/*.safetensors")):
         yield path, "train", _quietly(_of_model, path)
+    for path in sorted(Path("scratch/shards").glob(f"{dataset}/*/**/*.tsv")):  # finished, and waiting for the others
+        yield path, path.relative_to("scratch/shards").parts[1], _quietly(_of_log, path)
     for place, suffix, read in (("sigmas", "parquet", _of_search), ("certificates", "tsv", _of_log), ("memory", "tsv", _of_log)):
         for path in sorted(results.glob(f"{place}/{dataset}/*/**/*.{suffix}")):
             yield path, path.relative_to(results / place / dataset).parts[0], _quietly(read, path)

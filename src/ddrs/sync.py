@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,10 +30,17 @@ SHOWN = 3  # names in a message
 
 @dataclass(frozen=True)
 class Stored:
-    """An output of dvc.lock, or a file of one that is a folder: its path, and the MD5 by which DVC stores it."""
+    """An output of dvc.lock, or a file of one that is a folder: its path, and the MD5 by which DVC stores it.
+
+    DdrsError for what is no MD5: it becomes a path, of which a damaged file is deleted.
+    """
 
     path: str
     md5: str
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.md5, str) and re.fullmatch(r"[0-9a-f]{32}(\.dir)?", self.md5)):
+            raise DdrsError(f"sync: {self.path}: DVC's record of it has md5 {str(self.md5)[:80]!r}, which is none")
 
     @property
     def place(self) -> Path:
@@ -140,12 +148,15 @@ def objects(lock: Mapping, cache: Path) -> Iterator[tuple[Stored, str]]:
     """All that dvc.lock stands for, with its state in the cache; a folder that is not whole there, as one object."""
     for stage in lock["stages"].values():
         for out in stage.get("outs", []):
-            whole = Stored(out["path"], out["md5"])
+            whole = Stored(str(out.get("path")), out.get("md5", ""))
             state = _state(whole, cache)
             yield whole, state
             if whole.md5.endswith(".dir") and state == "whole":
-                for entry in json.loads((cache / whole.place).read_text(encoding="utf-8")):
-                    inner = Stored(f"{whole.path}/{entry['relpath']}", entry["md5"])
+                try:
+                    entries = [(f"{whole.path}/{entry['relpath']}", entry["md5"]) for entry in json.loads((cache / whole.place).read_bytes())]
+                except (ValueError, KeyError, TypeError):
+                    raise DdrsError(f"sync: {whole.path}: DVC's list of its files ({whole.place}) is not one") from None
+                for inner in (Stored(*entry) for entry in entries):
                     yield inner, _state(inner, cache)
 
 

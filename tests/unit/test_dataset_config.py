@@ -212,6 +212,16 @@ def test_fewer_images_than_asked_are_one_line(tmp_path: Path):
             check_counts(path, "pets", {"test": 4})
 
 
+def test_model_is_another_name_of_architecture():
+    own = {name: value for name, value in FOLDER.items() if name != "architecture"}
+    found = loaded("pets", {**own, "model": "mynet:build", "uniform": {"model": "mynet:wide"}}).datasets["pets"]
+    assert (found.architecture, found.uniform.architecture) == ("mynet:build", "mynet:wide")
+    both = {"architecture": "small_cnn", "model": "mynet:build"}
+    for wrong in ({**FOLDER, **both}, {**FOLDER, "uniform": both}):
+        with pytest.raises(DdrsError, match="model: is another name of architecture, which is there too; give one of them"):
+            loaded("pets", wrong)
+
+
 def test_a_model_of_the_users_own_must_have_its_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     for folder in ("nets", "bare"):

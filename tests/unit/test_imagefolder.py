@@ -54,6 +54,9 @@ def refusal(source: Path, out: Path, **more: object) -> str:
     return str(error.value)
 
 
+DDS = b"DDS " + struct.pack("<7I", 124, 0, 8, 8, 0, 0, 0) + bytes(44) + struct.pack("<2I4s5I", 32, 4, b"ZZZZ", 0, 0, 0, 0, 0) + bytes(20)
+
+
 def png(depth: int, colour: int, channels: int) -> bytes:
     """A black 8 x 8 PNG of a bit depth and colour type."""
 
@@ -168,7 +171,8 @@ def test_duplicates_are_dropped_and_counted(source: Path, tmp_path: Path):
         (lambda root: [path.unlink() for path in (root / "test" / "a bird").iterdir()], ["test/a bird: has no images (.jpg"]),
         (lambda root: (root / "train" / "fish").mkdir(), ["train/fish: is none of the classes cat, dog, a bird"]),
         (lambda root: (root / "train" / "cat" / "x.jpg").write_bytes(b"text"), ["train/cat/x.jpg: no readable image"]),
-        (lambda root: (root / "train" / "cat" / "x.jpg").write_bytes(b""), ["train/cat/x.jpg: no readable image"]),
+        (lambda root: (root / "train" / "cat" / "x.jpg").write_bytes(b""), ["train/cat/x.jpg: no readable image (of no format that Pillow knows)"]),
+        (lambda root: (root / "train" / "cat" / "x.jpg").write_bytes(DDS), ["train/cat/x.jpg: no readable image (Unimplemented pixel format"]),
         *(
             (lambda root, data=data: (root / "train" / "dog" / "x.png").write_bytes(data), ["dog/x.png: has more than 8 bits per channel"])
             for data in (png(16, 0, 1), png(16, 2, 3), png(16, 6, 4), b"P6 8 8 65535\n" + bytes(384))

@@ -171,6 +171,9 @@ def test_a_plan_knows_the_network_before_there_is_a_file() -> None:
 
 SMALL = saved_as("ddrs cifar10", published_model("ddrs cifar10"))
 LARGE = saved_as("locuslab cifar10", published_model("locuslab cifar10"))
+NESTED: list = [0]
+for _ in range(40):  # a few hundred bytes in a file, a million million as text
+    NESTED = [NESTED, NESTED]
 
 
 def changed(content: dict[str, Any], **weights: torch.Tensor | None) -> dict[str, Any]:
@@ -198,6 +201,8 @@ def changed(content: dict[str, Any], **weights: torch.Tensor | None) -> dict[str
         ("ddrs cifar10", changed(SMALL, fc__bias=torch.full((10,), torch.nan)), "fc.bias has values that are not finite"),
         ("ddrs cifar10", LARGE, "not the weights of resnet18_ddrs"),
         ("locuslab cifar10", SMALL, "its arch is None; models of format locuslab for cifar10 are 'cifar_resnet110'"),
+        ("locuslab cifar10", {**LARGE, "arch": NESTED}, "its arch is no text but a list; models of format locuslab for cifar10 are"),
+        ("locuslab cifar10", {**LARGE, "arch": torch.ones(9, 9)}, "its arch is no text but a Tensor; models of format locuslab"),
         ("locuslab cifar10", {**LARGE, "arch": "resnet50"}, "its arch is 'resnet50'; models of format locuslab for cifar10 are 'cifar_resnet110'"),
         (
             "locuslab cifar10",
@@ -225,7 +230,7 @@ def changed(content: dict[str, Any], **weights: torch.Tensor | None) -> dict[str
         ("ddrs cifar10", [1, 2], "holds a list, not a checkpoint with a state dict"),
         ("ddrs cifar10", {**SMALL, "epoch": np.float64(3.0)}, "refused: holds numpy."),
     ],
-    ids=range(22),
+    ids=range(24),
 )
 def test_what_is_not_of_the_format_is_refused(name: str, content: Any, message: str, tmp_path: Path, ddrs_cli: Cli) -> None:
     torch.save(content, tmp_path / "c.pth")

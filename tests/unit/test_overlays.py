@@ -75,10 +75,13 @@ def test_dvc_lists_what_the_config_makes_and_nothing_else(repository: Path, ddrs
     assert ddrs_cli("use", ROOT / "configs/fashion.yaml") == (0, "config.yaml, dvc.yaml: written\n", "")
     text = (repository / "dvc.yaml").read_text()
     gone = {line.strip() for line in shipped.splitlines()} - {line.strip() for line in text.splitlines()}
-    assert gone == {f"- results/figure{number}.{form}: {{persist: true}}" for number in "689" for form in ("pdf", "png")}
+    forms = ("figure{}.pdf", "figure{}.png", "captions/figure{}.md", "pages/figure{}.html")
+    assert gone == {f"- results/{form.format(number)}: {{persist: true}}" for number in "689" for form in forms}
     assert all(f"      # {line}\n" in text for line in gone) and len(text.splitlines()) == len(shipped.splitlines())
     subprocess.run(["git", "restore", "config.yaml"], check=True)
-    with pytest.raises(DdrsError, match=r"dvc\.yaml: lacks results/figure6\.pdf, which config\.yaml makes; `ddrs use config\.yaml` puts that right"):
+    with pytest.raises(
+        DdrsError, match=r"dvc\.yaml: lacks results/captions/figure6\.md, which config\.yaml makes; `ddrs use config\.yaml` puts that right"
+    ):
         require_fitting(Path("dvc.yaml"), load(yaml.safe_load(Path("config.yaml").read_text())))
     assert ddrs_cli("use", "config.yaml") == (0, "dvc.yaml: written\n", "")
     assert (repository / "dvc.yaml").read_text() == shipped
@@ -92,6 +95,7 @@ BAD = {
     "unknown key": ("certify: {mnist5k: {nn: 1}}", "certify.mnist5k: unknown key 'nn'"),
     "list": ("- 1", "must have keys at its top level"),
     "broken": ("a: [", "not valid YAML"),
+    "endless": ("certify: &all {mnist5k: *all}", "has an alias inside of what it stands for"),
     "missing": (None, "no such file"),
 }
 

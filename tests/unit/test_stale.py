@@ -44,11 +44,23 @@ def test_results_of_other_images_are_named(split: str, named: str, results: Path
     facts["splits"][split]["images"]["sha256"] = "0" * 64
     manifest.write_text(json.dumps(facts))
     with pytest.raises(
-        DdrsError, match=rf"{named}: was made of other {split} images than those of .*; delete the folders .*/\*/mnist5k, or"
+        DdrsError,
+        match=rf"{named}: was made of other {split} images than those of .*; delete the folders .*/\*/mnist5k and scratch/shards/mnist5k, or",
     ) as error:
         check_results(manifest, "mnist5k", results)
     assert "\n" not in str(error.value)
     check_results(manifest, "another", results)
+
+
+def test_a_shard_of_other_images_is_named(small_mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It is finished, and waits for the others."""
+    monkeypatch.chdir(tmp_path)
+    shard = Path("scratch/shards/mnist5k/test/cohen/fs/sigma_0.25/1-of-2.tsv")
+    write_log(shard, [(0, 1, 1, 0.5)], dataset="mnist5k", data=split_digests(small_mnist)["test"])
+    check_results(small_mnist, "mnist5k")
+    write_log(shard, [(0, 1, 1, 0.5)], dataset="mnist5k", data=split_digests(small_mnist)["validation"])
+    with pytest.raises(DdrsError, match=rf"{shard}: was made of other test images than those of"):
+        check_results(small_mnist, "mnist5k")
 
 
 def test_what_says_nothing_is_for_its_readers_to_refuse(results: Path, small_mnist: Path, tmp_path: Path):

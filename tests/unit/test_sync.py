@@ -1,13 +1,15 @@
 """`ddrs sync` and `ddrs lock-status` where no experiment is needed; with one: tests/workflow/test_remote.py."""
 
 import base64
+import hashlib
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ddrs.sync import read_lock, stale, unrecorded
+from ddrs.errors import DdrsError
+from ddrs.sync import objects, read_lock, stale, unrecorded
 
 ROOT = Path(__file__).parents[2]
 LOCK = """
@@ -90,17 +92,41 @@ def test_what_the_cache_lacks_is_named(repository: Path, ddrs_cli: Callable) -> 
     """And a result that lies here, but not in the cache, stays."""
     (repository / "results").mkdir()
     (repository / "results/a.csv").write_text("b\n")
-    (repository / "dvc.lock").write_text(LOCK.format(command="make it") + "    - {path: results/b.csv, hash: md5, md5: abc123, size: 2}\n")
+    (repository / "dvc.lock").write_text(
+        LOCK.format(command="make it") + "    - {path: results/b.csv, hash: md5, md5: abc12300000000000000000000000000, size: 2}\n"
+    )
     (repository / "dvc.yaml").write_text("stages: {make: {cmd: make it, deps: [code.py], outs: [results/a.csv, results/b.csv]}}\n")
     place = repository / ".dvc/cache/files/md5/60/b725f10c9c85c70d97880dfe8191b3"
     place.parent.mkdir(parents=True)
     place.write_text("a\n")
     code, _, err = ddrs_cli("sync", "--no-pull")
-    assert code == 2 and "DVC's cache lacks objects of dvc.lock: results/b.csv (files/md5/ab/c123)" in err
+    assert code == 2 and "DVC's cache lacks objects of dvc.lock: results/b.csv (files/md5/ab/c12300000000000000000000000000)" in err
     place.write_text("c\n")
     code, _, err = ddrs_cli("sync", "--no-pull")
     assert code == 2 and f"damaged objects: results/a.csv ({place.relative_to(repository / '.dvc/cache')})" in err
     assert (repository / "results/a.csv").read_text() == "b\n"
+
+
+@pytest.mark.parametrize("md5", ["../../../../../mine", "60b725f10c9c85c70d97880dfe8191b", "60B725F10C9C85C70D97880DFE8191B3", "", "null", "[1]"])
+def test_an_md5_that_is_none_reaches_no_file(md5: str, repository: Path, ddrs_cli: Callable) -> None:
+    """It would be a path, and what lies there not what it says: a damaged object, which is deleted."""
+    (repository / "mine").write_text("precious\n")
+    (repository / "dvc.lock").write_text(LOCK.format(command="make it").replace("60b725f10c9c85c70d97880dfe8191b3", md5))
+    code, _, err = ddrs_cli("sync", "--no-pull")
+    assert code == 2 and err.startswith("ddrs: error: sync: ") and err.count("\n") == 1 and "Traceback" not in err
+    assert (repository / "mine").read_text() == "precious\n"
+
+
+@pytest.mark.parametrize("listed", ['[{"relpath": "x", "md5": "../../../../../mine"}]', '[{"relpath": "x"}]', "[1]", "{"])
+def test_nor_does_one_in_the_list_of_a_folder(listed: str, repository: Path) -> None:
+    (repository / "mine").write_text("precious\n")
+    md5 = hashlib.md5(listed.encode()).hexdigest()
+    place = repository / f"cache/files/md5/{md5[:2]}/{md5[2:]}.dir"
+    place.parent.mkdir(parents=True)
+    place.write_text(listed)
+    lock = {"stages": {"make": {"outs": [{"path": "results/models", "md5": f"{md5}.dir"}]}}}
+    with pytest.raises(DdrsError, match=r"sync: results/models(/x)?: DVC's (record|list) of "):
+        list(objects(lock, repository / "cache"))
 
 
 def test_stale_is_all_but_the_state_of_outputs(repository: Path) -> None:

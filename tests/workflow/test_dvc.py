@@ -79,7 +79,7 @@ def test_a_stage_refuses_outputs_that_the_config_does_not_make(tmp_path: Path, m
     monkeypatch.setenv("DVC_STAGE", "models")
     done = snakemake("-n", "models", folder=tmp_path, config=ROOT / "configs/fashion.yaml", check=False)
     assert done.returncode != 0
-    assert "ddrs: error: dvc.yaml: lists results/figure6.pdf, which config.yaml does not make; `ddrs use config.yaml`" in done.stderr
+    assert "ddrs: error: dvc.yaml: lists results/captions/figure6.md, which config.yaml does not make; `ddrs use config.yaml`" in done.stderr
 
 
 def test_outs_persist_and_commands_are_the_same_on_every_host() -> None:

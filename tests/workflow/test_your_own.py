@@ -109,7 +109,7 @@ def test_a_dataset_fetched_anew_leaves_no_old_result_unnoticed(run: Path, tmp_pa
     snakemake("--cores", 1, *overlays, "--", "data/pets/manifest.json", folder=folder, config=None)
     done = snakemake("-n", *overlays, "--", "results/table1.md", folder=folder, config=None, check=False)
     assert done.returncode and "was made of other test images than those of data/pets/manifest.json" in done.stderr
-    assert "delete the folders results/*/pets, or give the dataset another name" in done.stderr
+    assert "delete the folders results/*/pets and scratch/shards/pets, or give the dataset another name" in done.stderr
     for place in sorted((folder / "results").glob("*/pets")):
         shutil.rmtree(place)
     assert "certify" in snakemake("-n", *overlays, "--", "results/table1.md", folder=folder, config=None).stdout
