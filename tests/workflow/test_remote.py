@@ -221,17 +221,24 @@ def test_a_lock_of_another_config_proves_nothing(second: Path, tmp_path: Path) -
     assert done.returncode == 2 and said in done.stderr and not (folder / "results").exists()
 
 
-def test_a_sigma_added_in_one_clone_runs_alone_and_reaches_the_other(first: Path, second: Path, tmp_path: Path) -> None:
-    """Last in this file: both clones move on."""
-    old = (second / MODEL.format("0.50")).stat().st_mtime_ns
+@pytest.mark.parametrize("remote", ["folder", "s3"])
+def test_a_sigma_added_in_one_clone_runs_alone_and_reaches_the_other(
+    remote: str, first: Path, second: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for source, copy in ((first, one), (second, two)):
+        shutil.copytree(source, copy, symlinks=True)
+        if remote == "s3":
+            use_s3(copy, request.getfixturevalue("s3"))
+    old = (two / MODEL.format("0.50")).stat().st_mtime_ns
     (tmp_path / "more.yaml").write_text("datasets: {mnist5k: {uniform: {sigmas: [0.25, 0.50]}}}")
-    run(second, "ddrs", "use", tmp_path / "more.yaml")
-    ran = run(second, "dvc", "repro", "--pull").stdout
-    made = sorted(str(path.relative_to(second / "logs")) for path in (second / "logs").rglob("*.json"))
+    run(two, "ddrs", "use", tmp_path / "more.yaml")
+    ran = run(two, "dvc", "repro", "--pull").stdout
+    made = sorted(str(path.relative_to(two / "logs")) for path in (two / "logs").rglob("*.json"))
     assert len(made) == 1 + 2 + 4 and all("sigma_0.25" in path for path in made), (made, ran[-3000:])
-    assert (second / MODEL.format("0.50")).stat().st_mtime_ns == old
-    run(second, "dvc", "push")
-    commit(second, "Add a sigma")
-    run(first, "git", "pull", "--quiet", second, "HEAD")
-    run(first, "ddrs", "sync")
-    assert (first / MODEL.format("0.25")).exists() and results(first) == results(second) and nothing_to_do(first)
+    assert (two / MODEL.format("0.50")).stat().st_mtime_ns == old
+    run(two, "dvc", "push")
+    commit(two, "Add a sigma")
+    run(one, "git", "pull", "--quiet", two, "HEAD")
+    run(one, "ddrs", "sync")
+    assert (one / MODEL.format("0.25")).exists() and results(one) == results(two) and nothing_to_do(one)
