@@ -25,7 +25,7 @@ INTERVALS = {  # by where sigma and K were chosen: of an accuracy, of the ACR
     ),
     **dict.fromkeys(("validation", EVEN), ("95 % Clopper-Pearson", "95 % bootstrap over images of the one chosen configuration")),
 }
-FACTS = ("dataset", "split", *STATISTICS, "seed")
+FACTS = ("dataset", "split", "data", *STATISTICS, "seed")
 SAME_ON_VALIDATION = ("dataset", "noise", "protocol", "bound")
 
 

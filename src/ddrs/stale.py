@@ -9,18 +9,20 @@ from ddrs.errors import DdrsError
 
 
 def check_results(manifest: Path, dataset: str, results: Path = Path("results")) -> None:
-    """DdrsError if a model, search, certificate or shard of a dataset is of other images than its manifest has; nothing if there is no manifest.
+    """DdrsError if a model, search, certificate, shard or cell of a dataset is of other images than its manifest has.
 
-    Snakemake does not see it: data is pinned, and a dataset that was deleted and fetched again triggers nothing.
+    Nothing if there is no manifest. Snakemake does not see it: data is pinned, and a dataset that was deleted and fetched again triggers nothing.
     """
     if not manifest.is_file():
         return
-    digests = split_digests(manifest)
+    digests: dict[str, str] = {}
     for path, split, own in _made(dataset, results):
+        digests = digests or split_digests(manifest)
         if own and own != digests.get(split):
             raise DdrsError(
-                f"{path}: was made of other {split} images than those of {manifest}, which were fetched since; delete the folders "
-                f"{results}/*/{dataset} and scratch/shards/{dataset}, or give the dataset another name"
+                f"{path}: was made of other {split} images than those of {manifest}, which were fetched since; give the dataset another name, or "
+                f"delete scratch/shards/{dataset} and {results}/, or of it {results}/*/{dataset}, {results}/cells/*/{dataset} and the tables, "
+                "figures and pages that show it"
             )
 
 
@@ -30,6 +32,8 @@ def _made(dataset: str, results: Path) -> Iterator[tuple[Path, str, str | None]]
         yield path, "train", _quietly(_of_model, path)
     for path in sorted(Path("scratch/shards").glob(f"{dataset}/*/**/*.tsv")):  # finished, and waiting for the others
         yield path, path.relative_to("scratch/shards").parts[1], _quietly(_of_log, path)
+    for path in sorted(results.glob(f"cells/*/{dataset}/*/acr.json")):
+        yield path, "test", _quietly(_of_cell, path)
     for place, suffix, read in (("sigmas", "parquet", _of_search), ("certificates", "tsv", _of_log), ("memory", "tsv", _of_log)):
         for path in sorted(results.glob(f"{place}/{dataset}/*/**/*.{suffix}")):
             yield path, path.relative_to(results / place / dataset).parts[0], _quietly(read, path)
@@ -39,7 +43,7 @@ def _quietly(read: Callable[[Path], str | None], path: Path) -> str | None:
     """None for a file that is damaged or of another form: whoever reads it says so."""
     try:
         return read(path)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
@@ -54,6 +58,10 @@ def _of_search(path: Path) -> str | None:
     import pyarrow.parquet as pq
 
     return json.loads(pq.read_schema(path).metadata[b"ddrs"])["data"]
+
+
+def _of_cell(path: Path) -> str | None:
+    return json.loads(path.read_bytes()).get("data")
 
 
 def _of_log(path: Path) -> str | None:

@@ -45,7 +45,7 @@ def test_results_of_other_images_are_named(split: str, named: str, results: Path
     manifest.write_text(json.dumps(facts))
     with pytest.raises(
         DdrsError,
-        match=rf"{named}: was made of other {split} images than those of .*; delete the folders .*/\*/mnist5k and scratch/shards/mnist5k, or",
+        match=rf"{named}: was made of other {split} images than those of .*; give the dataset another name, or delete scratch/shards/mnist5k and ",
     ) as error:
         check_results(manifest, "mnist5k", results)
     assert "\n" not in str(error.value)

@@ -109,9 +109,12 @@ def test_a_dataset_fetched_anew_leaves_no_old_result_unnoticed(run: Path, tmp_pa
     snakemake("--cores", 1, *overlays, "--", "data/pets/manifest.json", folder=folder, config=None)
     done = snakemake("-n", *overlays, "--", "results/table1.md", folder=folder, config=None, check=False)
     assert done.returncode and "was made of other test images than those of data/pets/manifest.json" in done.stderr
-    assert "delete the folders results/*/pets and scratch/shards/pets, or give the dataset another name" in done.stderr
+    assert "give the dataset another name, or delete scratch/shards/pets and results/, or of it results/*/pets, results/cells/*/pets" in done.stderr
     for place in sorted((folder / "results").glob("*/pets")):
         shutil.rmtree(place)
+    done = snakemake("-n", *overlays, "--", "results/table1.md", folder=folder, config=None, check=False)
+    assert done.returncode and re.search(r"results/cells/table1/pets/\S+/acr\.json: was made of other test images", done.stderr)
+    shutil.rmtree(folder / "results")
     assert "certify" in snakemake("-n", *overlays, "--", "results/table1.md", folder=folder, config=None).stdout
 
 
