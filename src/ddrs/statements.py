@@ -50,12 +50,12 @@ def of_making(cell: Mapping[str, Any]) -> str:
 
 def of_cells(cells: Sequence[Mapping[str, Any]]) -> str:
     """The same of cells, dataset by dataset, with how its models and sigmas were made and the memory passes of each row."""
-    parts: dict[str, None] = {}
+    parts: list[str] = []
     for dataset in dict.fromkeys(cell["dataset"] for cell in cells):
         own = [cell for cell in cells if cell["dataset"] == dataset]
-        parts |= dict.fromkeys(f"{dataset}: {of_protocol(cell)}." for cell in own)
-        parts |= dict.fromkeys(of_making(cell) for cell in own if cell.get("made"))
-        parts |= dict.fromkeys(of_memory(cell["label"], cell["memory"]) for cell in own if cell["memory"])
+        parts += dict.fromkeys(f"{dataset}: {of_protocol(cell)}." for cell in own)
+        parts += dict.fromkeys(of_making(cell) for cell in own if cell.get("made"))
+        parts += dict.fromkeys(of_memory(cell["label"], cell["memory"]) for cell in own if cell["memory"])
     return " ".join(parts)
 
 
@@ -65,17 +65,16 @@ def of_logs(logs: Sequence[Log]) -> str:
         for name in ("dataset", "method", *OF_PROTOCOL):
             if log.constant(name) is None:
                 raise DdrsError(f"{log.name}: has no column {name!r}; figures need logs written by ddrs certify")
-    parts: dict[str, None] = {}
+    parts: list[str] = []
     for dataset in dict.fromkeys(str(log.constant("dataset")) for log in logs):
         own = [log for log in logs if log.constant("dataset") == dataset]
-        for log in own:
-            facts = {name: log.constant(name) for name in OF_PROTOCOL}
-            parts[f"{dataset}: {of_protocol({**facts, 'images': len(log.table)})}."] = None
+        facts = [{"images": len(log.table), **{name: log.constant(name) for name in OF_PROTOCOL}} for log in own]
+        parts += dict.fromkeys(f"{dataset}: {of_protocol(one)}." for one in facts)
         labels = dict.fromkeys(str(log.constant("method")) for log in own)
         counted = {label: memory_counts([log for log in own if log.constant("method") == label]) for label in labels}
         passes = [f"{label} {one['passes']} of {one['entries']} ({one['adopted']},{NBSP}{one['shrunk']})" for label, one in counted.items() if one]
         if passes:
-            parts[f"Memory passes of how many entries (adopted another class, shrank): {'; '.join(passes)}."] = None
+            parts.append(f"Memory passes of how many entries (adopted another class, shrank): {'; '.join(passes)}.")
     return " ".join(parts)
 
 

@@ -8,7 +8,7 @@ import pytest
 from ddrs.certification.records import read_log
 from ddrs.errors import DdrsError
 from ddrs.pages import write_page
-from ddrs.statements import PROMISE, Caption, memory_counts, of_logs, of_memory
+from ddrs.statements import OF_PROTOCOL, PROMISE, Caption, memory_counts, of_cells, of_logs, of_memory
 from tests.unit.helpers import one_line, write_log
 
 ROWS = [(0, 1, 1, 0.5), (1, 1, 1, 0.4), (2, 1, 2, 0.1)]
@@ -29,6 +29,15 @@ def test_a_figures_statement_has_images_protocol_and_the_memorys_counts(tmp_path
         "cohen-ds2 1 of 3 (0,\N{NO-BREAK SPACE}0). "
         "mnist5k: 2 test images, protocol fixed, n0 = 100, n = 2,500, alpha = 0.001 per image."
     )
+
+
+def test_equal_counts_of_two_datasets_are_said_of_each(tmp_path: Path):
+    facts = {"method": "cohen-ds", "K": 100, "memory": "kept"}
+    logs = [read_log(write_log(tmp_path / name, ROWS, dataset=name, **facts)) for name in ("cifar10", "mnist5k")]
+    assert of_logs(logs).count("cohen-ds 1 of 3 (0,\N{NO-BREAK SPACE}0)") == 2
+    counts = {"label": "cohen-ds", "made": "", "memory": memory_counts(logs[:1])}
+    cells = [{**counts, "images": 3, **{name: log.constant(name) for name in ("dataset", *OF_PROTOCOL)}} for log in logs]
+    assert of_cells(cells).count("Memory pass of cohen-ds: 1 pass of 3 entries") == 2
 
 
 def test_what_differs_from_the_field_is_said(tmp_path: Path):
