@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+
 from ddrs.data import split_digests
 from ddrs.errors import DdrsError
 
@@ -43,15 +45,13 @@ def _quietly(read: Callable[[Path], str | None], path: Path) -> str | None:
     """None for a file that is damaged or of another form: whoever reads it says so."""
     try:
         return read(path)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError):
         return None
 
 
 def _of_model(path: Path) -> str | None:
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(min(length, path.stat().st_size)))
-    return json.loads(header["__metadata__"]["ddrs"]).get("data")
+    with safe_open(path, framework="numpy") as file:
+        return json.loads(file.metadata()["ddrs"]).get("data")
 
 
 def _of_search(path: Path) -> str | None:
