@@ -12,11 +12,11 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from ddrs.certification.bounds import check_n
 from ddrs.checkpoint_config import CheckpointSettings, check_checkpoints
+from ddrs.config_checks import check_parts
 from ddrs.dataset_config import DatasetSettings, with_kinds
 from ddrs.errors import DdrsError
 from ddrs.figure_config import FiguresSettings, check_figures
 from ddrs.names import Dataset, Method, Table
-from ddrs.published import TABLES
 from ddrs.registry import load as load_registered
 from ddrs.sections import Count, Increasing, Section, known_name, nearest, one_line, two_decimals
 from ddrs.sigma import STRATEGIES
@@ -265,73 +265,9 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        for table, names in self.tables.items():
-            for name in names:
-                if name not in self.datasets:
-                    close = nearest(name, self.datasets)
-                    raise ValueError(f"tables.{table}: unknown dataset {name!r}{close}: dataset {name!r} has no datasets.{name}")
-                images = self.datasets[name].images
-                if images.get("test", 0) < (1 if "validation" in images else 2):
-                    ways = "" if "validation" in images else ", and 2 or more of them without validation, as every second chooses sigma and K"
-                    raise ValueError(f"datasets.{name}.images: needs test, for tables.{table}{ways}")
-                for part in ("train", "finetune", "search", "certify"):
-                    if name not in getattr(self, part) and not (part == "train" and name in self.checkpoints):
-                        raise ValueError(f"tables.{table}: dataset {name!r} has no {part}.{name}")
-                method, *rows = TABLES[table]
-                for part in ("train", "finetune") if f"{method}-ds2" in rows else ("train",):
-                    if not self.makes(part, name, method):
-                        raise ValueError(f"tables.{table}: method {method!r} has no {part}.{name}.{method}")
-        for part in ("train", "checkpoints", "finetune", "search", "certify"):
-            for name in getattr(self, part):
-                if name not in self.datasets:
-                    raise ValueError(f"{part}: unknown dataset {name!r}{nearest(name, self.datasets)}; known are {', '.join(self.datasets)}")
-        for name, search in self.search.items():
-            if search.strategy != "ascent":
-                raise ValueError(f"search.{name}.strategy: must be ascent, on which rows ds and ds2 stand; grids are those of figures.figure8")
-            for place, sigma in self._starts(name):
-                if not search.sigma_min <= sigma <= search.sigma_max:
-                    raise ValueError(f"{place}: {sigma} is outside search.{name}'s [{search.sigma_min}, {search.sigma_max}]")
-        for name, certify in self.certify.items():
-            if name in self.search and max(certify.k) > self.search[name].k_max:
-                raise ValueError(f"certify.{name}.k: {max(certify.k)} is beyond search.{name}.k_max = {self.search[name].k_max}")
-            for split, images in self.datasets[name].images.items() if name in self.datasets else []:
-                if certify.shards > images:
-                    raise ValueError(f"certify.{name}.shards: {certify.shards} is above the {images} images of a split")
-                try:
-                    certify.sampling(images, self.datasets[name].radii, split)
-                except ValueError as error:
-                    raise ValueError(f"certify.{name}: {error}") from None
-        for name, methods in self.finetune.items():
-            for method, tuned in methods.items():
-                run = self.train.get(name, {}).get(method)
-                if tuned.start == "branch" and run is not None and (run.branch_epoch is None or run.branch_epoch >= run.epochs):
-                    raise ValueError(
-                        f"finetune.{name}.{method}: start: branch needs train.{name}.{method}.branch_epoch below its epochs = {run.epochs}"
-                    )
-                for sigma in self.on(name, method).sigmas if name in self.datasets else []:
-                    if not tuned.step.sigma_min <= sigma <= tuned.step.sigma_max:
-                        allowed = f"[{tuned.step.sigma_min}, {tuned.step.sigma_max}]"
-                        raise ValueError(f"datasets.{name}: sigma {sigma} is outside finetune.{name}.{method}.step's {allowed}")
-        for part in ("train", "finetune"):
-            for name, methods in getattr(self, part).items():
-                for method, entry in methods.items():
-                    settings = entry if isinstance(entry, TrainSettings) else entry.train
-                    for sigma in self.sigma_texts(name, method) if settings else []:
-                        try:
-                            settings.at_sigma(sigma).loss_settings(method)
-                        except DdrsError as error:
-                            raise ValueError(f"{part}.{name}.{method}.{error}") from None
+        check_parts(self)
         check_checkpoints(self)
         check_figures(self)
-        return self
-
-    @model_validator(mode="after")
-    def _device_has_precision(self) -> Self:
-        runs = [(f"train.{d}.{m}", run) for d, methods in self.train.items() for m, run in methods.items()]
-        runs += [(f"finetune.{d}.{m}.train", tuned.train) for d, methods in self.finetune.items() for m, tuned in methods.items() if tuned.train]
-        for place, run in [*runs, *((f"certify.{d}", own) for d, own in self.certify.items())]:
-            if self.device == "cpu" and run.precision.startswith("tf32"):
-                raise ValueError(f"{place}.precision: {run.precision} needs device: cuda")
         return self
 
     def makes(self, part: str, dataset: str, method: str) -> bool:
@@ -353,13 +289,6 @@ class Config(Section):
     def sigma_texts(self, dataset: str, method: str) -> list[str]:
         """A method's sigmas on a dataset as they stand in paths."""
         return [f"{sigma:.2f}" for sigma in self.on(dataset, method).sigmas] if dataset in self.datasets else []
-
-    def _starts(self, dataset: str) -> list[tuple[str, float]]:
-        """Every sigma that a search on the dataset may start from, each with its place in the config."""
-        if dataset not in self.datasets:
-            return []
-        own, place = self.datasets[dataset], f"datasets.{dataset}"
-        return [(f"{place}.sigmas", one) for one in own.sigmas] + [(f"{place}.uniform.sigmas", one) for one in own.uniform.sigmas or []]
 
     def finetune_settings(self, dataset: str, method: str) -> TrainSettings:
         """The run that DS2 training is: its own, or the rest of the branched one."""

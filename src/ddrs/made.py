@@ -1,7 +1,8 @@
 """How a config's models are trained and their sigmas searched, in the words of a caption, and where that is not as in the paper. No torch."""
 
-from ddrs.config import TABLES, Config, SearchSettings, StepSettings, TrainSettings
+from ddrs.config import Config, SearchSettings, StepSettings, TrainSettings
 from ddrs.figure_config import FIGURES
+from ddrs.published import TABLES
 from ddrs.registry import load
 from ddrs.statements import of_protocol
 from ddrs.training import METHODS

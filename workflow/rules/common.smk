@@ -12,7 +12,7 @@ from ddrs.figure_config import FIGURES
 from ddrs.made import about, made, shown_figures
 from ddrs.overlays import require_fitting
 from ddrs.provenance import MODEL, code_digest
-from ddrs.published import EVEN, SELECTED, table_of_print
+from ddrs.published import EVEN, SELECTED, TABLES, table_of_print
 from ddrs.stale import check_results
 from ddrs.training import METHODS
 
@@ -123,7 +123,7 @@ wildcard_constraints:
     search=r"(fs|ds2)/sigma_\d+\.\d\d|gds/sigma_\d+\.\d\d\.K_\d+",
     shard=r"\d+",
     shards=r"\d+",
-    table="|".join(ddrs_config.TABLES),
+    table="|".join(TABLES),
     selected=f"({SELECTED})?",
     number=r"\d",
 
@@ -263,7 +263,7 @@ def _images(wildcards):
 
 
 def labels(table):
-    return ddrs_config.TABLES[table_of_print(table)]
+    return TABLES[table_of_print(table)]
 
 
 def one_of(names):

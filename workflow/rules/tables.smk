@@ -15,7 +15,7 @@ rule tables:
 
 
 # The radii are a list per table and dataset, and so is the output of one job: hence a rule for each.
-for table, name in product([f"{table}{form}" for table in ddrs_config.TABLES for form in ("", SELECTED)], certified_datasets):
+for table, name in product([f"{table}{form}" for table in TABLES for form in ("", SELECTED)], certified_datasets):
 
     rule:
         name:

@@ -1,0 +1,112 @@
+"""What must hold between the parts of a config, which no part sees alone. No torch."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ddrs.errors import DdrsError
+from ddrs.published import TABLES
+from ddrs.sections import nearest
+
+if TYPE_CHECKING:
+    from ddrs.config import Config, TrainSettings
+
+
+def check_parts(settings: "Config") -> None:
+    """ValueError that names the first key which does not fit the others; `checkpoints` and `figures` have checks of their own."""
+    _check_tables(settings)
+    _check_names(settings)
+    _check_searches(settings)
+    _check_certificates(settings)
+    _check_finetuning(settings)
+    _check_losses(settings)
+    _check_precisions(settings)
+
+
+def _check_tables(settings: "Config") -> None:
+    for table, names in settings.tables.items():
+        for name in names:
+            if name not in settings.datasets:
+                close = nearest(name, settings.datasets)
+                raise ValueError(f"tables.{table}: unknown dataset {name!r}{close}: dataset {name!r} has no datasets.{name}")
+            images = settings.datasets[name].images
+            if images.get("test", 0) < (1 if "validation" in images else 2):
+                ways = "" if "validation" in images else ", and 2 or more of them without validation, as every second chooses sigma and K"
+                raise ValueError(f"datasets.{name}.images: needs test, for tables.{table}{ways}")
+            for part in ("train", "finetune", "search", "certify"):
+                if name not in getattr(settings, part) and not (part == "train" and name in settings.checkpoints):
+                    raise ValueError(f"tables.{table}: dataset {name!r} has no {part}.{name}")
+            method, *rows = TABLES[table]
+            for part in ("train", "finetune") if f"{method}-ds2" in rows else ("train",):
+                if not settings.makes(part, name, method):
+                    raise ValueError(f"tables.{table}: method {method!r} has no {part}.{name}.{method}")
+
+
+def _check_names(settings: "Config") -> None:
+    for part in ("train", "checkpoints", "finetune", "search", "certify"):
+        for name in getattr(settings, part):
+            if name not in settings.datasets:
+                raise ValueError(f"{part}: unknown dataset {name!r}{nearest(name, settings.datasets)}; known are {', '.join(settings.datasets)}")
+
+
+def _check_searches(settings: "Config") -> None:
+    for name, search in settings.search.items():
+        if search.strategy != "ascent":
+            raise ValueError(f"search.{name}.strategy: must be ascent, on which rows ds and ds2 stand; grids are those of figures.figure8")
+        for place, sigma in _starts(settings, name):
+            if not search.sigma_min <= sigma <= search.sigma_max:
+                raise ValueError(f"{place}: {sigma} is outside search.{name}'s [{search.sigma_min}, {search.sigma_max}]")
+
+
+def _starts(settings: "Config", dataset: str) -> list[tuple[str, float]]:
+    """Every sigma that a search on the dataset may start from, each with its place in the config."""
+    own, place = settings.datasets[dataset], f"datasets.{dataset}"
+    return [(f"{place}.sigmas", one) for one in own.sigmas] + [(f"{place}.uniform.sigmas", one) for one in own.uniform.sigmas or []]
+
+
+def _check_certificates(settings: "Config") -> None:
+    for name, certify in settings.certify.items():
+        if name in settings.search and max(certify.k) > settings.search[name].k_max:
+            raise ValueError(f"certify.{name}.k: {max(certify.k)} is beyond search.{name}.k_max = {settings.search[name].k_max}")
+        for split, images in settings.datasets[name].images.items():
+            if certify.shards > images:
+                raise ValueError(f"certify.{name}.shards: {certify.shards} is above the {images} images of a split")
+            try:
+                certify.sampling(images, settings.datasets[name].radii, split)
+            except ValueError as error:
+                raise ValueError(f"certify.{name}: {error}") from None
+
+
+def _check_finetuning(settings: "Config") -> None:
+    for name, methods in settings.finetune.items():
+        for method, tuned in methods.items():
+            run = settings.train.get(name, {}).get(method)
+            if tuned.start == "branch" and run is not None and (run.branch_epoch is None or run.branch_epoch >= run.epochs):
+                raise ValueError(f"finetune.{name}.{method}: start: branch needs train.{name}.{method}.branch_epoch below its epochs = {run.epochs}")
+            for sigma in settings.on(name, method).sigmas:
+                if not tuned.step.sigma_min <= sigma <= tuned.step.sigma_max:
+                    allowed = f"[{tuned.step.sigma_min}, {tuned.step.sigma_max}]"
+                    raise ValueError(f"datasets.{name}: sigma {sigma} is outside finetune.{name}.{method}.step's {allowed}")
+
+
+def _check_losses(settings: "Config") -> None:
+    for part, name, method, run in _runs(settings):
+        for sigma in settings.sigma_texts(name, method):
+            try:
+                run.at_sigma(sigma).loss_settings(method)
+            except DdrsError as error:
+                raise ValueError(f"{part}.{name}.{method}.{error}") from None
+
+
+def _check_precisions(settings: "Config") -> None:
+    places = [(f"{part}.{name}.{method}{'.train' * (part == 'finetune')}", run) for part, name, method, run in _runs(settings)]
+    for place, own in [*places, *((f"certify.{name}", own) for name, own in settings.certify.items())]:
+        if settings.device == "cpu" and own.precision.startswith("tf32"):
+            raise ValueError(f"{place}.precision: {own.precision} needs device: cuda")
+
+
+def _runs(settings: "Config") -> Iterator[tuple[str, str, str, "TrainSettings"]]:
+    """Every training run that the config states: part, dataset, method and settings."""
+    for name, methods in settings.train.items():
+        yield from (("train", name, method, run) for method, run in methods.items())
+    for name, tuned in settings.finetune.items():
+        yield from (("finetune", name, method, own.train) for method, own in tuned.items() if own.train is not None)
