@@ -1,8 +1,7 @@
 # Two commands do all the set-up: `make table2` and `make test`.
 PYTHON ?= python3
 VENV   := .venv
-BIN    := $(CURDIR)/$(VENV)/bin
-RUN    := PATH="$(BIN):$$PATH"
+RUN    := PATH="$$PWD/$(VENV)/bin:$$PATH"
 
 .PHONY: table2 test test-cluster paper publish lock-status
 
@@ -34,5 +33,5 @@ lock-status: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[workflow,dev]'
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[workflow,dev]'
 	touch $@
