@@ -13,6 +13,7 @@ from ddrs.config import Config, load
 from ddrs.errors import DdrsError
 from ddrs.figure_config import FIGURES
 from ddrs.files import require, write_text
+from ddrs.provenance import require_own_checkout
 
 SCHEMA = "# yaml-language-server: $schema="
 OUTPUT = re.compile(r"^( +)(# )?- (results/\S+): \{persist: true\}$", re.MULTILINE)  # a line of dvc.yaml
@@ -32,6 +33,7 @@ def use(overlays: Sequence[Path], config: Path) -> list[Path]:
     DdrsError, and `config` as it was, if an overlay can not be read, the merged config is not valid, or `config` is not as it was last
     committed to git, which alone keeps what is replaced here.
     """
+    require_own_checkout("use", config.parent)
     base = read(require(config, "config"))
     merged = merge(base, read_all(overlays))
     settings = load(merged)

@@ -4,6 +4,7 @@ import ast
 import hashlib
 import json
 import platform
+import shlex
 import subprocess
 import time
 from contextlib import suppress
@@ -11,12 +12,23 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from ddrs.errors import DdrsError
 from ddrs.files import cache_folder, write_text
 
 PACKAGE = Path(__file__).parent
 # What the function that a checkpoint holds depends on, beside its bytes: modules, for `code_digest`.
 MODEL = ("architectures.py", "resnets.py", "own_model.py", "models.py", "preprocessing.py", "noise.py", "norms.py", "data.py", "vision.py")
 REMEMBERED_FROM = 2**30  # bytes, from which on reading a file once more costs more than looking it up
+
+
+def require_own_checkout(verb: str, folder: Path) -> None:
+    """DdrsError if a folder holds a checkout of ddrs whose code is not what runs: what is recorded there is its own code."""
+    own = folder / "src/ddrs"
+    if own.is_dir() and not own.samefile(PACKAGE):
+        raise DdrsError(
+            f"{verb}: {own.resolve()} is another checkout's code than runs, {PACKAGE}; put PYTHONPATH={shlex.quote(str(own.parent))} before the "
+            f"command, or install that checkout in an environment of its own"
+        )
 
 
 def digest(value: object) -> str:

@@ -22,6 +22,7 @@ from pathlib import Path
 import yaml
 
 from ddrs.errors import DdrsError
+from ddrs.provenance import require_own_checkout
 
 RECORDS = Path(".snakemake")
 CACHE = "DVC's cache"
@@ -107,6 +108,7 @@ def read_lock(verb: str) -> dict:
     """dvc.lock of the current folder. DdrsError, which names the verb, if there is none or it can not be read."""
     if not Path("dvc.yaml").is_file():
         raise DdrsError(f"{verb}: no dvc.yaml here; run it at the top of the repository")
+    require_own_checkout(verb, Path())
     if not Path("dvc.lock").is_file():
         raise DdrsError(f"{verb}: no dvc.lock here, so nothing is stored yet; `dvc repro` writes it")
     try:

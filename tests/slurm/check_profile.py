@@ -150,7 +150,7 @@ def test_dvc_on_a_login_node_submits_through_the_profile(cluster: slurm.Cluster,
         subprocess.run(command, cwd=clone, check=True)
 
     before = set(cluster.jobs())
-    environment = {**cluster.environment, "SNAKEMAKE_PROFILE": "profiles/slurm", "SBATCH_PARTITION": "work"}
+    environment = {**cluster.environment, "SNAKEMAKE_PROFILE": "profiles/slurm", "SBATCH_PARTITION": "work", "PYTHONPATH": "src"}
     said = Run(clone, [sys.executable, "-m", "dvc", "repro", "models"], environment).end()
     assert (clone / "results/models/mnist5k/cohen/ds2/sigma_0.25.safetensors").exists()
     new = [job for id, job in cluster.jobs().items() if id not in before]

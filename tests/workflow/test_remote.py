@@ -25,9 +25,9 @@ GIT = {f"GIT_{who}_{what}": "a@b.c" for who in ("AUTHOR", "COMMITTER") for what 
 
 
 def run(folder: Path, *words: object, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run a command of this environment in a clone."""
+    """Run a command of this environment in a clone, with the clone's own code."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, **AWS, **GIT, "PATH": path}
+    environment = {**os.environ, **AWS, **GIT, "PATH": path, "PYTHONPATH": str(folder / "src")}
     command = [sys.executable, "-m", "ddrs.cli", *words[1:]] if words[0] == "ddrs" else words
     done = subprocess.run([*map(str, command)], cwd=folder, capture_output=True, text=True, env=environment, check=False)
     if check and done.returncode:
