@@ -1,8 +1,12 @@
 """Files that are either whole or absent: every output is written beside its place and renamed onto it."""
 
+import hashlib
 import os
+import re
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from ddrs.errors import DdrsError
@@ -21,11 +25,15 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; rename it onto `path` if the block ends well, else remove it."""
+    """Give a temporary path beside `path`; rename it onto `path` if the block ends well, else remove it.
+
+    Temporaries that killed processes of this machine left in that folder are removed first.
+    """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_of(path)
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_orphans(path.parent)
         try:
             yield temporary
             with open(temporary, "rb") as file:
@@ -33,6 +41,47 @@ def atomic(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def temporary_of(path: Path) -> Path:
+    """Where this process writes what becomes `path`: no other process, of any machine that shares the file system, writes there."""
+    return path.with_name(f".{path.name}.{_machine()}.{os.getpid()}.tmp")
+
+
+@cache
+def _machine() -> str:
+    """Eight hex digits that two processes share only if each could find the other by its number: of one host, and one container on it."""
+    try:
+        container = os.readlink("/proc/self/ns/pid")
+    except OSError:  # no Linux
+        container = ""
+    return hashlib.sha256(f"{socket.gethostname()} {container}".encode()).hexdigest()[:8]
+
+
+def _remove_orphans(folder: Path) -> None:
+    """Remove the temporaries of processes of this machine that are dead; those of other machines may be at work."""
+    form = re.compile(rf"\..+\.{_machine()}\.(\d+)\.tmp", re.DOTALL)
+    for name in _names(folder):
+        if (found := form.fullmatch(name)) and not _alive(int(found[1])):
+            with suppress(OSError):  # another process may be first, and no write fails for what a former one left
+                (folder / name).unlink()
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:  # one may write to a folder and not list it
+        return []
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # of another user; no number of ours
+        pass
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,6 +1,5 @@
 """The command line: what goes wrong is one line on stderr, nothing that existed is lost, and light verbs load no torch."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ddrs.config import SearchSettings, TrainSettings
+from ddrs.files import temporary_of
 from ddrs.options import Runtime
 
 QUICK_TRAIN = ["--architecture", "small_cnn", "--sigma", "0.25", "--epochs", "1", "--batch-size", "100"]
@@ -193,7 +193,7 @@ def test_a_file_in_the_place_of_an_output_folder_is_one_line(here: Path, ddrs_cl
 def test_a_full_disk_is_one_line_and_the_old_file_stays(verb: str, name: str, here: Path, ddrs_cli):
     old = with_old_outputs(here, verb)
     path = here / "out" / name
-    path.with_name(f".{name}.{os.getpid()}.tmp").symlink_to("/dev/full")  # where the file is written before it is renamed
+    temporary_of(path).symlink_to("/dev/full")  # where the file is written before it is renamed
     one_line(ddrs_cli(*COMMANDS[verb]), "ddrs: error: ", f"{name}: the disk is full")
     assert path.read_bytes() == old[path]
     assert [p.name for p in (here / "out").iterdir() if p not in old and p.suffix == ".tmp"] == []

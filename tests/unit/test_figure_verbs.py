@@ -1,10 +1,10 @@
 """`ddrs figure`, `examples` and `illustrate`, and `sigma --strategy grid`: what they write, and what goes wrong in one line."""
 
-import os
 from pathlib import Path
 
 import pytest
 
+from ddrs.files import temporary_of
 from tests.unit.helpers import write_log
 
 LINES = [(0, 1, 1, 0.3), (5, 1, 1, 0.2), (10, 1, 2, 0.1)]
@@ -35,7 +35,7 @@ def test_a_verb_writes_both_forms_and_a_full_disk_leaves_the_old_ones(words: lis
     assert ddrs_cli(*words) == (0, "", "")
     old = {name: (here / "out" / name).read_bytes() for name in ("f.pdf", "f.png")}
     assert old["f.pdf"].startswith(b"%PDF") and old["f.png"].startswith(b"\x89PNG")
-    (here / "out" / f".f.png.{os.getpid()}.tmp").symlink_to("/dev/full")
+    temporary_of(here / "out" / "f.png").symlink_to("/dev/full")
     code, _, err = ddrs_cli(*words)
     assert code == 2 and err.count("\n") == 1 and "f.png: the disk is full" in err
     assert (here / "out" / "f.png").read_bytes() == old["f.png"]

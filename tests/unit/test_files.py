@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from ddrs.errors import DdrsError
-from ddrs.files import atomic, require, write_bytes, write_text
+from ddrs.files import atomic, require, temporary_of, write_bytes, write_text
 
 
 def on_a_full_disk(path: Path) -> None:
     """Let the temporary file of `path` be /dev/full, so that writing it fails as on a full disk."""
-    path.with_name(f".{path.name}.{os.getpid()}.tmp").symlink_to("/dev/full")
+    temporary_of(path).symlink_to("/dev/full")
 
 
 @pytest.fixture
