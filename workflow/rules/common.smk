@@ -27,7 +27,7 @@ from ddrs.errors import DdrsError
 from ddrs.figure_config import FIGURES
 from ddrs.made import about, made, shown_figures
 from ddrs.overlays import require_fitting
-from ddrs.provenance import MODEL, code_digest
+from ddrs.provenance import MODEL, code_digest, digest
 from ddrs.published import EVEN, SELECTED, TABLES, table_of_print
 from ddrs.stale import check_results
 from ddrs.training import METHODS
@@ -110,6 +110,7 @@ CODE = {  # the modules whose code makes a step's result; a change of any of the
         "pictures.py",
         "statements.py",
         "certification",
+        "sigma/__init__.py",
         "sigma/ascent.py",
         "memory.py",
         "models.py",

@@ -24,6 +24,7 @@ rule figure:
         number="[34578]",
     params:
         flags=figure_flags,
+        order=order(logs_of_figure),
         made=made_of_figure,
         code=code("figure"),
     message:
@@ -49,13 +50,16 @@ rule examples:
     wildcard_constraints:
         number="[69]",
     params:
+        data=flagged("--data", "data"),
+        fixed=flagged("--fixed", "fixed"),
         flags=example_flags,
+        order=order(example_data, example_logs("ds"), example_logs("fs")),
         made=made_of_figure,
         code=code("examples"),
     message:
         "Draw figure {wildcards.number}"
     shell:
-        "ddrs examples {input.logs} {params.flags} --pdf {output.pdf} --png {output.png}"
+        "ddrs examples {input.logs} {params.data} {params.fixed} {params.flags} --pdf {output.pdf} --png {output.png}"
         " --caption {output.caption} --title 'Figure {wildcards.number}' {params.made} > {log} 2>&1"
 
 

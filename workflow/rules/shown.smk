@@ -95,6 +95,18 @@ def flagged(flag, name):
     return flags
 
 
+def order(*inputs):
+    """A function for params: a digest of a rule's inputs as they are ordered, since Snakemake's records hold them sorted.
+
+    inputs: input functions, or lists of files.
+    """
+
+    def ordered(wildcards):
+        return digest([[str(path) for path in (one(wildcards) if callable(one) else one)] for one in inputs])
+
+    return ordered
+
+
 def panels(number):
     return getattr(settings.figures, f"figure{number}")
 
@@ -163,11 +175,10 @@ def example_data(wildcards):
     return [ancient(f"data/{panel.dataset}/manifest.json") for panel in panels(wildcards.number)]
 
 
-def example_flags(wildcards, input):
-    data = " ".join(f"--data {path}" for path in input.data)
-    fixed = " ".join(f"--fixed {path}" for path in input.fixed)
+def example_flags(wildcards):
+    """Settings alone; the files are said by `flagged`, as what takes `input` is not in Snakemake's records."""
     quantiles = " ".join(f"--quantiles {','.join(map(str, panel.quantiles))}" for panel in panels(wildcards.number))
-    return f"{data} {fixed} {quantiles} --seed {settings.seed}"
+    return f"{quantiles} --seed {settings.seed}"
 
 
 def logs_of_row(dataset):

@@ -63,6 +63,7 @@ rule table:
     benchmark:
         "logs/benchmarks/tables/{table}{selected}.tsv"
     params:
+        order=order(cells_of_table),
         code=code("table"),
     message:
         "Assemble {wildcards.table}{wildcards.selected}"
@@ -81,6 +82,7 @@ rule comparison:
     benchmark:
         "logs/benchmarks/tables/{table}_comparison.tsv"
     params:
+        order=order(both_cells),
         code=code("comparison"),
     message:
         "Set {wildcards.table} beside the print"
@@ -99,6 +101,7 @@ rule claims:
     benchmark:
         "logs/benchmarks/tables/claims.tsv"
     params:
+        order=order(all_cells()),
         code=code("claims"),
     message:
         "Check the paper's headline sentences"
@@ -119,6 +122,7 @@ rule per_class:
         "logs/benchmarks/tables/per_class_{table}.tsv"
     params:
         cells=flagged("--cell", "cells"),
+        order=order(logs_of_table, selected_cells),
         code=code("per_class"),
     message:
         "Certified accuracy per class of {wildcards.table}"
@@ -145,6 +149,7 @@ rule p_lower:
         validation=flagged("--validation", "validation"),
         even=even_flags,
         before=flagged("--before", "before"),
+        order=order(logs_of_table, validation_of_table, before_of_table),
         code=code("p_lower"),
     message:
         "Draw the distribution of p_lower of {wildcards.table}"
