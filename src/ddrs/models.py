@@ -1,5 +1,6 @@
 """Building models, and checkpoints as safetensors that say what they hold."""
 
+import copy
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -121,6 +122,21 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@torch.no_grad()
+def taking_float32(model: nn.Module, shape: tuple[int, ...]) -> nn.Module:
+    """The model itself, or a float32 copy of one with weights of another float type that fails on float32 images as it is.
+
+    shape: of one image. The model is in eval mode.
+    """
+    if all(weight.dtype == torch.float32 for weight in model.parameters() if weight.is_floating_point()):
+        return model
+    try:
+        model(torch.zeros(2, *shape, device=device_of(model)))
+    except RuntimeError:  # of two types that do not go together; the copy's own errors come up when it runs
+        return copy.deepcopy(model).float()
+    return model
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from torch.fx.experimental.optimization import fuse, optimize_for_inference
 
 from ddrs.config import PRECISIONS
 from ddrs.errors import DdrsError
-from ddrs.models import device_of, evaluating, exact_kernels
+from ddrs.models import device_of, evaluating, exact_kernels, taking_float32
 
 Scores = Callable[[torch.Tensor], torch.Tensor]  # images (batch, d), float32 in the order of `flat`, to scores (batch, classes), float32
 SIZES = {"cpu": (64, 128, 256), "cuda": (512, 1024, 2048, 4096, 8192)}
@@ -30,7 +30,8 @@ def running(model: nn.Module, shape: tuple[int, ...], precision: str) -> Iterato
     shape: of one image. precision: a name of PRECISIONS; the certificate is for the function that runs here, so logs record it. BatchNorm is
     folded into the convolution before it, and on a CPU weights are laid out for oneDNN, where torch.fx can trace the model and the copy gives
     the same scores. Such copies share nothing, so a CPU runs one per thread, each on a batch of its own: faster than several threads
-    on one batch, and the same kernels whatever the number of threads. A model that runs as it is gets one function.
+    on one batch, and the same kernels whatever the number of threads. A model that runs as it is gets one function. One whose weights are not
+    float32 and that takes no float32 images is copied to float32 first.
     Errors: DdrsError for a precision that is unknown or needs a GPU.
     """
     device, threads = device_of(model), torch.get_num_threads()
@@ -41,11 +42,12 @@ def running(model: nn.Module, shape: tuple[int, ...], precision: str) -> Iterato
         raise DdrsError("precision 'tf32': needs a CUDA device")
     dtype = DTYPES[kind]
     with evaluating(model), exact_kernels(device, kind):
-        nets = [_folded(model, shape, for_cpu=device.type == "cpu" and precision == "float32")]
+        whole = taking_float32(model, shape)
+        nets = [_folded(whole, shape, for_cpu=device.type == "cpu" and precision == "float32")]
         if dtype != torch.float32:
             nets = [(copy.deepcopy(net) if net is model else net).to(dtype) for net in nets]
-        elif device.type == "cpu" and not compiled and nets[0] is not model:
-            nets += [_folded(model, shape, for_cpu=True) for _ in range(threads - 1)]
+        elif device.type == "cpu" and not compiled and nets[0] is not whole:
+            nets += [_folded(whole, shape, for_cpu=True) for _ in range(threads - 1)]
         try:
             torch.set_num_threads(threads if len(nets) == 1 else 1)
             yield [_as_scores(torch.compile(net) if compiled else net, shape, dtype) for net in nets]

@@ -69,11 +69,17 @@ def certifiable_noise(name: str) -> Noise:
 
 
 def check_on_grid(image: torch.Tensor, what: str) -> None:
-    """DdrsError unless every value of the image is the float32 nearest to k / 255 for an integer k."""
-    off = image != torch.round(image * LEVELS) / _levels(image)
+    """DdrsError unless every value of the image, of any float type, is exactly the float32 nearest to k / 255 for an integer k.
+
+    Not the nearest number of the image's own type: what runs is float32, so a radius would be claimed at another point than the image.
+    """
+    values = image.to(torch.float32)
+    off = (image != values) | (values != torch.round(values * LEVELS) / _levels(values))
     if bool(off.any()):
         value = float(image[off][0])
-        raise DdrsError(f"{what}: holds {value!r}, which is no multiple of 1/255, as lattice noise needs; round it first: (255 * x).round() / 255")
+        raise DdrsError(
+            f"{what}: holds {value!r}, which is no multiple of 1/255, in float32, as lattice noise needs; round it first: (255 * x.float()).round() / 255"
+        )
 
 
 def _levels(image: torch.Tensor) -> torch.Tensor:
