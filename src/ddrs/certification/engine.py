@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ddrs.certification.inference import Scores, best_batch_size, flat, running
-from ddrs.certification.lattice import LATTICES, certifiable_noise, check_on_grid
+from ddrs.certification.lattice import LATTICES, certifiable_noise, check_on_grid, check_on_scale
 from ddrs.certification.protocols import PROTOCOLS, Outcome, Steps, make_task
 from ddrs.config import SampleSettings
 from ddrs.errors import DdrsError
@@ -119,7 +119,7 @@ def certify_each(
     device, shape = device_of(model), tuple(images.shape[1:])
     sigmas = _sigma_vector(sigma, len(images))
     for i, image in enumerate(images):
-        _check_image(image, noise, f"image {example_ids[i]}")
+        _check_image(image, noise, float(sigmas[i]), f"image {example_ids[i]}")
     # also an error, before any work, for the largest sigma
     task = make_task(settings, noise, noise.at(float(sigmas.max())).deviation(device) * images[0].numel())
     if batch_size is not None and batch_size < 1:
@@ -269,9 +269,12 @@ class _Batch:
         return found
 
 
-def _check_image(image: torch.Tensor, noise: Noise, what: str) -> None:
+def _check_image(image: torch.Tensor, noise: Noise, sigma: float, what: str) -> None:
     if image.ndim == 3 and not bool(((image >= 0) & (image <= 1)).all()):
         raise DdrsError(f"{what}: holds values outside [0, 1], the scale of sigma and radius; put any other scaling into the model")
+    if not bool(torch.isfinite(image.to(torch.float32)).all()):
+        raise DdrsError(f"{what}: holds NaN or infinite values")
+    check_on_scale(image, noise, sigma, what)
     if noise.name in LATTICES:
         check_on_grid(image, what)
 

@@ -3,7 +3,8 @@
 A float32 sum x + noise tells x in its low mantissa bits (Voracek and Hein 2023). Here every noisy copy is (k + i) / 255 with k = 255 x
 and i an integer drawn with P(i) = F((i + 1/2) / 255) - F((i - 1/2) / 255), F the distribution function of the continuous noise: what
 rounding the continuous sum would give, so the theorem for the continuous noise holds for the classifier after q. (The weights
-exp(-i^2 / 2 s^2) would be another law, for which it does not.) Nothing is clipped: float32 holds every k + i exactly.
+exp(-i^2 / 2 s^2) would be another law, for which it does not.) Nothing is clipped: float32 holds every k + i exactly, as these are at most
+2^24 (`check_on_scale`).
 """
 
 import math
@@ -78,8 +79,30 @@ def check_on_grid(image: torch.Tensor, what: str) -> None:
     if bool(off.any()):
         value = float(image[off][0])
         raise DdrsError(
-            f"{what}: holds {value!r}, which is no multiple of 1/255, in float32, as lattice noise needs; round it first: (255 * x.float()).round() / 255"
+            f"{what}: holds {value!r}, which is no multiple of 1/255, in float32, as lattice noise needs; "
+            "round it first: (255 * x.float()).round() / 255"
         )
+
+
+def check_on_scale(image: torch.Tensor, noise: Noise, sigma: float, what: str) -> None:
+    """DdrsError for an image (or vector) so far from 0 that its float32 noisy copies are not those of the noise's law.
+
+    On the grid every k + i must be at most 2^24 in size. The continuous noises ignore that sums are rounded; here rounding is to be at most
+    sigma / 256, half of the step between float32 numbers of the image's size.
+    """
+    largest = float(image.abs().max())
+    # from 2^e to 2^(e + 1) the step is 2^(e - 23)
+    limit = (2**24 - _largest(noise.base, sigma)) / LEVELS if noise.name in LATTICES else 2.0**16 * sigma
+    if largest > limit:
+        raise DdrsError(
+            f"{what}: holds a value of size {largest:g}, where float32 steps are too coarse for {noise.name} noise of sigma {sigma:g}; "
+            f"must be at most {limit:g}: rescale it, and sigma with it"
+        )
+
+
+def _largest(base: str, sigma: float) -> int:
+    """The largest |i| that is ever drawn."""
+    return math.ceil((REACH if base == "gaussian" else 1.0) * LEVELS * sigma) + 1
 
 
 def _levels(image: torch.Tensor) -> torch.Tensor:
@@ -117,7 +140,7 @@ class Table:
 
 @lru_cache(maxsize=64)
 def _table(base: str, sigma: float) -> Table:
-    largest = math.ceil((REACH if base == "gaussian" else 1.0) * LEVELS * sigma) + 1
+    largest = _largest(base, sigma)
     edges = (np.arange(-largest, largest) + 0.5) / (LEVELS * sigma)
     thresholds = ndtr(edges) if base == "gaussian" else np.clip((edges + 1) / 2, 0.0, 1.0)
 
