@@ -3,7 +3,7 @@
 import copy
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -140,6 +140,29 @@ def taking_float32(model: nn.Module, shape: tuple[int, ...]) -> nn.Module:
 
 
 @contextmanager
+def usual_torch() -> Iterator[None]:
+    """torch's own modes as they are at its start, whatever the caller has set: no autocast, float32 and the CPU by default, no inference mode.
+
+    Autocast and the reduced matmul precision would make the passes another function than the stated precision says, and only in the calling
+    thread; the other modes change what tensors made inside are. A model's own modes, set inside its forward pass, stand.
+    """
+    dtype, matmul = torch.get_default_dtype(), torch.get_float32_matmul_precision()
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        for kind in ("cpu", "cuda", "mps"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        if matmul != "highest":
+            stack.callback(torch.set_float32_matmul_precision, matmul)
+            torch.set_float32_matmul_precision("highest")
+        stack.callback(torch.set_default_dtype, dtype)
+        torch.set_default_dtype(torch.float32)
+        yield
+
+
+@contextmanager
 def exact_kernels(device: torch.device, kind: str) -> Iterator[None]:
     """On a GPU: deterministic kernels, and no silent rounding of float32 to tf32 unless asked for."""
     if device.type != "cuda":
@@ -189,6 +212,7 @@ def as_batch(x: torch.Tensor) -> tuple[bool, torch.Tensor]:
     """Whether x is one image (C, H, W) or vector (d,), and x as a batch. DdrsError for other shapes, integers or an empty batch."""
     if x.ndim not in (1, 2, 3, 4) or not x.is_floating_point():
         raise DdrsError(f"x: {x.dtype} of shape {tuple(x.shape)}: must be float, one image (C, H, W) or vector (d,), or a batch of them")
+    x = x.detach().clone() if x.is_inference() else x.detach()  # an inference tensor takes no part in a gradient
     images = x.unsqueeze(0) if x.ndim in (1, 3) else x
     if not len(images):
         raise DdrsError("x: holds no images")

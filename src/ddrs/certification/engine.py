@@ -12,7 +12,7 @@ from ddrs.certification.lattice import LATTICES, certifiable_noise, check_on_gri
 from ddrs.certification.protocols import PROTOCOLS, Outcome, Steps, make_task
 from ddrs.config import SampleSettings
 from ddrs.errors import DdrsError
-from ddrs.models import as_batch, device_of
+from ddrs.models import as_batch, device_of, usual_torch
 from ddrs.noise import Noise, NoiseStream, Purpose, Sampler, example_digest
 
 SMALLEST_REQUEST = 25  # samples between two looks: how many images must be under way to fill a batch
@@ -41,6 +41,7 @@ class Certificate:
     z: np.ndarray | np.floating
 
 
+@usual_torch()
 def certify(
     model: torch.nn.Module,
     x: torch.Tensor,

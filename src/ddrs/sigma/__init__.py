@@ -43,22 +43,23 @@ def optimize_sigma(
     """
     from ddrs.config import SearchSettings
     from ddrs.errors import DdrsError
-    from ddrs.models import as_batch
+    from ddrs.models import as_batch, usual_torch
     from ddrs.noise import NoiseStream, example_digest, get_noise
     from ddrs.registry import load
 
-    single, images = as_batch(x)
-    ids = [example_digest(image) for image in images] if example_ids is None else list(example_ids)
-    if len(ids) != len(images):
-        raise DdrsError(f"example_ids: {len(ids)} ids for {len(images)} images")
-    for name, value, allowed in (("lr", lr, lr > 0), ("iterations", iterations, iterations >= 1), ("n", n, n >= 1)):
-        if not allowed:
-            raise DdrsError(f"{name} = {value}: must be {'a number > 0' if name == 'lr' else 'an integer of at least 1'}")
-    settings = SearchSettings.checked(
-        strategy=strategy, step_size=lr, k_max=iterations, samples=n, objective_class=objective_class, sigma_max=sigma_max
-    )
-    law = get_noise(noise)
-    streams = [NoiseStream(law, tuple(images.shape[1:]), seed, "search", split, one) for one in ids]
-    search = load("strategy", STRATEGIES, strategy).search
-    sigma = search(model, images, sigma0, streams, law, settings).sigma[-1]
-    return sigma[0] if single else sigma
+    with usual_torch():
+        single, images = as_batch(x)
+        ids = [example_digest(image) for image in images] if example_ids is None else list(example_ids)
+        if len(ids) != len(images):
+            raise DdrsError(f"example_ids: {len(ids)} ids for {len(images)} images")
+        for name, value, allowed in (("lr", lr, lr > 0), ("iterations", iterations, iterations >= 1), ("n", n, n >= 1)):
+            if not allowed:
+                raise DdrsError(f"{name} = {value}: must be {'a number > 0' if name == 'lr' else 'an integer of at least 1'}")
+        settings = SearchSettings.checked(
+            strategy=strategy, step_size=lr, k_max=iterations, samples=n, objective_class=objective_class, sigma_max=sigma_max
+        )
+        law = get_noise(noise)
+        streams = [NoiseStream(law, tuple(images.shape[1:]), seed, "search", split, one) for one in ids]
+        search = load("strategy", STRATEGIES, strategy).search
+        sigma = search(model, images, sigma0, streams, law, settings).sigma[-1]
+        return sigma[0] if single else sigma
