@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.spatial.distance import cdist
 
 from ddrs.certification.records import ABSTAIN, COLUMNS, SHARD, format_line, memory_digest, read_log
@@ -13,17 +14,19 @@ from ddrs.files import write_text
 from ddrs.norms import Norm, norm_of
 
 METRIC: dict[Norm, Literal["euclidean", "cityblock"]] = {"l2": "euclidean", "l1": "cityblock"}  # SciPy's names of the norms
+LARGEST = float(np.finfo(np.float32).max)  # no larger a value is taken, so that no square overflows in float64 ...
+SMALLEST = 2.0**-400  # ... and, 0 aside, no smaller one, so that no square of a difference underflows: all are multiples of 2^-452
 PARTS = 8  # into how many the last two axes of an input are cut, so that an image has 8 x 8 blocks for each channel; a vector into PARTS^2
 
 
 class Sketch:
     """Lower bounds of distances, from the sums of the values of each of a few groups (blocks of neighbouring pixels).
 
-    Guarantee: for float32 points x, y of any size, `bounds` is at most the distance that float64 makes of them, its rounding
-    included. In l1 the sums differ by at most ||x - y||_1 in all; in l2 so do the sums over the square root of a group's size (Cauchy-Schwarz).
-    Rounding, with u = 2^-53 and d values: the sums of x err by at most (d + 4) u ||x||, a distance of sums by (d + 4) u of itself, and that of
-    the points, a sum of d non-negative terms, by (d + 10) u of itself. As no distance exceeds ||x|| + ||y||, all of it is below 4 (d + 50) u times
-    that. float32 values neither overflow nor underflow in float64, nor do their squares.
+    Guarantee: for float64 points x, y with values in [SMALLEST, LARGEST] or 0, of either sign, `bounds` is at most the distance that float64
+    makes of them, its rounding included. In l1 the sums differ by at most ||x - y||_1 in all; in l2 so do the sums over the square root of a
+    group's size (Cauchy-Schwarz). Rounding, with u = 2^-53 and d values: the sums of x err by at most (d + 4) u ||x||, a distance of sums by
+    (d + 4) u of itself, and that of the points, a sum of d non-negative terms, by (d + 10) u of itself. As no distance exceeds ||x|| + ||y||,
+    all of it is below 4 (d + 50) u times that. Within those limits no difference, sum or square overflows or underflows.
     """
 
     def __init__(self, shape: tuple[int, ...], norm: Norm):
@@ -53,12 +56,14 @@ class Sketch:
 class Memory:
     """The stateful classifier "answer from memory first".
 
-    Guarantee, by construction and at no failure probability: for every stored entry, each *later* query strictly inside its ball
-    gets the entry's class. Nothing is promised about correctness, about queries made earlier, or about another order of arrival; a
-    restart must reload every entry. Invariant, up to float64 rounding of the
-    distances: balls of different classes are disjoint (an abstention is a class of its own, radius 0).
+    Guarantee, by construction and at no failure probability, up to float64 rounding of the distances: for every stored entry, each
+    *later* query strictly inside its ball gets the entry's class. Nothing is promised about correctness, about queries made earlier, or
+    about another order of arrival; a restart must reload every entry. Invariant, up to the same rounding: balls of different classes are
+    disjoint (an abstention is a class of its own, radius 0).
 
-    norm: "l2" for certificates of Gaussian noise, "l1" for uniform noise. Distances are float64 between float32 inputs. An insert looks
+    norm: "l2" for certificates of Gaussian noise, "l1" for uniform noise. alpha enters nothing here: what may fail, with probability alpha
+    per image, is the certificate that an entry came with. Inputs are kept as they came, none is rounded: in float32 while all have its
+    values, else in float64. Distances are float64. An insert looks
     at a few sums of each entry, and at the d values of those only that may lie within both radii (`Sketch`): the answers are the
     same as from all distances. Source: the paper, Section 3.5 and Algorithm 3; containment is looked at before overlap.
     """
@@ -81,9 +86,9 @@ class Memory:
     def insert(self, x: np.ndarray, label: int, radius: float) -> tuple[int, float]:
         """Answer a query from the memory and store it. Returns the class and radius that are stored.
 
-        x: array of float32 values of any shape, the same size for all queries (a CPU tensor will do). label: the certified class, or
-        -1 for an abstention, whose radius must be 0. radius: its certified radius, in the units of x. Errors: DdrsError for a radius that is
-        negative or not finite, or an x that is not finite or has another size.
+        x: array of numbers of any shape, the same size for all queries (a CPU tensor will do), each exactly a float64: 0 or of a magnitude
+        in [SMALLEST, LARGEST]. label: the certified class, or -1 for an abstention, whose radius must be 0. radius: its certified radius, in
+        the units of x. Errors: DdrsError for a radius that is negative or not finite, or an x of other values or of another size.
         """
         values = self._checked(x, label, radius)
         key = values.tobytes()
@@ -131,16 +136,14 @@ class Memory:
                 found[start : start + 1024] = np.sqrt(np.square(difference).sum(1))
         return found
 
-    def _checked(self, x: np.ndarray, label: int, radius: float) -> np.ndarray:
-        values = np.asarray(x, np.float32).ravel() + np.float32(0)  # -0.0 becomes 0.0
+    def _checked(self, x: ArrayLike, label: int, radius: float) -> np.ndarray:
+        values = as_values(x)
         if len(self) and values.size != self._points.shape[1]:
             raise DdrsError(f"memory: an input of {values.size} values, where the stored ones have {self._points.shape[1]}")
-        if not np.all(np.isfinite(values)):
-            raise DdrsError("memory: the input is not finite")
-        if not np.isfinite(radius) or radius < 0:
-            raise DdrsError(f"memory: radius {radius}: must be a finite number >= 0")
-        if label < ABSTAIN:
-            raise DdrsError(f"memory: label {label}: must be a class or {ABSTAIN}")
+        if isinstance(radius, str) or not np.isfinite(radius) or radius < 0:
+            raise DdrsError(f"memory: radius {radius!r}: must be a finite number >= 0")
+        if isinstance(label, str) or not ABSTAIN <= label < 2**63:
+            raise DdrsError(f"memory: label {label!r}: must be a class below 2^63 or {ABSTAIN}")
         if int(label) != label:
             raise DdrsError(f"memory: label {label}: must be an integer")
         if label == ABSTAIN and radius != 0:
@@ -153,9 +156,36 @@ class Memory:
             capacity = max(64, 2 * count)
             self._points, self._sums = _grown(self._points, (capacity, values.size)), _grown(self._sums, (capacity, sums.size))
             self._errors, self._labels, self._radii = (_grown(one, (capacity,)) for one in (self._errors, self._labels, self._radii))
+        if values.dtype != self._points.dtype and values.dtype == np.float64:
+            self._points = self._points.astype(np.float64)  # the first input that float32 cannot hold
         self._points[count], self._sums[count], self._errors[count] = values, sums, error
         self._labels[count], self._radii[count] = label, radius
         self._place[key] = count
+
+
+def as_values(x: ArrayLike) -> np.ndarray:
+    """The values of an input as they came, (d,), with -0.0 as 0.0: float32 where it holds each exactly, else float64.
+
+    So equal inputs have equal bytes, whatever their dtypes were. Errors: DdrsError for what is no array of numbers, or has a value that is
+    not finite, not exactly a float64, or outside [SMALLEST, LARGEST] in magnitude and not 0.
+    """
+    try:
+        given = np.asarray(x)
+    except (TypeError, ValueError, RuntimeError) as error:  # a ragged list; a tensor on a GPU, with a gradient, or of bfloat16
+        raise DdrsError(f"memory: the input is no array that NumPy reads ({' '.join(str(error).split())[:200]})") from None
+    if given.dtype.kind not in "biuf" or not given.size:
+        raise DdrsError(f"memory: an input of dtype {given.dtype} and {given.size} values: must be real numbers, at least one")
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = given.ravel().astype(np.float64) + 0.0
+        if not np.all(np.isfinite(values)):
+            raise DdrsError("memory: the input is not finite")
+        if not np.array_equal(values.astype(given.dtype), given.ravel()):
+            raise DdrsError(f"memory: the input has a value of {given.dtype} that is no float64; what was certified must be kept exactly")
+    size = np.abs(values)
+    if size.max() > LARGEST or np.any((size < SMALLEST) & (size > 0)):
+        raise DdrsError(f"memory: the input has a value that is not 0 and of a magnitude outside [{SMALLEST:.3g}, {LARGEST:.3g}]")
+    narrow = values.astype(np.float32)
+    return narrow if np.array_equal(narrow, values) else values
 
 
 def _grown(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
