@@ -73,7 +73,7 @@ def test_a_damaged_batch_is_searched_again(content: bytes | slice, whole: bytes,
     first.write_bytes(content if isinstance(content, bytes) else first.read_bytes()[content])
     said: list[str] = []
     assert run(trained, small_mnist, tmp_path, said.append).read_bytes() == whole
-    assert said[0] == f"resuming: 4 images are in {second.parent}"
+    assert said[:2] == [f"{first}: damaged; these images are searched again", f"resuming: 4 images are in {second.parent}"]
 
 
 def test_a_flipped_bit_is_searched_again(whole: bytes, trained: Path, small_mnist: Path, tmp_path: Path):

@@ -1,5 +1,6 @@
 """The sigma search from files to files: `ddrs sigma`."""
 
+import hashlib
 import json
 import shutil
 import time
@@ -24,8 +25,9 @@ from ddrs.provenance import MODEL, code_digest, digest, file_digest, write_sidec
 from ddrs.registry import load
 from ddrs.sigma import STRATEGIES
 from ddrs.sigma.ascent import mean_class
+from ddrs.sigma.files import check_sigmas, content_digest
 
-CODE = ("sigma", *MODEL)  # what a partial result depends on
+CODE = ("sigma", *MODEL)  # what a partial result depends on, beside its settings, the device and the number of threads
 
 
 class Found(NamedTuple):
@@ -68,9 +70,15 @@ def search(
         "data": part.digest,
     }
     code = [code_digest(*CODE), own_model.code(facts["architecture"])]
-    partial = runtime.scratch / f"sigma-{digest([made, len(indices), code])}"
+    partial = runtime.scratch / f"sigma-{digest([made, len(indices), code, str(device), torch.get_num_threads()])}"
     starts = range(0, len(indices), settings.batch_size)
-    done = {start: batch for start in starts if (batch := _read(partial / f"{start}.npz")) is not None}
+    done: dict[int, Found] = {}
+    for start in starts:
+        path = partial / f"{start}.npz"
+        if (batch := _read(path)) is not None:
+            done[start] = batch
+        elif path.exists():
+            say(f"{path}: damaged; these images are searched again")
     if done:
         say(f"resuming: {sum(batch.sigma.shape[1] for batch in done.values())} images are in {partial}")
     for start in starts:
@@ -89,7 +97,7 @@ def search(
         changed = int((before != mean_class(net, x, found.sigma[-1].to(device), streams)).sum())
         done[start] = Found(found.sigma.numpy(), found.at_min, found.at_max, changed)
         with atomic(partial / f"{start}.npz") as temporary, open(temporary, "wb") as file:
-            np.savez(file, **done[start]._asdict())
+            np.savez(file, content=_content(done[start], Path(partial.name, f"{start}.npz")), **done[start]._asdict())
     paths, *counts = zip(*(done[start] for start in starts), strict=True)
     at_min, at_max, changed = (sum(of_batches) for of_batches in counts)
     trajectory = np.concatenate(paths, axis=1)  # (k_max + 1, images)
@@ -104,6 +112,8 @@ def search(
         }
     )
     report = {"digest": digest(made), **made, "changed_class": changed, "at_min": at_min, "at_max": at_max}
+    check_sigmas(out, table, report)
+    report["content"] = content_digest(table, report)
     with atomic(out) as temporary:
         pq.write_table(table.replace_schema_metadata({"ddrs": json.dumps(report, sort_keys=True)}), temporary)
     shutil.rmtree(partial)
@@ -111,9 +121,17 @@ def search(
 
 
 def _read(path: Path) -> Found | None:
-    """A finished batch; None if there is none, or a damaged one, which is then searched again."""
+    """A finished batch; None if there is none, or one that is damaged, was changed, or is another's."""
     try:
         with np.load(path) as file:
-            return Found(file["sigma"], int(file["at_min"]), int(file["at_max"]), int(file["changed"]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            found = Found(file["sigma"], int(file["at_min"]), int(file["at_max"]), int(file["changed"]))
+            whole = str(file["content"]) == _content(found, path)
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile):
         return None
+    return found if whole else None
+
+
+def _content(found: Found, path: Path) -> str:
+    """The SHA-256 of a batch's result and of the search and place that it is of, which its folder and name say."""
+    facts = [path.parent.name, path.name, found.sigma.dtype.str, found.sigma.shape, found[1:]]
+    return hashlib.sha256(json.dumps(facts).encode() + found.sigma.tobytes()).hexdigest()

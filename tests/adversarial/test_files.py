@@ -1,0 +1,138 @@
+"""Files of ours that were changed by hand or by a disk, as one table each: a name, the edit, and what must be said of it.
+
+None may end in a number: whoever reads a file refuses it in one line, or, where it can be computed again, says so and does.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ddrs.config import SearchSettings
+from ddrs.errors import DdrsError
+from ddrs.options import Runtime
+from ddrs.sigma.files import content_digest, read_sigmas
+from ddrs.sigma.run import search
+
+SEARCH = SearchSettings(step_size=0.05, k_max=4, sigma_max=0.3, samples=1, batch_size=2)
+
+
+def refused(path: Path, read: Callable[[], object], message: str) -> None:
+    with pytest.raises(DdrsError) as error:
+        read()
+    assert str(path) in str(error.value) and message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def sigma_file(trained: Path, small_mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sigmas")
+    search(trained, small_mnist, folder / "sigmas.parquet", SEARCH, "test", 4, 0, Runtime(scratch=folder), lambda line: None)
+    return folder / "sigmas.parquet"
+
+
+def put(frame: pd.DataFrame, row: int, column: str, value: float) -> pd.DataFrame:
+    frame.loc[row, column] = value
+    return frame
+
+
+Facts = dict
+TRAJECTORIES: list[tuple[str, Callable[[pd.DataFrame, Facts], pd.DataFrame | None], bool, str]] = [
+    # name, edit of the table or of the facts, whether the digest is made anew as a faulty search would, what must be said
+    ("a sigma", lambda table, facts: put(table, 9, "sigma_star", 0.26), False, "was changed after it was written"),
+    ("the last bit of a sigma", lambda t, f: put(t, 9, "sigma_star", np.nextafter(t.sigma_star[9], np.float32(0.2))), False, "was changed"),
+    ("sigma NaN", lambda t, f: put(t, 9, "sigma_star", np.nan), True, "at K = 4: must be within [0.001"),
+    ("sigma infinite", lambda t, f: put(t, 9, "sigma_star", np.inf), True, "sigma inf of idx"),
+    ("sigma 0", lambda t, f: put(t, 9, "sigma_star", 0), True, "must be within"),
+    ("sigma negative", lambda t, f: put(t, 9, "sigma_star", -0.25), True, "must be within"),
+    ("sigma above sigma_max", lambda t, f: put(t, 9, "sigma_star", 0.31), True, "must be within"),
+    ("another start", lambda t, f: put(t, 5, "sigma_star", 0.26), True, "must have sigma_0 = 0.25"),
+    ("another sigma0", lambda t, f: f.update(sigma0=0.5), False, "must have sigma_0 = 0.5"),
+    ("another sigma_max", lambda t, f: f["settings"].update(sigma_max=3.0), False, "was changed"),
+    ("another k_max", lambda t, f: f["settings"].update(k_max=3), True, "every K from 0 to 3"),
+    ("k_max of text", lambda t, f: f["settings"].update(k_max="many"), True, "not a readable sigma file"),
+    ("settings gone", lambda t, f: f.pop("settings") and None, True, "not a readable sigma file"),
+    ("another row", lambda t, f: f.update(row="gds"), False, "was changed"),
+    ("another model", lambda t, f: f.update(model="0" * 64), False, "was changed"),
+    ("another count", lambda t, f: f.update(changed_class=99), False, "was changed"),
+    ("no digest", lambda t, f: f.pop("content") and None, False, "or is of an older ddrs; search again"),
+    ("a row less", lambda t, f: t.drop(9), True, "every K from 0 to 4"),
+    ("an image less", lambda t, f: t[t.idx != 0], False, "was changed"),
+    ("no rows", lambda t, f: t[:0], True, "every K from 0 to 4"),
+    ("rows in another order", lambda t, f: t[::-1], True, "every K from 0 to 4"),
+    ("two trajectories exchanged", lambda t, f: t.assign(idx=t.idx.to_numpy()[::-1]), False, "was changed"),
+    ("an image twice", lambda t, f: t.assign(idx=np.int32(7)), True, "an image twice"),
+    ("a negative idx", lambda t, f: t.assign(idx=t.idx - np.int32(1)), True, "a negative idx"),
+    ("float64 sigmas", lambda t, f: t.astype({"sigma_star": float}), True, "its columns must be"),
+    ("an empty field", lambda t, f: put(t, 9, "idx", np.nan).astype({"idx": "Int32"}), True, "empty fields"),
+]
+
+
+@pytest.mark.parametrize(("edit", "signed", "message"), [one[1:] for one in TRAJECTORIES], ids=[one[0] for one in TRAJECTORIES])
+def test_an_edited_trajectory_is_refused(edit: Callable, signed: bool, message: str, sigma_file: Path, tmp_path: Path):
+    table = pq.read_table(sigma_file)
+    facts = json.loads(table.schema.metadata[b"ddrs"])
+    frame = table.to_pandas()
+    changed = edit(frame, facts)
+    columns = (frame if changed is None else changed).items()
+    new = pa.table({name: pa.array(one.to_numpy() if one.dtype.kind == "f" else one) for name, one in columns})  # NaN is no empty field
+    if signed and not any(column.null_count for column in new.columns):
+        facts["content"] = content_digest(new, {name: value for name, value in facts.items() if name != "content"})
+    path = tmp_path / "sigmas.parquet"
+    pq.write_table(new.replace_schema_metadata({"ddrs": json.dumps(facts)}), path)
+    refused(path, lambda: read_sigmas(path, 4, np.array([15]), {}), message)
+
+
+def test_an_unedited_trajectory_is_read(sigma_file: Path):
+    found, sigma0, row = read_sigmas(sigma_file, 4, np.array([0, 7, 15, 22]), {})
+    assert sigma0 == 0.25 and row == "ds" and len(found) == 4
+
+
+PARTIALS: list[tuple[str, Callable[[dict], dict]]] = [
+    ("a sigma", lambda content: {**content, "sigma": np.minimum(content["sigma"] * np.float32(1.01), np.float32(0.3))}),
+    ("a count", lambda content: {**content, "changed": content["changed"] + 1}),
+    ("fewer steps", lambda content: {**content, "sigma": content["sigma"][:-1]}),
+    ("fewer images", lambda content: {**content, "sigma": content["sigma"][:, :1]}),
+    ("float64", lambda content: {**content, "sigma": content["sigma"].astype(float)}),
+    ("no digest", lambda content: {name: content[name] for name in content if name != "content"}),
+]
+
+
+class StopError(Exception):
+    pass
+
+
+def stopped(trained: Path, data: Path, folder: Path) -> Path:
+    """The partial result of a search's first batch, killed in the second."""
+
+    def say(line: str) -> None:
+        if line.startswith("images 3 to"):
+            raise StopError
+
+    with pytest.raises(StopError):
+        search(trained, data, folder / "sigmas.parquet", SEARCH, "test", 4, 0, Runtime(scratch=folder / "scratch"), say)
+    (path,) = (folder / "scratch").glob("sigma-*/0.npz")
+    return path
+
+
+@pytest.mark.parametrize("edit", [one[1] for one in PARTIALS], ids=[one[0] for one in PARTIALS])
+def test_an_edited_partial_search_is_searched_again(edit: Callable, sigma_file: Path, trained: Path, small_mnist: Path, tmp_path: Path):
+    path = stopped(trained, small_mnist, tmp_path)
+    np.savez(path, **edit(dict(np.load(path))))
+    said: list[str] = []
+    search(trained, small_mnist, tmp_path / "sigmas.parquet", SEARCH, "test", 4, 0, Runtime(scratch=tmp_path / "scratch"), said.append)
+    assert (tmp_path / "sigmas.parquet").read_bytes() == sigma_file.read_bytes()
+    assert said[0] == f"{path}: damaged; these images are searched again"
+
+
+def test_a_partial_search_of_another_batch_is_searched_again(sigma_file: Path, trained: Path, small_mnist: Path, tmp_path: Path):
+    path = stopped(trained, small_mnist, tmp_path)
+    path.rename(path.with_name("2.npz"))
+    said: list[str] = []
+    search(trained, small_mnist, tmp_path / "sigmas.parquet", SEARCH, "test", 4, 0, Runtime(scratch=tmp_path / "scratch"), said.append)
+    assert (tmp_path / "sigmas.parquet").read_bytes() == sigma_file.read_bytes()
+    assert said[0].endswith("2.npz: damaged; these images are searched again")
