@@ -13,11 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ddrs.cells import read_cells, write_cells
 from ddrs.config import SearchSettings
 from ddrs.errors import DdrsError
 from ddrs.options import Runtime
+from ddrs.provenance import digest
 from ddrs.sigma.files import content_digest, read_sigmas
 from ddrs.sigma.run import search
+from tests.unit.helpers import write_log
 
 SEARCH = SearchSettings(step_size=0.05, k_max=4, sigma_max=0.3, samples=1, batch_size=2)
 
@@ -136,3 +139,63 @@ def test_a_partial_search_of_another_batch_is_searched_again(sigma_file: Path, t
     search(trained, small_mnist, tmp_path / "sigmas.parquet", SEARCH, "test", 4, 0, Runtime(scratch=tmp_path / "scratch"), said.append)
     assert (tmp_path / "sigmas.parquet").read_bytes() == sigma_file.read_bytes()
     assert said[0].endswith("2.npz: damaged; these images are searched again")
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> list[Path]:
+    """The cells of one row: 6 of 8 images are certified at 0.75."""
+    log = write_log(tmp_path / "log.tsv", [(i, 1, 1 if i < 6 else -1, 0.75 if i < 6 else 0.0) for i in range(8)])
+    write_cells([log], "table1", "cohen", [0.0, 0.5, 1.0], tmp_path / "cells", seed=0)
+    return [tmp_path / "cells" / f"{column}.json" for column in ("0.00", "0.50", "1.00", "acr")]
+
+
+CELLS: list[tuple[str, str, dict, bool, str]] = [  # name, which cell, what is put into it, whether its digest is made anew, what must be said
+    ("a value", "0.50", {"value": 87.5}, False, "was changed after it was written"),
+    ("a print", "acr", {"paper": 0.1}, False, "was changed after it was written"),
+    ("no digest", "0.50", {"digest": None}, False, "was changed after it was written"),
+    ("NaN", "0.50", {"value": float("nan")}, False, "not a cell file"),
+    ("signed: text for a value", "0.50", {"value": "75"}, True, "not a cell file"),
+    ("signed: true for a value", "0.50", {"value": True}, True, "not a cell file"),
+    ("signed: no interval", "0.50", {"interval": None}, True, "not a cell file"),
+    ("signed: an interval of three", "0.50", {"interval": [0, 75.0, 100]}, True, "not a cell file"),
+    ("signed: half an image", "0.50", {"images": 8.5}, True, "not a cell file"),
+    ("signed: no images", "0.50", {"images": 0}, True, "not a cell file"),
+    ("signed: above 100 %", "0.50", {"value": 112.5, "interval": [40, 120]}, True, "must be within [0, 100]"),
+    ("signed: below 0", "acr", {"value": -0.5, "interval": [-1, 1]}, True, "must be within [0, inf]"),
+    ("signed: an interval the wrong way round", "0.50", {"interval": [90, 40]}, True, "must be within [0, 100]"),
+    ("signed: a value outside its interval", "0.50", {"interval": [80, 90]}, True, "outside its own interval"),
+    ("signed: an ACR above its interval", "acr", {"value": 12.9}, True, "outside its own interval"),
+    ("signed: no share of the images", "0.50", {"value": 74.0}, True, "no share of 8 images"),
+    ("signed: more than at a smaller radius", "0.50", {"value": 87.5}, True, "more than"),
+    ("signed: an ACR below what a column makes", "acr", {"value": 0.3, "interval": [0.1, 0.7]}, True, "less than the 75.0 %"),
+    ("signed: another verdict", "0.50", {"verdict": "within"}, True, "another print, difference or verdict"),
+    ("signed: another print", "0.50", {"paper": 75.0}, True, "another print, difference or verdict"),
+    ("signed: a column of text", "0.50", {"column": "half"}, True, "not a cell file"),
+    ("signed: a column that is no grid's", "0.50", {"column": "0.5"}, True, "has column '0.5'"),
+    ("signed: a negative column", "0.50", {"column": "-0.50"}, True, "has column '-0.50'"),
+    ("signed: of other logs", "0.50", {"digests": {"log.tsv": "0" * 64}}, True, "has digests"),
+    ("signed: another alpha", "0.50", {"alpha": 0.05}, True, "has alpha 0.05"),
+    ("signed: another seed", "0.50", {"seed": 3}, True, "has seed 3"),
+]
+
+
+@pytest.mark.parametrize(("column", "change", "signed", "message"), [one[1:] for one in CELLS], ids=[one[0] for one in CELLS])
+def test_an_edited_cell_is_refused(column: str, change: dict, signed: bool, message: str, cells: list[Path]):
+    (path,) = (one for one in cells if one.stem == column)
+    cell = {**json.loads(path.read_text()), **change}
+    if signed:
+        cell["digest"] = digest({name: value for name, value in cell.items() if name != "digest"})
+    path.write_text(json.dumps(cell))
+    refused(path, lambda: read_cells(cells), message)
+
+
+@pytest.mark.parametrize("name", ["value", "interval", "digests", "noise", "choice", "verdict", "table", "kind"])
+def test_a_cell_that_lacks_a_field_is_refused(name: str, cells: list[Path]):
+    cell = json.loads(cells[0].read_text())
+    del cell[name], cell["digest"]
+    cells[0].write_text(json.dumps({**cell, "digest": digest(cell)}))
+    refused(cells[0], lambda: read_cells(cells), f"lacks {name!r}")
+
+
+def test_unedited_cells_are_read(cells: list[Path]):
+    assert [cell["value"] for cell in read_cells(cells)] == [75.0, 75.0, 0.0, 0.5625]

@@ -51,7 +51,7 @@ CODE = {  # the modules whose code makes a step's result; a change of any of the
     "train": [*TRAINING, "sigma/ascent.py", *MODEL],
     "import_checkpoint": ["importing.py", "checkpoint_formats.py", *MODEL],
     "finetune": [*TRAINING, "sigma/ascent.py", *MODEL],
-    "sigma": ["sigma/run.py", "sigma/ascent.py", *MODEL],
+    "sigma": ["sigma/run.py", "sigma/files.py", "sigma/ascent.py", *MODEL],
     "certify": ["certification", "sigma/files.py", *MODEL],
     "merge": ["certification/records.py"],
     "remember": ["memory.py", "norms.py", "certification/records.py", "data.py"],
