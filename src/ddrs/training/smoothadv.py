@@ -49,7 +49,8 @@ def loss(model: nn.Module, x: Tensor, y: Tensor, noise: Tensor, sigma: Tensor, s
 def attack(model: nn.Module, x: Tensor, y: Tensor, noise: Tensor, settings: Settings) -> Tensor:
     """PGD in an l2 ball on -log mean softmax over the given noise (Salman et al. 2019, SmoothAdv_PGD), in eval mode.
 
-    Steps have length 2 * epsilon / attack_steps along the normalised gradient, from x itself; iterates stay in the ball and in [0, 1].
+    Steps have length 2 * epsilon / attack_steps, from x itself, along the gradient, however small it is, and where it is zero along the
+    image's first noise sample: a random direction, as in the authors' code, of the seeded noise. Iterates stay in the ball and in [0, 1].
     """
     import torch
     import torch.nn.functional as F
@@ -66,8 +67,19 @@ def attack(model: nn.Module, x: Tensor, y: Tensor, noise: Tensor, settings: Sett
             target = F.nll_loss(log_mean, y, reduction="sum")
             (gradient,) = torch.autograd.grad(target, delta)
             with torch.no_grad():
-                direction = gradient / gradient.flatten(1).norm(dim=1).clamp_min(1e-12).view(per_image)
+                gradient = gradient.flatten(1)
+                zero = (gradient == 0).all(1, keepdim=True)
+                direction = unit(torch.where(zero, noise[:, 0].flatten(1), gradient)).view_as(x)
                 delta = delta + direction * (2 * settings.epsilon / settings.attack_steps)
                 delta = (x + delta).clamp(0, 1) - x
                 delta = delta * (settings.epsilon / delta.flatten(1).norm(dim=1).clamp_min(settings.epsilon)).view(per_image)
     return (x + delta).detach()
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Vectors (B, d), none of them zero, at length 1, however short: squares of values below 1e-23 are zero in float32."""
+    import torch
+
+    _, exponent = torch.frexp(vectors.abs().amax(1, keepdim=True))
+    scaled = torch.ldexp(vectors, -exponent.clamp(min=-100))  # by a power of two that float32 holds, so without rounding
+    return scaled / scaled.norm(dim=1, keepdim=True)
