@@ -96,6 +96,26 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+class DamagedError(DdrsError):
+    """A file of ours holds other bytes than were written."""
+
+
+def sealed(data: bytes) -> bytes:
+    """The data with its SHA-256 behind it, which the formats we use (zip, as of torch and NumPy) take for a comment."""
+    return data + hashlib.sha256(data).digest()
+
+
+def unsealed(path: Path) -> bytes | None:
+    """The data of a file that holds `sealed` bytes; None if there is no file. DamagedError for one cut short, or with a bit that flipped."""
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError:
+        return None
+    if sealed(content[:-32]) != content:
+        raise DamagedError(f"{path}: is damaged: its bytes are not those that were written")
+    return content[:-32]
+
+
 def cache_folder() -> Path:
     """Where what can be computed again is kept between runs: $DDRS_CACHE, else $XDG_CACHE_HOME/ddrs, else ~/.cache/ddrs."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

@@ -78,6 +78,14 @@ def _mapping(pairs: list[str]) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs)
 
 
+def machine(runtime: Runtime, device: "torch.device") -> list[int | str]:
+    """What the bytes of a result depend on beside its settings and code: a killed step does not go on under another of these."""
+    import torch
+
+    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    return [runtime.threads, device.type, kind, torch.__version__]
+
+
 def prepare(runtime: Runtime) -> "torch.device":
     """Set torch's threads and find the device, of several GPUs a free one; DdrsError if this machine has no such device."""
     import torch

@@ -97,7 +97,7 @@ def test_a_flat_loss_gives_no_nan_and_moves_within_the_ball(noisy_batch):
     model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
     nn.init.zeros_(model[1].weight)
     found = smoothadv.attack(model, x, y, noise, smoothadv.Settings(epsilon=0.5, noise_samples=2))
-    assert 0 < (found - x).flatten(1).norm(dim=1).min() and (found - x).flatten(1).norm(dim=1).max() <= 0.5 * (1 + 1e-5)
+    assert (found - x).flatten(1).norm(dim=1).min() > 0 and (found - x).flatten(1).norm(dim=1).max() <= 0.5 * (1 + 1e-5)
 
 
 def test_the_smoothadv_loss_is_the_cross_entropy_on_attacked_images_under_the_same_noise(noisy_batch):

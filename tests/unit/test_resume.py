@@ -1,5 +1,6 @@
 """A killed training run resumes to the bytes that it would have had, and only from its own state."""
 
+import io
 import os
 import signal
 import subprocess
@@ -11,11 +12,18 @@ import torch
 
 from ddrs.config import TrainSettings
 from ddrs.errors import DdrsError
+from ddrs.files import sealed, write_bytes
 from ddrs.models import build_model
 from ddrs.options import Runtime
 from ddrs.training import loop
 from ddrs.training.run import train
 from tests.unit.training_runs import SETTINGS, KilledError, killed_after, train_ds2, train_fs
+
+
+def save_sealed(state: dict, path: Path) -> None:
+    content = io.BytesIO()
+    torch.save(state, content)
+    write_bytes(path, sealed(content.getvalue()))
 
 
 @pytest.mark.parametrize("epoch", [1, 2])
@@ -134,7 +142,7 @@ def test_a_corrupt_state_file_is_named(damage: bytes | str, small_mnist: Path, f
 def test_a_state_of_another_kind_of_device_is_named(fs_run: Path, tmp_path: Path):
     state = torch.load(fs_run / "fs.branch.pt", weights_only=True)
     state["generators"]["noise"] = torch.zeros(16, dtype=torch.uint8)  # as long as those of a GPU
-    torch.save(state, tmp_path / "state.pt")
+    save_sealed(state, tmp_path / "state.pt")
     run = loop.start_run(build_model("small_cnn", (1, 28, 28), 10), 200, 0.25, SETTINGS, 0, torch.device("cpu"), "fs")
     with pytest.raises(DdrsError, match=r"state\.pt: was saved on another kind of device"):
         loop.load_state(tmp_path / "state.pt", run)
@@ -145,7 +153,7 @@ def test_a_state_file_that_would_run_code_is_not_loaded(fs_run: Path, tmp_path: 
         def __reduce__(self):
             return (Path.touch, (tmp_path / "ran",))
 
-    torch.save({"sigmas": torch.zeros(200), "model": Harmful()}, tmp_path / "state.pt")
+    save_sealed({"sigmas": torch.zeros(200), "model": Harmful()}, tmp_path / "state.pt")
     run = loop.start_run(build_model("small_cnn", (1, 28, 28), 10), 200, 0.25, SETTINGS, 0, torch.device("cpu"), "fs")
     with pytest.raises(DdrsError, match="not a readable training state"):
         loop.load_state(tmp_path / "state.pt", run)

@@ -1,11 +1,9 @@
 """The sigma search from files to files: `ddrs sigma`."""
 
-import hashlib
 import json
-import shutil
 import time
-import zipfile
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,10 +15,10 @@ import torch
 from ddrs import own_model
 from ddrs.config import SearchSettings
 from ddrs.data import as_float
-from ddrs.files import atomic
+from ddrs.files import DamagedError, atomic, sealed, unsealed, write_bytes
 from ddrs.models import load_with_data
 from ddrs.noise import NoiseStream, get_noise
-from ddrs.options import Runtime, prepare
+from ddrs.options import Runtime, machine, prepare
 from ddrs.provenance import MODEL, code_digest, digest, file_digest, write_sidecar
 from ddrs.registry import load
 from ddrs.sigma import STRATEGIES
@@ -70,17 +68,13 @@ def search(
         "data": part.digest,
     }
     code = [code_digest(*CODE), own_model.code(facts["architecture"])]
-    partial = runtime.scratch / f"sigma-{digest([made, len(indices), code, str(device), torch.get_num_threads()])}"
+    partial = runtime.scratch / f"sigma-{digest([made, len(indices), code, machine(runtime, device)])}"
     starts = range(0, len(indices), settings.batch_size)
-    done: dict[int, Found] = {}
-    for start in starts:
-        path = partial / f"{start}.npz"
-        if (batch := _read(path)) is not None:
-            done[start] = batch
-        elif path.exists():
-            say(f"{path}: damaged; these images are searched again")
+    # files, and no folder of them: another process at the same work, which is done first, removes what it knows and nothing else
+    files = {start: partial.with_suffix(f".{start}.npz") for start in starts}
+    done = {start: batch for start in starts if (batch := _read(files[start], start, say)) is not None}
     if done:
-        say(f"resuming: {sum(batch.sigma.shape[1] for batch in done.values())} images are in {partial}")
+        say(f"resuming: {sum(batch.sigma.shape[1] for batch in done.values())} images are in {partial}.*.npz")
     for start in starts:
         if start in done:
             continue
@@ -96,8 +90,9 @@ def search(
         before = mean_class(net, x, torch.full((len(x),), sigma0, device=device), streams)
         changed = int((before != mean_class(net, x, found.sigma[-1].to(device), streams)).sum())
         done[start] = Found(found.sigma.numpy(), found.at_min, found.at_max, changed)
-        with atomic(partial / f"{start}.npz") as temporary, open(temporary, "wb") as file:
-            np.savez(file, content=_content(done[start], Path(partial.name, f"{start}.npz")), **done[start]._asdict())
+        content = BytesIO()
+        np.savez(content, start=start, **done[start]._asdict())
+        write_bytes(files[start], sealed(content.getvalue()))
     paths, *counts = zip(*(done[start] for start in starts), strict=True)
     at_min, at_max, changed = (sum(of_batches) for of_batches in counts)
     trajectory = np.concatenate(paths, axis=1)  # (k_max + 1, images)
@@ -116,22 +111,22 @@ def search(
     report["content"] = content_digest(table, report)
     with atomic(out) as temporary:
         pq.write_table(table.replace_schema_metadata({"ddrs": json.dumps(report, sort_keys=True)}), temporary)
-    shutil.rmtree(partial)
+    for file in files.values():
+        file.unlink(missing_ok=True)
     write_sidecar(runtime.sidecar, made, {"model": str(model), "data": str(data)}, started, str(device))
 
 
-def _read(path: Path) -> Found | None:
-    """A finished batch; None if there is none, or one that is damaged, was changed, or is another's."""
+def _read(path: Path, start: int, say: Callable[[str], None]) -> Found | None:
+    """The finished batch that begins at image `start`; None if there is none, or a damaged one or another's, which is then searched again."""
     try:
-        with np.load(path) as file:
-            found = Found(file["sigma"], int(file["at_min"]), int(file["at_max"]), int(file["changed"]))
-            whole = str(file["content"]) == _content(found, path)
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile):
+        content = unsealed(path)
+    except DamagedError as error:
+        say(f"{error}; searching its images again")
         return None
-    return found if whole else None
-
-
-def _content(found: Found, path: Path) -> str:
-    """The SHA-256 of a batch's result and of the search and place that it is of, which its folder and name say."""
-    facts = [path.parent.name, path.name, found.sigma.dtype.str, found.sigma.shape, found[1:]]
-    return hashlib.sha256(json.dumps(facts).encode() + found.sigma.tobytes()).hexdigest()
+    if content is None:
+        return None
+    with np.load(BytesIO(content)) as file:
+        if int(file["start"]) != start:
+            say(f"{path}: is of the images from {int(file['start'])} on; searching its images again")
+            return None
+        return Found(file["sigma"], int(file["at_min"]), int(file["at_max"]), int(file["changed"]))

@@ -14,7 +14,7 @@ from torch import nn
 
 from ddrs.config import StepSettings, TrainSettings
 from ddrs.errors import DdrsError
-from ddrs.files import require, write_bytes
+from ddrs.files import require, sealed, unsealed, write_bytes
 from ddrs.models import evaluating, exact_kernels
 from ddrs.noise import Noise, torch_generator
 from ddrs.registry import load as load_registered
@@ -199,18 +199,39 @@ def augment(x: torch.Tensor, kind: str, generator: torch.Generator) -> torch.Ten
     return torch.where(flip.view(-1, 1, 1, 1), x.flip(-1), x)
 
 
-def save_state(path: Path, run: Run) -> None:
-    """Write a run's state, atomically, with bytes that repeat."""
+def packed(run: Run) -> bytes:
+    """A run's state as the content of a file, sealed; the bytes repeat."""
     buffer = io.BytesIO()
     torch.save(run.state(), buffer)
-    write_bytes(path, buffer.getvalue())
+    return sealed(buffer.getvalue())
+
+
+def save_state(path: Path, run: Run) -> None:
+    """Write a run's state, atomically."""
+    write_bytes(path, packed(run))
+
+
+def read_state(path: Path) -> dict | None:
+    """What `save_state` wrote; None if there is no file. DamagedError if its bytes are others, DdrsError if it is none of ours."""
+    content = unsealed(path)
+    if content is None:
+        return None
+    try:
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises many kinds for what is no state
+        raise _unreadable(path, error) from None
 
 
 def load_state(path: Path, run: Run) -> None:
-    """Continue a saved run. DdrsError if the file is missing, damaged or of another run."""
-    require(path, "training state")
+    """Continue a saved run. DamagedError if the file's bytes are not those that were written; DdrsError if it is missing or of another run."""
+    state = read_state(require(path, "training state"))
+    assert state is not None
+    go_on(path, run, state)
+
+
+def go_on(path: Path, run: Run, state: dict) -> None:
+    """Continue the saved run that `path` holds. DdrsError if it is of another."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
         if len(state["sigmas"]) != len(run.sigmas):
             raise DdrsError(f"{path}: a run on {len(state['sigmas'])} training images, not {len(run.sigmas)}")
         kept, own = (len(generators["noise"]) for generators in (state["generators"], run.state()["generators"]))
@@ -219,5 +240,9 @@ def load_state(path: Path, run: Run) -> None:
         run.restore(state)
     except DdrsError:
         raise
-    except Exception as error:  # torch.load raises many kinds for a damaged file
-        raise DdrsError(f"{path}: not a readable training state of this run ({' '.join(str(error).split())[:200]})") from None
+    except Exception as error:  # another model's keys, shapes or optimizer raise many kinds
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> DdrsError:
+    return DdrsError(f"{path}: not a readable training state of this run ({' '.join(str(error).split())[:200]})")

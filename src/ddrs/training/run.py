@@ -10,9 +10,9 @@ from ddrs import models, own_model
 from ddrs.config import StepSettings, TrainSettings
 from ddrs.data import Split, load_split
 from ddrs.errors import DdrsError
-from ddrs.files import write_bytes
+from ddrs.files import DamagedError, sealed, unsealed, write_bytes
 from ddrs.noise import check_sigma, get_noise, stream_key
-from ddrs.options import Runtime, prepare
+from ddrs.options import Runtime, machine, prepare
 from ddrs.provenance import MODEL, code_digest, digest, file_digest, write_sidecar
 from ddrs.registry import load as load_registered
 from ddrs.training import METHODS, loop
@@ -113,16 +113,15 @@ def _train(
     device = models.device_of(run.model)
     settings = TrainSettings(**facts["settings"])
     code = code_digest("training", "sigma/ascent.py", *MODEL)
-    partial = runtime.scratch / f"train-{digest([facts, code, own_model.code(facts['architecture']), device.type])}.pt"
+    partial = runtime.scratch / f"train-{digest([facts, code, own_model.code(facts['architecture']), machine(runtime, device)])}.pt"
     partial_branch = partial.with_suffix(".branch.pt")  # kept here until the end: a workflow engine deletes the outputs of a killed job
-    if partial.exists():
-        loop.load_state(partial, run)
-        within = f", {run.batches:,} batches into the next," if run.batches else ""
-        say(f"resuming after epoch {run.epoch} of {settings.epochs}{within} from {partial}")
+    branch = _resume(run, settings.epochs, partial, partial_branch, branch_epoch, say)
 
     def keep(current: loop.Run) -> None:
+        nonlocal branch
         if current.epoch == branch_epoch and not current.batches:
-            loop.save_state(partial_branch, current)
+            branch = loop.packed(current)  # kept, as another process at the same work may be done first and remove the file
+            write_bytes(partial_branch, branch)
         loop.save_state(partial, current)
 
     labels = torch.tensor(split.labels, device=device)
@@ -130,7 +129,27 @@ def _train(
         loop.train(run, images, labels, facts["method"], facts["regime"], settings, step, get_noise(facts["noise"]), keep, say)
     models.save_model(out, run.model, {**facts, "mean_sigma": round(float(run.sigmas.double().mean()), 6)})
     if branch_out is not None:
-        write_bytes(branch_out, partial_branch.read_bytes())
+        assert branch is not None
+        write_bytes(branch_out, branch)
     for file in (partial, partial_branch):
         file.unlink(missing_ok=True)
     write_sidecar(runtime.sidecar, facts, inputs, started, str(device))
+
+
+def _resume(run: loop.Run, epochs: int, partial: Path, partial_branch: Path, branch_epoch: int, say: Say) -> bytes | None:
+    """Go on from what a killed process left, if it is whole. Returns the branch's file, where it left one.
+
+    Another process at the same work may remove both files at any time.
+    """
+    try:
+        state, content = loop.read_state(partial), unsealed(partial_branch)
+    except DamagedError as error:
+        say(f"{error}; beginning anew")
+        return None
+    branch = None if content is None else sealed(content)
+    if state is None or (branch is None and 0 < branch_epoch <= state["epoch"]):
+        return None  # a run past its branch could not end without that
+    loop.go_on(partial, run, state)
+    within = f", {run.batches:,} batches into the next," if run.batches else ""
+    say(f"resuming after epoch {run.epoch} of {epochs}{within} from {partial}")
+    return branch
