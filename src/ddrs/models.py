@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import nn
 
 from ddrs import own_model
@@ -31,10 +31,54 @@ def build_model(architecture: str, shape: tuple[int, int, int], classes: int) ->
 
 
 def save_model(path: Path, model: nn.Module, facts: dict) -> None:
-    """Write a checkpoint. `facts` has at least FACTS, and `preprocessing` where the model is behind one; the bytes repeat."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    # safetensors orders several metadata keys at random: one key that holds them all keeps the bytes equal between runs
-    write_bytes(path, save(tensors, metadata={"ddrs": json.dumps(facts, sort_keys=True)}))
+    """Write a checkpoint. `facts` has at least FACTS, and `preprocessing` where the model is behind one; the bytes repeat.
+
+    Tied weights are stored once. Errors: DdrsError for a model whose state is not all tensors.
+    """
+    write_bytes(path, _packed(model, facts))
+
+
+def check_storable(model: nn.Module, facts: dict) -> None:
+    """DdrsError unless `save_model` can store the model, and its state be loaded from that: to be known before it is trained for hours."""
+    stored = load(_packed(model, facts))
+    try:
+        _fill(model, stored)
+    except Exception as error:  # whatever the user's own code raises when its state is set
+        raise _unstorable(facts, f"its model cannot load what it saves ({' '.join(str(error).split())[:200]})") from None
+
+
+def _packed(model: nn.Module, facts: dict) -> bytes:
+    """A checkpoint's content. Of tensors that are one in the model it holds the first alone; of those that overlap, each."""
+    state = model.state_dict()
+    for name, value in state.items():
+        if not isinstance(value, torch.Tensor):
+            advice = "a checkpoint holds tensors alone, so register a buffer, or leave it out of the state"
+            raise _unstorable(facts, f"its model's state has {name}, a {type(value).__name__}; {advice}")
+    firsts = set({_place(value): name for name, value in reversed(state.items())}.values())
+    try:
+        tensors = {name: state[name].detach().cpu().clone(memory_format=torch.contiguous_format) for name in state if name in firsts}
+        # safetensors orders several metadata keys at random: one key that holds them all keeps the bytes equal between runs
+        return save(tensors, metadata={"ddrs": json.dumps(facts, sort_keys=True)})
+    except (SafetensorError, RuntimeError, ValueError, KeyError) as error:  # sparse, quantized, without values, of a dtype of its own
+        raise _unstorable(facts, f"its model's state cannot be stored ({' '.join(str(error).split())[:200]})") from None
+
+
+def _unstorable(facts: dict, why: str) -> DdrsError:
+    return DdrsError(f"architecture {facts['architecture']!r}: {why}")
+
+
+def _place(value: torch.Tensor) -> tuple:
+    """What two tensors have in common only if they are one: where they lie, and how. Sparse and empty ones lie nowhere."""
+    where = value.data_ptr() if value.layout == torch.strided else 0
+    return (where, value.device, value.dtype, value.shape, value.stride()) if where else (id(value),)
+
+
+def _fill(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    """Load a checkpoint's tensors, each also under the names that the model ties to its own. RuntimeError if they do not fit."""
+    state = {name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
+    stored = {_place(state[name]): tensor for name, tensor in tensors.items() if name in state}
+    tied = {name: stored[_place(value)] for name, value in state.items() if _place(value) in stored}
+    model.load_state_dict({**tied, **tensors})
 
 
 def read_facts(path: Path) -> dict:
@@ -60,7 +104,7 @@ def load_model(path: Path | str, *, architecture: str | None = None, classes: in
         raise DdrsError(f"{path}: {error}") from None
     tensors = _open(path, lambda file: {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118  (not a dict)
     try:
-        model.load_state_dict(tensors)
+        _fill(model, tensors)
     except RuntimeError as error:
         raise DdrsError(f"{path}: weights do not fit {facts['architecture']}: {str(error).splitlines()[-1].strip()}") from None
     return model.eval()

@@ -110,6 +110,7 @@ def _train(
     inputs: dict[str, str],
 ) -> None:
     started = time.time()
+    models.check_storable(run.model, facts)
     device = models.device_of(run.model)
     settings = TrainSettings(**facts["settings"])
     code = code_digest("training", "sigma/ascent.py", *MODEL)
