@@ -54,7 +54,9 @@ def write_cells(
     says which: "validation", the validation logs of the same row, before a test log is read; or "even", every second image of the logs, the
     cells being of the others. before: of a row with a memory whose even images choose, the logs that the memory made these of; on them they
     choose, as no other image changed them. kind: what the logs' dataset is, by which the print is found; default: its name. made: how the row's
-    models and sigmas were made, for captions.
+    models and sigmas were made, for captions. alpha is that of the logs and per image: in each log a certificate is false with probability
+    at most alpha, alpha * images of them on average. The best of several logs looks at as many certificates of every image, each at its
+    own alpha; nothing is divided for that.
     Errors: DdrsError if the logs are of different images, rows or protocols.
     """
     if any(round(radius, 2) != radius for radius in radii):

@@ -43,7 +43,11 @@ class Envelope:
 
 
 def envelope(logs: Sequence[Log], radii: Sequence[float], replicates: int = 1000, seed: int = 0) -> Envelope:
-    """The envelope of logs of the same images. DdrsError if their images, alpha, noise or protocol differ."""
+    """The envelope of logs of the same images.
+
+    alpha stays that of each log, per image: a certificate of one log is false with probability at most alpha, and the best of m logs looks
+    at m certificates of every image. What that choice adds is not paid for by alpha, nor by the intervals, which are of sampling images.
+    DdrsError if their images, alpha, noise or protocol differ."""
     check_comparable(logs)
     hits = _hits(logs, radii)
     scores = np.stack([log.radius * log.correct for log in logs])

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ddrs.cells import read_cells, write_cells
+from ddrs.certification.sequential import boundaries
 from ddrs.config import SearchSettings
 from ddrs.errors import DdrsError
 from ddrs.files import write_bytes
@@ -209,3 +210,26 @@ def test_a_cell_that_lacks_a_field_is_refused(name: str, cells: list[Path]):
 
 def test_unedited_cells_are_read(cells: list[Path]):
     assert [cell["value"] for cell in read_cells(cells)] == [75.0, 75.0, 0.0, 0.5625]
+
+
+BOUNDARIES: list[tuple[str, Callable[[dict], dict], str]] = [  # name, edit of a file of the cache, what is said
+    ("votes that certify", lambda content: {**content, "certify_at": content["certify_at"] // 2 + 1}, "changed after they were written"),
+    ("one vote less", lambda content: {**content, "certify_at": content["certify_at"] - 1}, "changed after they were written"),
+    ("giving up", lambda content: {**content, "give_up_at": content["give_up_at"] * 0 - 1}, "changed after they were written"),
+    ("the looks", lambda content: {**content, "looks": content["looks"] * 2}, "changed after they were written"),
+    ("the key", lambda content: {**content, "identity": str(content["identity"]).replace("0.001", "0.05")}, "made for another key"),
+    ("no digest", lambda content: {name: content[name] for name in content if name != "content"}, "damaged"),
+]
+
+
+@pytest.mark.parametrize(("edit", "message"), [one[1:] for one in BOUNDARIES], ids=[one[0] for one in BOUNDARIES])
+def test_edited_boundaries_are_computed_again(edit: Callable, message: str, tmp_path: Path):
+    whole = boundaries(1e-3, 300, cache=tmp_path / "one")
+    (path,) = (tmp_path / "one").iterdir()
+    (tmp_path / "two").mkdir()
+    changed = tmp_path / "two" / path.name
+    np.savez(changed, **edit(dict(np.load(path))))
+    with pytest.warns(UserWarning, match=message):
+        found = boundaries(1e-3, 300, cache=tmp_path / "two")
+    assert np.array_equal(found.certify_at, whole.certify_at) and np.array_equal(found.give_up_at, whole.give_up_at)
+    assert str(np.load(changed)["content"]) == str(np.load(path)["content"]), "replaced"

@@ -309,15 +309,16 @@ def test_a_new_algorithm_leaves_old_files_alone(tmp_path: Path, monkeypatch: pyt
     assert len(list((tmp_path / "two").iterdir())) == 2
 
 
-def refused(path: Path, message: str) -> None:
-    """The file is an error that names it, once per call, and stays as it is."""
-    before = path.read_bytes()
-    for _ in range(2):
-        with pytest.raises(DdrsError) as error:
-            boundaries(1e-3, 200, cache=path.parent)
-        assert str(path) in str(error.value) and message in str(error.value) and "delete the file" in str(error.value)
-        assert "\n" not in str(error.value)
-    assert path.read_bytes() == before
+def recomputed(path: Path, whole: Path, message: str) -> None:
+    """The file is told of in one line that names it, and replaced by what is right."""
+    with pytest.warns(UserWarning) as told:
+        found = boundaries(1e-3, 200, cache=path.parent)
+    (line,) = [str(one.message) for one in told]
+    assert line == f"boundaries {path}: {message}; they are computed again"
+    expected = boundaries(1e-3, 200, cache=whole.parent)
+    assert np.array_equal(found.certify_at, expected.certify_at) and np.array_equal(found.give_up_at, expected.give_up_at)
+    with np.load(path) as ours, np.load(whole) as theirs:
+        assert sorted(ours) == sorted(theirs) and all(np.array_equal(ours[name], theirs[name]) for name in ours)
 
 
 def moved(path: Path, folder: Path) -> Path:
@@ -326,7 +327,7 @@ def moved(path: Path, folder: Path) -> Path:
     return Path(shutil.copy(path, folder / path.name))
 
 
-def test_damaged_file_is_refused(tmp_path: Path):
+def test_a_damaged_file_is_computed_again(tmp_path: Path):
     whole = the_file(tmp_path / "whole")
     data = whole.read_bytes()
     flipped = bytearray(data)
@@ -334,18 +335,20 @@ def test_damaged_file_is_refused(tmp_path: Path):
     for i, damaged in enumerate((b"", data[:1], data[: len(data) // 2], data[:-1], bytes(flipped), b"PK\x03\x04" + bytes(100), b"text\n")):
         path = moved(whole, tmp_path / str(i))
         path.write_bytes(damaged)
-        refused(path, "damaged")
+        recomputed(path, whole, "damaged")
 
 
-def test_file_of_another_key_is_refused(tmp_path: Path):
-    path = moved(the_file(tmp_path / "one"), tmp_path / "here")
+def test_a_file_of_another_key_is_computed_again(tmp_path: Path):
+    path = moved(whole := the_file(tmp_path / "one"), tmp_path / "here")
     shutil.copy(the_file(tmp_path / "other", alpha=1e-2), path)
-    refused(path, "made for another key")
+    recomputed(path, whole, "made for another key")
 
 
 @pytest.mark.parametrize(
     ("name", "change"),
     [
+        ("certify_at", lambda table: table - (table == table[10, 3])),  # a vote less, which no shape shows
+        ("give_up_at", lambda table: np.maximum(table - 1, -1)),
         ("certify_at", lambda table: table[::-1]),
         ("certify_at", lambda table: table.astype(np.float64)),
         ("certify_at", lambda table: table[:, 1:]),
@@ -358,17 +361,17 @@ def test_file_of_another_key_is_refused(tmp_path: Path):
         ("looks", lambda looks: looks.astype(np.int32)),
     ],
 )
-def test_tables_that_are_not_boundaries_are_refused(name: str, change, tmp_path: Path):
-    path = moved(the_file(tmp_path / "one"), tmp_path / "here")
+def test_changed_tables_are_computed_again(name: str, change, tmp_path: Path):
+    path = moved(whole := the_file(tmp_path / "one"), tmp_path / "here")
     content = dict(np.load(path))
     np.savez(path, **{**content, name: change(content[name])})
-    refused(path, "its tables are not boundaries")
+    recomputed(path, whole, "changed after they were written")
 
 
-def test_pickled_objects_are_refused(tmp_path: Path):
-    path = moved(the_file(tmp_path / "one"), tmp_path / "here")
+def test_pickled_objects_are_computed_again(tmp_path: Path):
+    path = moved(whole := the_file(tmp_path / "one"), tmp_path / "here")
     np.savez(path, **{**dict(np.load(path)), "looks": np.array([object()])})
-    refused(path, "damaged")
+    recomputed(path, whole, "damaged")
 
 
 def test_a_cache_that_cannot_be_used_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

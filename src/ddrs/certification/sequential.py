@@ -9,6 +9,8 @@ import hashlib
 import io
 import json
 import math
+import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -30,6 +32,8 @@ FIRST, RATIO = 100, 1.25  # the shipped schedule of looks
 TRIM = 1e-20  # probability left outside each window of counts, and added to what is spent
 SHAVE = 1e-8  # relative reserve of alpha: more than all rounding errors of the computation together (see efficacy_boundary) ...
 LARGEST = 10**7  # ... up to this many samples
+FORM = 2  # of a file of the cache: goes up with what it holds, so that files of another form are left alone
+TABLES = ("looks", "certify_at", "give_up_at")  # of a file of the cache
 ALGORITHM = "group-sequential boundaries 1"  # goes up with every change that can move a boundary, so that old caches are left alone
 
 
@@ -58,7 +62,8 @@ def efficacy_boundary(p0: float, alpha: float, looks: np.ndarray, spending: Spen
     Float64 cannot lift the level above alpha: every number added is positive, so relative errors add up, to less than 8 J W eps for
     windows of W counts (3e-9 for n = 1e7); and an error of p0 in its last two units moves the level by at most 2.2e-16 n / p0 of
     itself (5e-9 for n = 1e7), as its derivative is the mean of (K - n p) / (p (1 - p)) <= n / p over the rejected paths. SHAVE covers both.
-    looks: (J,) increasing integers, the last at most LARGEST. Errors: DdrsError if an argument is out of range.
+    alpha: of all looks of one input together, in (0, 1); every input is a test at its own alpha. looks: (J,) increasing integers, the last
+    at most LARGEST. Errors: DdrsError if an argument is out of range.
     """
     looks = _checked_looks(looks)
     check_alpha(alpha)
@@ -102,7 +107,7 @@ def _checked_looks(looks: np.ndarray) -> np.ndarray:
 
 
 def _spent(alpha: float, looks: np.ndarray, spending: Spending) -> np.ndarray:
-    """Alpha spent up to each look, float64 (J,), alpha at the last."""
+    """Alpha of one input spent up to each look, float64 (J,), alpha at the last."""
     if spending not in get_args(Spending):
         raise DdrsError(f"spending {spending!r}: unknown; known are {', '.join(get_args(Spending))}")
     if len(looks) == 1:
@@ -131,7 +136,7 @@ def _binomial(n: int, p: float) -> tuple[np.ndarray, int]:
 
 @dataclass(frozen=True)
 class Key:
-    """All that the boundaries of a grid depend on."""
+    """All that the boundaries of a grid depend on. alpha: of one image, for all its looks and radii together."""
 
     alpha: float
     n_max: int
@@ -196,9 +201,11 @@ def boundaries(
 ) -> Boundaries:
     """The boundaries for at most n_max samples, computed once (1 s for n_max = 1e5, 1 min for 1e7) and kept in `cache`, and in this process.
 
-    alpha: P(any claim above the true radius) <= alpha. beta: P(giving up a z that could be claimed) <= beta, for each z.
-    cache: default $DDRS_CACHE, else $XDG_CACHE_HOME/ddrs, else ~/.cache/ddrs. A folder that cannot be written to is done without.
-    Errors: DdrsError if an argument is out of range, or a file of the cache is damaged or another key's.
+    alpha: P(any claim above the true radius) <= alpha, for one image: of m images that is m tests, each at alpha, so alpha * m of their
+    certificates are false on average at most. beta: P(giving up a z that could be claimed) <= beta, for each z.
+    cache: default $DDRS_CACHE, else $XDG_CACHE_HOME/ddrs, else ~/.cache/ddrs. A folder that cannot be written to is done without. A file
+    whose content is not what its digest says, or of another key, is told of in a warning, computed again and replaced.
+    Errors: DdrsError if an argument is out of range.
     """
     check_alpha(alpha)
     check_n(n_max, alpha)
@@ -219,10 +226,13 @@ def _boundaries(key: Key, cache: Path) -> Boundaries:
         return _read(path, key)
     except FileNotFoundError:
         found = _compute(key)
+    except DdrsError as error:
+        warnings.warn(f"boundaries {path}: {error}; they are computed again", stacklevel=3)
+        found = _compute(key)
     except OSError:
         return _compute(key)
-    content = io.BytesIO()
-    np.savez(content, identity=_identity(key), looks=found.looks, certify_at=found.certify_at, give_up_at=found.give_up_at)
+    content, tables = io.BytesIO(), (found.looks, found.certify_at, found.give_up_at)
+    np.savez(content, identity=_identity(key), content=_content(key, tables), **dict(zip(TABLES, tables, strict=True)))
     try:
         write_bytes(path, content.getvalue())
     except OSError:
@@ -231,29 +241,32 @@ def _boundaries(key: Key, cache: Path) -> Boundaries:
 
 
 def _identity(key: Key) -> str:
-    """What a file of the cache must say of itself: its key, and a digest of the algorithm's version."""
-    return json.dumps({**asdict(key), "algorithm": hashlib.sha256(ALGORITHM.encode()).hexdigest()[:16]})
+    """What a file of the cache must say of itself: its key and form, and a digest of the algorithm's version."""
+    return json.dumps({**asdict(key), "form": FORM, "algorithm": hashlib.sha256(ALGORITHM.encode()).hexdigest()[:16]})
+
+
+def _content(key: Key, tables: Sequence[np.ndarray]) -> str:
+    """The SHA-256 of a file's tables and of all that they depend on, in hex."""
+    found = hashlib.sha256(_identity(key).encode())
+    for table in tables:
+        found.update(f"{table.dtype.str}{table.shape}".encode() + table.tobytes())
+    return found.hexdigest()
 
 
 def _read(path: Path, key: Key) -> Boundaries:
+    """The boundaries in a file of the cache. DdrsError, which says what it is instead, unless it is as it was written for this key."""
     with open(path, "rb") as file:
         data = file.read()
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as content:
-            identity, looks = str(content["identity"]), content["looks"]
-            certify_at, give_up_at = content["certify_at"], content["give_up_at"]
+            identity, expected, tables = str(content["identity"]), str(content["content"]), [content[name] for name in TABLES]
     except Exception:  # zipfile and NumPy's reader of headers raise a dozen kinds, depending on the byte that is wrong
-        raise DdrsError(f"boundaries {path}: damaged; delete the file, and it is computed again") from None
+        raise DdrsError("damaged") from None
     if identity != _identity(key):
-        raise DdrsError(f"boundaries {path}: made for another key ({identity}); delete the file, and it is computed again")
-    expected = look_schedule(key.n_max, key.first, key.ratio)
-    tables = (certify_at, give_up_at)
-    sound = looks.dtype == np.int64 and np.array_equal(looks, expected) and 1 <= len(certify_at) <= len(_grid(key)[0])
-    sound = sound and all(table.dtype == np.int64 and table.shape == (len(certify_at), len(expected)) for table in tables)
-    sound = sound and all(bool(np.all(np.diff(table, axis=0) >= 0)) for table in tables)
-    if not (sound and np.all((certify_at >= 1) & (certify_at <= expected + 1)) and np.all((give_up_at >= -1) & (give_up_at < expected))):
-        raise DdrsError(f"boundaries {path}: its tables are not boundaries; delete the file, and it is computed again")
-    return _assemble(key, certify_at, give_up_at)
+        raise DdrsError("made for another key")
+    if expected != _content(key, tables):
+        raise DdrsError("changed after they were written")
+    return _assemble(key, tables[1], tables[2])
 
 
 def needed(radii: list[float] | np.ndarray, sigma: float, z_count: int) -> np.ndarray:
@@ -285,7 +298,8 @@ def _check_scale(sigma: float) -> None:
 class GroupSequentialTest:
     """The test of one input: counts votes for a class that other samples chose, and claims radii.
 
-    Guarantee: P(claimed z has p0(z) >= p) <= alpha, where p is the class's true probability, however many radii are tested. The nulls
+    Guarantee: P(claimed z has p0(z) >= p) <= alpha, the boundaries' alpha, for this one input, where p is the class's true probability,
+    however many radii are tested. The nulls
     p <= p0(z) are nested, and a z is claimed only if all smaller tested ones are: so a false claim needs the smallest false one claimed,
     which is one test at level alpha. Giving up can only take claims away.
     """

@@ -39,7 +39,8 @@ def optimize_sigma(
     2.05 lr, or "grid", the best of {1/iterations, ..., 1}, which reads no lr (Appendix B). The noise is keyed by
     example_ids (default: a digest of each image) under the purpose "search", so `certify` never sees it; in another batch
     sigma differs by rounding at most.
-    Guarantee: none by itself; certify with the sigma that comes out. Source: the paper, Algorithm 1.
+    Guarantee: none by itself; certify with the sigma that comes out, at an alpha that is per image whatever the batch, and that the search
+    spends nothing of: it takes none (lr is what the paper's Algorithm 1 calls alpha). Source: the paper, Algorithm 1.
     """
     from ddrs.config import SearchSettings
     from ddrs.errors import DdrsError
