@@ -17,7 +17,7 @@ from typer.exceptions import TyperException
 from ddrs.architectures import ARCHITECTURES
 from ddrs.checkpoint_formats import FORMATS
 from ddrs.config import SampleSettings, SearchSettings, StepSettings, TrainSettings
-from ddrs.errors import DdrsError
+from ddrs.errors import DdrsError, one_line
 from ddrs.options import Runtime, with_settings
 from ddrs.sources import DATASETS
 from ddrs.training import METHODS
@@ -57,7 +57,8 @@ def main() -> None:
     except TyperException as error:
         context = getattr(error, "ctx", None)
         verb = f" (see `{context.command_path} --help`)" if context else ""
-        sys.exit(_failed(getattr(error, "format_message", error.__str__)() + verb))
+        message = " ".join(getattr(error, "format_message", error.__str__)().split())  # which lists choices on lines of their own
+        sys.exit(_failed(message + verb))
     except typer.Abort:
         sys.exit(130)
     except DdrsError as error:
@@ -68,7 +69,7 @@ def main() -> None:
 
 
 def _failed(message: str) -> int:
-    print(f"ddrs: error: {message}", file=sys.stderr)
+    print(f"ddrs: error: {one_line(message)}", file=sys.stderr)
     return 2
 
 

@@ -2,4 +2,12 @@
 
 
 class DdrsError(ValueError):
-    """An input that cannot be used. The message is one line: what, where, and what is allowed."""
+    """An input that cannot be used. The message is one line, whatever is named in it: what, where, and what is allowed."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
+
+
+def one_line(text: str) -> str:
+    """A text with line breaks and other characters that don't print, such as those of file names, as Python writes them in a string."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)

@@ -10,9 +10,11 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib import metadata
 from io import BytesIO
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,9 @@ from ddrs.sources import Order, Say, check_hold_out, manifest_of, mask_held_out
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # as torchvision's ImageFolder: others are skipped
 MODES = {1: "L", 3: "RGB"}  # of Pillow, by the number of channels
 DEEP = ("I", "F")  # modes of more than 8 bits per channel, as are those that begin with I;
+SIDE_BY_SIDE = 2**24  # pixels of an image up to which each thread decodes its own, in 0.2 GB at most; larger ones are decoded one at a time, ...
+LARGEST = 178_956_970  # ... in up to 1.5 GB: the most pixels that Pillow reads before it takes a file for an attack
+ALONE = Lock()  # of the one larger image that is being decoded
 LAYOUT = "it needs train/ and test/ (and may have validation/), each with a sub-folder of images for each class"
 
 
@@ -144,7 +149,9 @@ def _files(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
 def read_image(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
     """An image file as uint8 (C, H, W): scaled to cover H x W (bilinear), cropped to its centre. One that is H x W already keeps its pixels.
 
-    Errors: DdrsError that names a file that cannot be read, or has more than 8 bits per channel, which no certificate here is for.
+    Images of more than SIDE_BY_SIDE pixels are decoded one at a time, whatever the number of threads.
+    Errors: DdrsError that names a file that cannot be read, has more than LARGEST pixels, or more than 8 bits per channel, which no
+    certificate here is for.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -153,12 +160,15 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
         with Image.open(BytesIO(path.read_bytes())) as image:
             if _is_deep(image):
                 raise DdrsError(f"{path}: has more than 8 bits per channel; convert it to 8 bits")
-            pixels = np.asarray(ImageOps.fit(image.convert(MODES[channels]), (width, height), Image.Resampling.BILINEAR))
+            with ALONE if image.width * image.height > SIDE_BY_SIDE else nullcontext():
+                pixels = np.asarray(ImageOps.fit(image.convert(MODES[channels]), (width, height), Image.Resampling.BILINEAR))
     except DdrsError:
         raise
+    except Image.DecompressionBombError:
+        raise DdrsError(f"{path}: has more than {LARGEST:,} pixels, the most that are read; scale it down") from None
     except UnidentifiedImageError:
         raise DdrsError(f"{path}: no readable image (of no format that Pillow knows)") from None
-    except (OSError, ValueError, SyntaxError, EOFError, RuntimeError, Image.DecompressionBombError) as error:  # what Pillow's readers raise
+    except (OSError, ValueError, SyntaxError, EOFError, RuntimeError) as error:  # what Pillow's readers raise
         raise DdrsError(f"{path}: no readable image ({' '.join(str(error).split())[:200]})") from None
     return np.ascontiguousarray(pixels.reshape(height, width, channels).transpose(2, 0, 1))
 

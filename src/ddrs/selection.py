@@ -98,7 +98,9 @@ def selected(logs: Sequence[Log], choice: Choice, radii: Sequence[float], replic
     """What a choice is worth on logs of other images.
 
     alpha stays that of the logs, per image. The choice does not see these images, so for each column, which is of one log, a certificate is
-    false with probability at most alpha; a row's columns may be of several logs. DdrsError for validation logs, or if none is of a chosen configuration."""
+    false with probability at most alpha; a row's columns may be of several logs.
+    DdrsError for validation logs, or if none is of a chosen configuration.
+    """
     check_comparable(logs)
     if logs[0].constant("split") == "validation":
         raise DdrsError(f"{logs[0].name}: is of the validation images, which chose sigma and K; their worth is measured on others")
