@@ -288,7 +288,7 @@ def test_joint_certifies_more_of_many_classes_and_never_less_than_its_own_binary
 
 def test_an_error_of_the_sampler_lowers_every_bound(monkeypatch: pytest.MonkeyPatch):
     """p_A goes down, p_B up and the sequential test's alpha down by it, or it claims a step less; a step must cover it."""
-    monkeypatch.setattr("ddrs.noise.Gaussian.missing_mass", lambda self, device: 1e-5)
+    monkeypatch.setattr("ddrs.noise.Scaled.deviation", lambda self, device: 1e-5)
     model, x = HalfSpace([1.0, 0.0]), torch.tensor([0.4, 0.0])
     plain = {"n0": 50, "n": N, "alpha": 0.01, "batch_size": 500}
     deviated = certify(model, x, 0.5, **plain)
@@ -301,6 +301,6 @@ def test_an_error_of_the_sampler_lowers_every_bound(monkeypatch: pytest.MonkeyPa
     assert joint.p_upper - sound.p_upper == pytest.approx(2e-5, abs=1e-12)
     exact = sequential(model, x, 0.5)
     assert stepped.radius <= exact.radius and round(100 * stepped.z) in nulls(RADII, 0.5)
-    monkeypatch.setattr("ddrs.noise.Gaussian.missing_mass", lambda self, device: 0.01)
+    monkeypatch.setattr("ddrs.noise.Scaled.deviation", lambda self, device: 0.01)
     with pytest.raises(DdrsError, match=r"sampler is off by up to 2\.0e-02 per image, more than a step of the grid"):
         sequential(model, x, 0.5)

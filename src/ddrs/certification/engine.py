@@ -67,8 +67,9 @@ def certify(
     Guarantee, per image: with probability at least 1 - alpha over the noise, either the prediction is ABSTAIN, or g is constant
     and equal to the prediction on the open ball of that radius around x (l2 for Gaussian noise, l1 for uniform). It speaks of the
     classifier smoothed with *this* sigma everywhere; where sigma was chosen per input, only the memory makes the answers of
-    different inputs consistent (see `Memory`). `noise="gaussian"` and "uniform" ignore that float32 sums round; "lattice" and
-    "uniform-lattice" do not: they certify the classifier after rounding its input to multiples of 1/255.
+    different inputs consistent (see `Memory`). `noise="gaussian"` and "uniform" take the float32 draws as if they were of the true
+    law, of which nothing is proven, and ignore that float32 sums round; "lattice" and "uniform-lattice" do neither: they certify the
+    classifier after rounding its input to multiples of 1/255, and p_lower is lowered by a proven bound on the sampler's error.
 
     model: maps (batch, ...) float32 to (batch, classes) scores; run in eval mode and left as it was. x: one image (C, H, W) or
     vector (d,), or a batch of them; pixels in [0, 1]. sigma: noise scale (lambda for uniform noise), one or one per
@@ -122,7 +123,7 @@ def certify_each(
     for i, image in enumerate(images):
         _check_image(image, noise, float(sigmas[i]), f"image {example_ids[i]}")
     # also an error, before any work, for the largest sigma
-    task = make_task(settings, noise, noise.at(float(sigmas.max())).deviation(device) * images[0].numel())
+    task = make_task(settings, noise, image_deviation(noise, float(sigmas.max()), device, images[0].numel()))
     if batch_size is not None and batch_size < 1:
         raise DdrsError(f"batch_size = {batch_size}: must be at least 1")
 
@@ -136,6 +137,15 @@ def certify_each(
             worth = len(images) * settings.n >= WORTH_A_PROBE
             batch_size = best_batch_size(scores[0], images[0].numel(), device) if worth else UNPROBED[device.type]
         yield from serve(jobs(), scores, batch_size, images[0].numel(), device)
+
+
+def image_deviation(noise: Noise, sigma: float, device: torch.device, values: int) -> float:
+    """The proven bound on how far the law of an image of so many values is from the true one, in total variation, up to that sigma.
+
+    0 with continuous noise: there none is proven, and the certificate takes the draws as exact.
+    """
+    proven = noise.at(sigma).deviation(device)
+    return 0.0 if proven is None else proven * values
 
 
 @dataclass

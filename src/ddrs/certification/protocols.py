@@ -42,8 +42,9 @@ Steps = Generator[tuple[Purpose, int], np.ndarray, Outcome]
 class Task:
     """What all images of a run have in common.
 
-    deviation: by how much the sampler's law of a whole image may differ from the true one, in total variation. boundaries, offset: of
-    protocol sequential; a claim of the null at place i + offset is a claim of the one at place i.
+    deviation: a proven bound on how far the sampler's law of a whole image is from the true one, in total variation, by which bounds are
+    moved; 0 with continuous noise, where none is proven and the draws are taken as exact. boundaries, offset: of protocol sequential; a
+    claim of the null at place i + offset is a claim of the one at place i.
     """
 
     settings: SampleSettings
