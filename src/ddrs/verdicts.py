@@ -16,7 +16,9 @@ DEFINITION = (
     "included: two trainings of one method differ by more than these intervals say. Nor is the optimism of choosing sigma and K on test "
     "images, which the print always has and `choice: test` has too. `no print`: the paper has no such number. `print inconsistent`: the "
     "printed ACR exceeds what the printed columns of its own row allow (each column's share up to the next radius, the last one up to the "
-    "largest radius that n = 100,000 can certify at the largest sigma of training, or at twice that for data-dependent rows). "
+    "largest radius that n = 100,000 can certify at the largest sigma of training, or at four times that for data-dependent rows). That a "
+    "search ends at four times the largest sigma at most is an assumption: ours do, and the code of the paper's authors has no such bound. "
+    "`inconsistent if sigma at most doubles`: the same with twice in place of four times, which stands only on that stronger assumption. "
     "`not comparable`: with the reason."
 )
 

@@ -69,7 +69,7 @@ def test_the_print_stands_beside_ours(logs: list[Path], tmp_path: Path):
     found = cells(logs, tmp_path / "cells")
     assert [found[column]["paper"] for column in ("0.00", "0.50", "2.75", "acr")] == [76.2, 52.8, None, 0.812]
     assert found["0.50"]["verdict"] == "not comparable: n_max = 1000, where the print has 100000" and found["0.50"]["difference"] is None
-    assert found["2.75"]["verdict"] == "no print" and found["acr"]["verdict"].startswith("print inconsistent")
+    assert found["2.75"]["verdict"] == "no print" and found["acr"]["verdict"].startswith("inconsistent if sigma at most doubles")
     assert "UAI 2022" in found["0.50"]["paper_source"] and found["2.75"]["paper_source"] is None
 
 

@@ -8,6 +8,9 @@ from ddrs import lower_confidence_bound
 from ddrs.certification.engine import certify, image_deviation
 from ddrs.certification.lattice import CERTIFIABLE, LATTICES
 from ddrs.noise import NOISES
+from ddrs.published import IMAGES, TABLES, printed_row
+from ddrs.published.checks import flaw, half_unit, largest_acr
+from ddrs.verdicts import DEFINITION
 
 DEVICES = [torch.device("cpu"), torch.device("cuda")]
 
@@ -43,3 +46,35 @@ def test_p_lower_is_the_bound_of_the_votes_less_what_is_proven(name: str):
     found = certify(model, torch.zeros(4), 0.5, 100, 200, 0.01, noise=name, batch_size=100)
     expected = lower_confidence_bound(int(found.n_top), 200, 0.01) - (4 * 2.0**-66 if name in LATTICES else 0)
     assert np.float64(found.p_lower) == max(0.0, expected)
+
+
+# which ACRs of the print cannot be so, and what that rests on
+
+
+def test_two_of_the_prints_flaws_rest_on_sigma_at_most_doubling_and_say_so():
+    places = [(table, dataset, label) for table, labels in TABLES.items() for label in labels for dataset in IMAGES]
+    found = {place[2]: said.partition(":")[0] for place in places if printed_row(*place) and (said := flaw(*place, "acr"))}
+    assert found == {
+        "cohen-ds": "print inconsistent",
+        "cohen-ds2": "print inconsistent",
+        "smoothadv-ds": "inconsistent if sigma at most doubles",
+        "smoothadv-ds2": "inconsistent if sigma at most doubles",
+        "macer": "print inconsistent",
+        "macer-ds": "print inconsistent",
+    }
+    assert all(f"`{said}`" in DEFINITION for said in found.values()) and "four times" in DEFINITION and "assumption" in DEFINITION
+
+
+@pytest.mark.parametrize(
+    ("table", "label", "largest"),
+    [
+        ("table1", "cohen-ds", 7.97),
+        ("table1", "cohen-ds2", 4.98),
+        ("table3", "macer-ds", 5.58),
+        ("table2", "smoothadv-ds", 2.04),
+        ("table2", "smoothadv-ds2", 2.26),
+    ],
+)
+def test_up_to_which_growth_of_sigma_a_flaw_of_the_print_stands(table: str, label: str, largest: float):
+    lowest = printed_row(table, "cifar10", label)["acr"] - half_unit(table, "acr")
+    assert largest_acr(table, "cifar10", label, largest - 0.01) < lowest < largest_acr(table, "cifar10", label, largest + 0.01)
