@@ -195,7 +195,7 @@ class Sampling(Section):
 class SampleSettings(Sampling):
     """The certificate of one image."""
 
-    alpha: float = Field(0.001, gt=0, lt=1, description="failure probability per image")
+    alpha: float = Field(0.001, gt=0, lt=1, description="failure probability per image, in each log")
     radii: Annotated[list[Annotated[float, Field(ge=0)]], Increasing] = Field([], description="sequential: the radii that are asked for, increasing")
 
     @model_validator(mode="after")
@@ -207,14 +207,14 @@ class SampleSettings(Sampling):
 
 
 class TotalAlpha(Section):
-    """A failure probability for all certified images of a split together: each image gets an equal share."""
+    """A failure probability for all certified images of one log (a model, sigma and K on a split) together: each image gets an equal share."""
 
-    total: float = Field(gt=0, lt=1, description="divided by the number of images")
+    total: float = Field(gt=0, lt=1, description="of each log: divided by the number of its images, not among the logs that a table reads")
 
 
 def _alpha(value: Any) -> Any:
     if not isinstance(value, Mapping | TotalAlpha) and not (isinstance(value, int | float) and 0 < value < 1):
-        raise ValueError("must be a number between 0 and 1, or {total: NUMBER} for all images together")
+        raise ValueError("must be a number between 0 and 1, or {total: NUMBER} for all images of a log together")
     return value
 
 
@@ -222,7 +222,7 @@ class CertifySettings(Sampling):
     """Certification of a dataset's images."""
 
     alpha: Annotated[float | TotalAlpha, BeforeValidator(_alpha)] = Field(
-        0.001, description="failure probability per image, or {total: ...} for all images together"
+        0.001, description="failure probability per image, or {total: ...} for all images together; in either case of each log by itself"
     )
     n_validation: Count | None = Field(None, description="n of the validation images, which only choose sigma and K; default: n")
     k: Annotated[list[Count], Increasing] = Field(min_length=1, description="the K (search steps) that are certified; at most search.k_max")
@@ -237,7 +237,10 @@ class CertifySettings(Sampling):
         return self
 
     def sampling(self, images: int, radii: list[float], split: str = "test") -> SampleSettings:
-        """What the certificate of each of a split's `images` images is made with; radii are those of the tables, for protocol sequential."""
+        """What the certificate of each of a split's `images` images is made with; radii are those of the tables, for protocol sequential.
+
+        alpha: of one image in one log; a total is divided by `images`.
+        """
         alpha = self.alpha.total / images if isinstance(self.alpha, TotalAlpha) else self.alpha
         unread = {"fixed": ("spending", "radius_loss"), "sequential": ("radius_loss",), "two-stage": ("spending",)}[self.protocol]
         shared = {name: getattr(self, name) for name in Sampling.model_fields if name not in unread}  # so that these trigger nothing

@@ -14,17 +14,18 @@ PROMISE = (
     "DS rows certify the stateful classifier that answers from its memory first. That promises consistency with later queries, by construction; "
     "it promises nothing about correctness or about earlier queries."
 )
+OF_ALPHA = "alpha is of each log by itself and is not divided among the logs that a cell is the best of."
 NBSP = "\N{NO-BREAK SPACE}"
 
 
 def of_protocol(facts: Mapping[str, Any]) -> str:
-    """How images were certified; facts: `images`, their number, and OF_PROTOCOL."""
+    """How images were certified; facts: `images`, their number, and OF_PROTOCOL. alpha: the failure probability of one image in one log."""
     bound = "" if facts["bound"] == "binary" else f" with bound {facts['bound']}"
     grid = ", noise on the pixel grid" if str(facts["noise"]).endswith("lattice") else ""
     precision = "" if facts["precision"] == "float32" else f", the classifier computed in {facts['precision']}"
     return (
         f"{facts['images']} {facts['split']} images, protocol {facts['protocol']}{bound}, n0 = {facts['n0']}, n = {facts['n_max']:,}, "
-        f"alpha = {facts['alpha']:g} per image{grid}{precision}"
+        f"alpha = {facts['alpha']:g} per image and log{grid}{precision}"
     )
 
 

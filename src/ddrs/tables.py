@@ -12,7 +12,7 @@ from ddrs.files import write_text
 from ddrs.norms import norm_of
 from ddrs.provenance import digest
 from ddrs.published import EVEN, SELECTED, table_of_print
-from ddrs.statements import PROMISE, of_making, of_memory, of_protocol
+from ddrs.statements import OF_ALPHA, PROMISE, of_making, of_memory, of_protocol
 
 REGIMES = {"fs": ("FS", "FS"), "ds": ("FS", "DS"), "ds2": ("DS", "DS")}  # row: (train, certify)
 
@@ -80,11 +80,12 @@ def _caption(cells: Sequence[dict]) -> str:
 def _choices(cells: Sequence[dict]) -> list[str]:
     """How sigma and K were chosen."""
     if cells[0]["choice"] == "test":
-        return ["Each cell is the best over sigma (and K for DS), chosen on the same test images as in the paper: optimistic."]
+        return ["Each cell is the best over sigma (and K for DS), chosen on the same test images as in the paper: optimistic.", OF_ALPHA]
     ways = dict.fromkeys((cell["dataset"], cell["selection"]) for cell in cells)
     even = any(cell["choice"] == EVEN for cell in cells)
     apart = "No image that chose is one of those that a cell is of." if even else "The test images chose nothing."
     return [
         *(f"{dataset}, for each cell: {way}." for dataset, way in ways),
         f"{apart} A cell's interval is Clopper-Pearson, that of an ACR a bootstrap over images.",
+        OF_ALPHA,
     ]

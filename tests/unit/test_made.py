@@ -47,7 +47,7 @@ def test_the_first_page_says_what_is_certified_and_how():
     first, _, figures = about(config()).rpartition("\n\n")
     assert figures == "Figures: 1, 2, 3, 4, 5, 6, 7, 8, 9."
     assert first.startswith(
-        "On mnist5k, certified on 100 test images, protocol fixed, n0 = 100, n = 2,500, alpha = 0.001 per image, noise on the pixel"
+        "On mnist5k, certified on 100 test images, protocol fixed, n0 = 100, n = 2,500, alpha = 0.001 per image and log, noise on the pixel"
     )
     assert (
         "sigma and K chosen once on the test images, as in the paper, and once on 50 validation images at n = 1,000.\n\n- Table 1: cohen at" in first
@@ -65,7 +65,7 @@ def test_the_first_page_says_what_is_certified_and_how():
 def test_a_total_alpha_is_said_per_image():
     raw = yaml.safe_load((ROOT / "config.yaml").read_text())
     raw["certify"]["mnist5k"]["alpha"] = {"total": 0.05}
-    assert "alpha = 0.0005 per image" in about(load(raw))
+    assert "alpha = 0.0005 per image and log" in about(load(raw))
 
 
 def test_only_figures_that_have_something_are_shown():

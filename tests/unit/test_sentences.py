@@ -1,17 +1,24 @@
 """What docs and docstrings claim of guarantees: each sentence against what the code does."""
 
+import ast
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+import ddrs
 from ddrs import lower_confidence_bound
 from ddrs.certification.engine import certify, image_deviation
 from ddrs.certification.lattice import CERTIFIABLE, LATTICES
+from ddrs.config import CertifySettings, SampleSettings, TotalAlpha
 from ddrs.noise import NOISES
 from ddrs.published import IMAGES, TABLES, printed_row
 from ddrs.published.checks import flaw, half_unit, largest_acr
+from ddrs.statements import OF_ALPHA, of_protocol
 from ddrs.verdicts import DEFINITION
 
+ROOT = Path(__file__).parents[2]
 DEVICES = [torch.device("cpu"), torch.device("cuda")]
 
 
@@ -78,3 +85,33 @@ def test_two_of_the_prints_flaws_rest_on_sigma_at_most_doubling_and_say_so():
 def test_up_to_which_growth_of_sigma_a_flaw_of_the_print_stands(table: str, label: str, largest: float):
     lowest = printed_row(table, "cifar10", label)["acr"] - half_unit(table, "acr")
     assert largest_acr(table, "cifar10", label, largest - 0.01) < lowest < largest_acr(table, "cifar10", label, largest + 0.01)
+
+
+# alpha: of one image in one log
+
+
+def test_every_docstring_of_what_takes_alpha_says_whose_it_is():
+    found = {}
+    for path in Path(ddrs.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and "alpha" in {one.arg for one in [*node.args.args, *node.args.kwonlyargs]}:
+                found[node.name] = ast.get_docstring(node) or ""
+    assert {"certify", "lower_confidence_bound", "upper_confidence_bound", "boundaries", "efficacy_boundary"} <= found.keys()
+    del found["check_alpha"]  # a range, whatever alpha is of
+    words = ("by itself", "of one image", "per image")
+    assert [name for name, text in found.items() if "alpha" not in text or not any(word in text for word in words)] == []
+    for name in ("certify", "lower_confidence_bound"):
+        assert "1 - B * alpha" in found[name]
+
+
+def test_a_total_alpha_is_of_a_log_and_its_help_docs_and_captions_say_so():
+    settings = CertifySettings.model_validate({"alpha": {"total": 0.05}, "k": [1], "n": 2500})
+    assert settings.sampling(100, []).alpha == 0.05 / 100  # whatever else is certified
+    helps = (TotalAlpha.model_fields["total"], SampleSettings.model_fields["alpha"], CertifySettings.model_fields["alpha"])
+    assert all("log" in str(one.description) for one in helps)
+    text = (ROOT / "docs" / "certification.md").read_text(encoding="utf-8")
+    assert "*per image and log*" in text and "`alpha: {total: 0.05}` per log" in text and "always the failure probability *per image*" not in text
+    facts = {"images": 2, "split": "test", "protocol": "fixed", "bound": "binary", "n0": 1, "n_max": 100, "alpha": 0.025}
+    assert "alpha = 0.025 per image and log" in of_protocol({**facts, "noise": "lattice", "precision": "float32"})
+    for table in ("table1.md", "table2_selected.md"):
+        assert OF_ALPHA in (ROOT / "docs" / "results" / table).read_text(encoding="utf-8")

@@ -24,10 +24,10 @@ def test_a_figures_statement_has_images_protocol_and_the_memorys_counts(tmp_path
         write_log(tmp_path / "5", ROWS[:2], dataset="mnist5k", n_max=2500),
     ]
     assert of_logs([read_log(path) for path in logs]) == (
-        "cifar10: 3 test images, protocol fixed, n0 = 100, n = 1,000, alpha = 0.001 per image, noise on the pixel grid. "
+        "cifar10: 3 test images, protocol fixed, n0 = 100, n = 1,000, alpha = 0.001 per image and log, noise on the pixel grid. "
         "Memory passes of how many entries (adopted another class, shrank): cohen-ds 2 of 3 (3,\N{NO-BREAK SPACE}3); "
         "cohen-ds2 1 of 3 (0,\N{NO-BREAK SPACE}0). "
-        "mnist5k: 2 test images, protocol fixed, n0 = 100, n = 2,500, alpha = 0.001 per image."
+        "mnist5k: 2 test images, protocol fixed, n0 = 100, n = 2,500, alpha = 0.001 per image and log."
     )
 
 
@@ -43,8 +43,8 @@ def test_equal_counts_of_two_datasets_are_said_of_each(tmp_path: Path):
 def test_what_differs_from_the_field_is_said(tmp_path: Path):
     logs = [write_log(tmp_path / "1", ROWS, bound="joint"), write_log(tmp_path / "2", ROWS, dataset="mnist5k", precision="bfloat16-compiled")]
     assert of_logs([read_log(path) for path in logs]) == (
-        "cifar10: 3 test images, protocol fixed with bound joint, n0 = 100, n = 1,000, alpha = 0.001 per image. "
-        "mnist5k: 3 test images, protocol fixed, n0 = 100, n = 1,000, alpha = 0.001 per image, the classifier computed in bfloat16-compiled."
+        "cifar10: 3 test images, protocol fixed with bound joint, n0 = 100, n = 1,000, alpha = 0.001 per image and log. "
+        "mnist5k: 3 test images, protocol fixed, n0 = 100, n = 1,000, alpha = 0.001 per image and log, the classifier computed in bfloat16-compiled."
     )
 
 

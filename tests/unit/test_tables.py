@@ -70,7 +70,7 @@ def test_markdown_and_latex_hold_the_same_numbers(cells: list[Path], tmp_path: P
 
 def test_the_caption_says_what_was_measured(cells: list[Path], tmp_path: Path):
     text = written(cells, tmp_path)["md"]
-    for words in ("Table 1", "8 test images", "n0 = 100", "n = 1,000", "alpha = 0.001 per image", "optimistic", "ℓ2 radius"):
+    for words in ("Table 1", "8 test images", "n0 = 100", "n = 1,000", "alpha = 0.001 per image and log", "optimistic", "ℓ2 radius"):
         assert words in text
     assert "lambda" not in text
     assert "Memory pass of cohen-ds: 1 pass of 8 entries, 8 adopted another class, 0 shrank" in text

@@ -13,7 +13,8 @@ def lower_confidence_bound(k: np.ndarray | int, n: np.ndarray | int, alpha: floa
 
     Guarantee: P(bound > p) <= alpha, for every p and n, if n and alpha were chosen before the trials were seen.
 
-    k, n: integers or arrays that broadcast, 0 <= k <= n, n >= 1. Returns float64, a float for scalars. The bound is the alpha
+    k, n: integers or arrays that broadcast, 0 <= k <= n, n >= 1. alpha: the failure probability of each bound by itself: of an array of
+    B bounds all hold together with probability at least 1 - B * alpha. Returns float64, a float for scalars. The bound is the alpha
     quantile of Beta(k, n - k + 1), 0 at k = 0 and alpha^(1/n) at k = n, lowered by a few parts in 1e15 so that rounding never lifts
     it above the exact value. Errors: DdrsError if k, n or alpha is out of range.
     Source: Clopper and Pearson (1934); Cohen et al. (2019), LowerConfBound.
@@ -39,17 +40,18 @@ def lower_confidence_bound(k: np.ndarray | int, n: np.ndarray | int, alpha: floa
 def upper_confidence_bound(k: np.ndarray | int, n: np.ndarray | int, alpha: float) -> np.ndarray | float:
     """One-sided Clopper-Pearson upper bound on p: 1 minus the lower bound of the failures, rounded up; 1 at k = n.
 
-    Guarantee: P(bound < p) <= alpha. Arguments, errors and source as `lower_confidence_bound`.
+    Guarantee: P(bound < p) <= alpha, of each bound by itself. Arguments, errors and source as `lower_confidence_bound`.
     """
     bound = np.minimum(np.nextafter(1 - np.asarray(lower_confidence_bound(np.asarray(n) - np.asarray(k), n, alpha)), 2.0), 1.0)
     return float(bound) if bound.ndim == 0 else bound
 
 
 def _solve(first: np.ndarray, second: np.ndarray, alpha: float, low: np.ndarray) -> np.ndarray:
-    """x with tail(x) = alpha, from the safe side: where `low`, p with the rising tail betainc, else 1 - p with the falling tail betaincc.
+    """x with tail(x) = alpha, that of each bound by itself, from the safe side.
 
-    SciPy's inverses are only a start: they are far off at some arguments (where one is 1000, up to a level of 1e5 alpha), its forward
-    functions are not. So the safe side is found by steps that double, and closed in on by bisection.
+    Where `low`, that is p with the rising tail betainc, else 1 - p with the falling tail betaincc. SciPy's inverses are only a start: they
+    are far off at some arguments (where one is 1000, up to a level of 1e5 alpha), its forward functions are not. So the safe side is found
+    by steps that double, and closed in on by bisection.
     """
     start = np.where(low, betaincinv(first, second, alpha), betainccinv(first, second, alpha))
     epsilon = np.finfo(np.float64).eps
@@ -78,13 +80,13 @@ def _solve(first: np.ndarray, second: np.ndarray, alpha: float, low: np.ndarray)
 
 
 def check_alpha(alpha: float) -> None:
-    """DdrsError unless 0 < alpha < 1."""
+    """DdrsError unless alpha, a failure probability, is in 0 < alpha < 1."""
     if not (isinstance(alpha, int | float | np.floating) and 0.0 < alpha < 1.0):
         raise DdrsError(f"alpha {alpha!r}: must be a number between 0 and 1")
 
 
 def smallest_n(alpha: float) -> int:
-    """The smallest n with which n votes out of n certify a positive radius: alpha^(1/n) > 1/2."""
+    """The smallest n with which n votes out of n certify a positive radius: alpha^(1/n) > 1/2. alpha: of one image."""
     check_alpha(alpha)
     n = max(1, math.floor(math.log(alpha) / math.log(0.5)))
     while lower_confidence_bound(n, n, alpha) <= 0.5:
@@ -93,7 +95,7 @@ def smallest_n(alpha: float) -> int:
 
 
 def check_n(n: int, alpha: float) -> None:
-    """DdrsError unless n can certify anything at level alpha."""
+    """DdrsError unless n can certify anything at level alpha, the failure probability of one image."""
     if not isinstance(n, int | np.integer):
         raise DdrsError(f"n = {n!r}: must be an integer")
     least = smallest_n(alpha)

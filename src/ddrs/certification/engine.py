@@ -73,7 +73,9 @@ def certify(
 
     model: maps (batch, ...) float32 to (batch, classes) scores; run in eval mode and left as it was. x: one image (C, H, W) or
     vector (d,), or a batch of them; pixels in [0, 1]. sigma: noise scale (lambda for uniform noise), one or one per
-    image, rounded to float32 before use. protocol: "fixed", n0 samples pick the class and n fresh ones estimate its probability;
+    image, rounded to float32 before use. alpha: the failure probability of each image by itself; of a batch of B all are right together
+    with probability at least 1 - B * alpha, so for 1 - alpha together pass alpha / B. Another call, with another model or sigma, spends its
+    own alpha. protocol: "fixed", n0 samples pick the class and n fresh ones estimate its probability;
     "sequential", as many samples as it takes, n at most, to decide each of `radii` (increasing): the radius is the largest of them that
     is claimed, rounded up to a grid of 0.01 sigma; "two-stage", the n0 samples also plan how many fresh ones are drawn, n at most, so
     that by plan the radius loses at most radius_loss * sigma. bound: "binary" (p_B = 1 - p_A) or "joint", a bound of its own for
