@@ -105,7 +105,7 @@ def _tree(code: str) -> str:
 
 
 def write_sidecar(path: Path | None, settings: dict, inputs: dict[str, str], started: float, device: str = "cpu") -> None:
-    """Write git commit, package versions, device and wall time of one step as JSON; nothing if `path` is None."""
+    """Write git commit, package versions, processor, device and wall time of one step as JSON; nothing if `path` is None."""
     if path is None:
         return
     facts = {
@@ -115,10 +115,23 @@ def write_sidecar(path: Path | None, settings: dict, inputs: dict[str, str], sta
         "packages": {name: _version(name) for name in ("ddrs", "torch", "numpy", "scipy", "pandas", "pyarrow")},
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
+        "cpu": _processor(),
         "device": device,
         "seconds": round(time.time() - started, 3),
     }
     write_text(path, json.dumps(facts, indent=2, sort_keys=True) + "\n")
+
+
+def _processor() -> dict[str, str]:
+    """The CPU's name, and the instruction set that torch's kernels use on it: float32 sums, and so trained models, differ between those."""
+    import torch
+
+    names: list[str] = []
+    with suppress(OSError):  # Linux alone has it
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    return {"name": name, "instructions": torch.backends.cpu.get_cpu_capability()}
 
 
 def _version(name: str) -> str | None:

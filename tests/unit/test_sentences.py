@@ -1,6 +1,8 @@
 """What docs and docstrings claim of guarantees: each sentence against what the code does."""
 
 import ast
+import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,8 @@ from ddrs.certification.engine import certify, image_deviation
 from ddrs.certification.lattice import CERTIFIABLE, LATTICES
 from ddrs.config import CertifySettings, SampleSettings, TotalAlpha
 from ddrs.noise import NOISES
+from ddrs.provenance import write_sidecar
+from ddrs.publish import BYTES, publish
 from ddrs.published import IMAGES, TABLES, printed_row
 from ddrs.published.checks import flaw, half_unit, largest_acr
 from ddrs.statements import OF_ALPHA, of_protocol
@@ -115,3 +119,24 @@ def test_a_total_alpha_is_of_a_log_and_its_help_docs_and_captions_say_so():
     assert "alpha = 0.025 per image and log" in of_protocol({**facts, "noise": "lattice", "precision": "float32"})
     for table in ("table1.md", "table2_selected.md"):
         assert OF_ALPHA in (ROOT / "docs" / "results" / table).read_text(encoding="utf-8")
+
+
+# bytes repeat on equal CPUs
+
+
+def test_a_sidecar_names_the_cpu_and_the_instructions_that_bytes_depend_on(tmp_path: Path):
+    write_sidecar(tmp_path / "s.json", {}, {}, time.time())
+    cpu = json.loads((tmp_path / "s.json").read_text())["cpu"]
+    assert cpu["name"] and cpu["instructions"] == torch.backends.cpu.get_cpu_capability()
+
+
+def test_how_far_another_machine_may_be_stands_beside_the_tables(tmp_path: Path):
+    table, config = tmp_path / "table2.md", tmp_path / "config.yaml"
+    table.write_text("**Table 2.**\n")
+    config.write_text("seed: 0\n")
+    publish([table], config, tmp_path / "docs")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for text in ((tmp_path / "docs" / "README.md").read_text(), (ROOT / "docs" / "results" / "README.md").read_text(encoding="utf-8")):
+        assert BYTES in text and text.index(BYTES) < text.index("**Table")
+    for words in ("1.381, 1.460 and 1.516", "18 of these 36 numbers", "equal CPUs"):
+        assert words in " ".join(readme.split())
