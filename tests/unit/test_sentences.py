@@ -140,3 +140,13 @@ def test_how_far_another_machine_may_be_stands_beside_the_tables(tmp_path: Path)
         assert BYTES in text and text.index(BYTES) < text.index("**Table")
     for words in ("1.381, 1.460 and 1.516", "18 of these 36 numbers", "equal CPUs"):
         assert words in " ".join(readme.split())
+
+
+# threats
+
+
+def test_the_readme_leads_to_a_short_page_on_threats():
+    text = (ROOT / "docs" / "threats.md").read_text(encoding="utf-8")
+    assert "](docs/threats.md)" in (ROOT / "README.md").read_text(encoding="utf-8") and len(text.splitlines()) <= 60
+    for word in ("Mistakes", "Bit rot", "Hand edits", "recomputes the digests", "malicious model", "Python code"):
+        assert word in text
