@@ -36,11 +36,21 @@ CONSTANT = {
     "K": "",
     "seed": 0,
     "digest": "f" * 16,
+    "d": 784,
+    "device": "cpu",
+    "deviation": 0.0,
+    "examples": 1,
+    "split_images": 10_000,
 }
 
 
 def write_log(path: Path, rows: Iterable[tuple[int, int, int, float]], **constant: object) -> Path:
-    """A log of (idx, label, predict, radius), with `constant` over the defaults above (memory: one word for every line)."""
+    """A log of (idx, label, predict, radius), with `constant` over the defaults above (memory: one word for every line).
+
+    Its radii are round numbers, which no counts give: tests that read it use the fixture `invented_radii`.
+    """
+    rows = list(rows)
+    constant = {"examples": len(rows), **constant}
     columns = (*COLUMNS, "memory") if "memory" in constant else COLUMNS
     lines = ["\t".join(columns)]
     for idx, label, predict, radius in rows:

@@ -14,6 +14,8 @@ from ddrs.errors import DdrsError
 from ddrs.published import published
 from tests.unit.helpers import write_log
 
+pytestmark = pytest.mark.usefixtures("invented_radii")  # bounds are computed again in test_certify_log.py and tests/adversarial
+
 RADII = [0.0, 0.5, 2.75]
 
 

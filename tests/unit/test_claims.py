@@ -10,6 +10,8 @@ from ddrs.claims import claims, of_paper, write_claims
 from ddrs.published import TABLES
 from tests.unit.helpers import write_log
 
+pytestmark = pytest.mark.usefixtures("invented_radii")  # bounds are computed again in test_certify_log.py and tests/adversarial
+
 AT_PRINT = {"n": 100_000, "n_max": 100_000}
 
 

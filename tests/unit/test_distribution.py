@@ -15,6 +15,8 @@ from ddrs.errors import DdrsError
 from ddrs.per_class import write_per_class
 from tests.unit.helpers import write_log, write_plain
 
+pytestmark = pytest.mark.usefixtures("invented_radii")  # bounds are computed again in test_certify_log.py and tests/adversarial
+
 Rows = list[tuple[int, int, int, float]]
 MIXED: Rows = [(0, 1, 1, 0.5), (1, 1, 1, 0.5), (2, 2, 1, 0.5), (3, 2, -1, 0.0)]  # right, right, wrong, abstained
 

@@ -12,6 +12,8 @@ from ddrs.envelope import average_certified_radius, certified_accuracy, envelope
 from ddrs.errors import DdrsError
 from tests.unit.helpers import write_log, write_plain
 
+pytestmark = pytest.mark.usefixtures("invented_radii")  # bounds are computed again in test_certify_log.py and tests/adversarial
+
 LOCUSLAB = sorted((Path(__file__).parents[1] / "data" / "locuslab").glob("*.tsv"))
 RADII = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 PRINTED = [  # rounded to two decimals, as Cohen et al. print them

@@ -21,6 +21,8 @@ from ddrs.selection import choose, halves, selected
 from ddrs.tables import write_table
 from tests.unit.helpers import write_log
 
+pytestmark = pytest.mark.usefixtures("invented_radii")  # bounds are computed again in test_certify_log.py and tests/adversarial
+
 RADII = [0.0, 0.5]
 DS = {"method": "cohen-ds", "memory": "kept"}
 IDX = [0, 100, 200, 300, 400, 500]  # every 100th, as of ImageNet: all even

@@ -13,6 +13,8 @@ from ddrs.examples import Panel, chosen, examples_figure
 from ddrs.statements import Caption
 from tests.unit.helpers import write_log
 
+pytestmark = pytest.mark.usefixtures("invented_radii")  # bounds are computed again in test_certify_log.py and tests/adversarial
+
 OWN = {"dataset": "mnist5k", "method": "cohen-ds", "K": 9}
 
 

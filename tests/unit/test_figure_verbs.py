@@ -7,6 +7,8 @@ import pytest
 from ddrs.files import temporary_of
 from tests.unit.helpers import write_log
 
+pytestmark = pytest.mark.usefixtures("invented_radii")  # bounds are computed again in test_certify_log.py and tests/adversarial
+
 LINES = [(0, 1, 1, 0.3), (5, 1, 1, 0.2), (10, 1, 2, 0.1)]
 OUT = ["--pdf", "out/f.pdf", "--png", "out/f.png"]
 EXAMPLES = ["examples", "own.tsv", "--fixed", "fixed.tsv", "--data", "data/manifest.json", "--quantiles", "0,1", *OUT]

@@ -10,6 +10,8 @@ from ddrs.errors import DdrsError
 from ddrs.figures import certified_accuracy_figure
 from tests.unit.helpers import write_log
 
+pytestmark = pytest.mark.usefixtures("invented_radii")  # bounds are computed again in test_certify_log.py and tests/adversarial
+
 LOCUSLAB = sorted((Path(__file__).parents[1] / "data" / "locuslab").glob("*.tsv"))
 
 

@@ -16,6 +16,8 @@ from ddrs.models import build_model, save_model
 from ddrs.options import Runtime
 from tests.unit.helpers import write_log, write_plain
 
+pytestmark = pytest.mark.usefixtures("invented_radii")  # bounds are computed again in test_certify_log.py and tests/adversarial
+
 A, B, C, ABSTAIN = 0, 1, 2, -1
 
 

@@ -9,6 +9,8 @@ from ddrs.certification.records import COLUMNS, FIELD, export_field_format, form
 from ddrs.errors import DdrsError
 from tests.unit.helpers import CONSTANT, write_log, write_plain
 
+pytestmark = pytest.mark.usefixtures("invented_radii")  # bounds are computed again in test_certify_log.py and tests/adversarial
+
 LOCUSLAB = sorted((Path(__file__).parents[1] / "data" / "locuslab").glob("*.tsv"))
 ROWS = [(3, 7, 7, 0.2500004), (5, 1, 2, 0.125), (9, 4, -1, 0.0)]
 
@@ -179,11 +181,13 @@ def test_only_whole_lines_of_the_same_run_are_resumed(tmp_path: Path, damage: st
     whole = path.read_text()
     digest = str(read_log(path).constant("digest"))
     path.write_text(whole + damage)
-    kept = resume_lines(path, digest)
+    said: list[str] = []
+    kept = resume_lines(path, digest, said.append)
     assert list(kept) == [3, 5, 9] and list(kept.values()) == whole.splitlines()[1:]
     assert path.read_text() == whole
+    assert said == ([f"{path}: 1 lines were damaged or changed; their images are certified again"] if damage.endswith("\n") else [])
     path.write_text(whole.rstrip("\n"))
-    assert list(resume_lines(path, digest)) == [3, 5]
+    assert list(resume_lines(path, digest, said.append)) == [3, 5]
 
 
 def test_a_partial_log_of_another_run_is_refused_and_left_alone(tmp_path: Path):
@@ -191,12 +195,12 @@ def test_a_partial_log_of_another_run_is_refused_and_left_alone(tmp_path: Path):
     path.write_text(path.read_text() + "torn")
     before = path.read_bytes()
     with pytest.raises(DdrsError, match=r"partial\.tsv: a partial log of another configuration \(f{16}, not another\)") as caught:
-        resume_lines(path, "another")
+        resume_lines(path, "another", print)
     assert "\n" not in str(caught.value) and path.read_bytes() == before
 
 
 def test_a_new_partial_log_has_its_header(tmp_path: Path):
-    assert resume_lines(tmp_path / "new" / "partial.tsv", "any") == {}
+    assert resume_lines(tmp_path / "new" / "partial.tsv", "any", print) == {}
     assert (tmp_path / "new" / "partial.tsv").read_text() == "\t".join(COLUMNS) + "\n"
 
 

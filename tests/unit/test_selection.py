@@ -13,6 +13,8 @@ from ddrs.errors import DdrsError
 from ddrs.selection import choose, selected
 from tests.unit.helpers import write_log
 
+pytestmark = pytest.mark.usefixtures("invented_radii")  # bounds are computed again in test_certify_log.py and tests/adversarial
+
 RADII = [0.0, 0.5, 1.0]
 DS = {"method": "cohen-ds", "memory": "kept"}
 Radii = list[float | None]  # per image: the radius of a correct prediction, or None for a wrong one
@@ -120,9 +122,10 @@ def test_ties(tmp_path: Path, logs: dict[tuple[float, int], Radii], winner: tupl
 
 
 def test_a_fixed_sigma_row_chooses_sigma_alone(tmp_path: Path):
-    paths = {split: [log(tmp_path, split, sigma, "", [sigma] * 3, method="cohen") for sigma in (0.25, 0.5)] for split in ("validation", "test")}
-    for path in [one for paths_of in paths.values() for one in paths_of]:
-        path.write_text("\n".join(line.rsplit("\t", 1)[0] for line in path.read_text().splitlines()) + "\n")  # no memory column
+    paths = {
+        split: [write_log(tmp_path / split / f"{sigma}", [(i, 1, 1, sigma) for i in range(3)], split=split, sigma0=sigma) for sigma in (0.25, 0.5)]
+        for split in ("validation", "test")
+    }
     write_cells(paths["test"], "table1_selected", "cohen", [0.25], tmp_path / "cells", 0, paths["validation"])
     cell = read_cell(tmp_path / "cells" / "0.25.json")
     assert (cell["sigma0"], cell["K"], cell["value"]) == (0.5, None, 100.0)

@@ -106,6 +106,7 @@ def test_the_memory_takes_no_shard(three: list[Path], small_mnist: Path, tmp_pat
         remember(three[1], small_mnist, tmp_path / "memory.tsv")
 
 
+@pytest.mark.usefixtures("invented_radii")
 def test_a_log_of_others_and_one_after_the_memory_are_refused(tmp_path: Path):
     plain = write_plain(tmp_path / "plain.tsv", [(0, 1, 1, 0.5, 1, "0:00:01")])
     refused([plain], tmp_path / "out.tsv", "plain.tsv: not a log of `ddrs certify --shard`")

@@ -12,6 +12,8 @@ from ddrs.models import build_model, load_with_data, save_model
 from ddrs.stale import check_results
 from tests.unit.helpers import certify_files, write_log
 
+pytestmark = pytest.mark.usefixtures("invented_radii")  # bounds are computed again in test_certify_log.py and tests/adversarial
+
 FACTS = {"architecture": "small_cnn", "shape": [1, 28, 28], "classes": 10, "method": "cohen", "regime": "fs", "sigma": 0.25, "noise": "gaussian"}
 
 

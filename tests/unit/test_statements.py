@@ -11,6 +11,8 @@ from ddrs.pages import write_page
 from ddrs.statements import OF_PROTOCOL, PROMISE, Caption, memory_counts, of_cells, of_logs, of_memory
 from tests.unit.helpers import one_line, write_log
 
+pytestmark = pytest.mark.usefixtures("invented_radii")  # bounds are computed again in test_certify_log.py and tests/adversarial
+
 ROWS = [(0, 1, 1, 0.5), (1, 1, 1, 0.4), (2, 1, 2, 0.1)]
 
 

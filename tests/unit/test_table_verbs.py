@@ -9,6 +9,8 @@ import pytest
 from ddrs.cells import write_cells
 from tests.unit.helpers import write_log
 
+pytestmark = pytest.mark.usefixtures("invented_radii")  # bounds are computed again in test_certify_log.py and tests/adversarial
+
 RADII = [0.0, 0.5]
 
 

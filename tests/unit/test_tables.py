@@ -10,6 +10,8 @@ from ddrs.errors import DdrsError
 from ddrs.tables import write_table
 from tests.unit.helpers import write_log
 
+pytestmark = pytest.mark.usefixtures("invented_radii")  # bounds are computed again in test_certify_log.py and tests/adversarial
+
 FACTS = {"cohen": {}, "cohen-ds": {"K": 100, "memory": "adopted"}, "cohen-ds2": {"K": 100, "memory": "shrunk"}}
 
 

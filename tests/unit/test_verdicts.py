@@ -15,6 +15,8 @@ from ddrs.published.checks import flaw, largest_acr, largest_radius
 from ddrs.verdicts import Estimate, difference, judge, mean, share, word
 from tests.unit.helpers import write_log
 
+pytestmark = pytest.mark.usefixtures("invented_radii")  # bounds are computed again in test_certify_log.py and tests/adversarial
+
 PAPER = {"split": "test", "protocol": "fixed", "bound": "binary", "n0": 100, "n_max": 100_000, "alpha": 0.001, "precision": "float32"}
 
 

@@ -46,6 +46,7 @@ CERTIFICATES = "results/certificates/{dataset}/{split}/{method}"
 REGIME = {"fs": "fs", "ds": "fs", "ds2": "ds2", "gds": "fs"}  # which training the certificates of a row stand on
 MEMORY = "results/memory/{dataset}/{split}/{method}"
 TRAINING = [f"training/{name}.py" for name in ("run", "loop", "images", "precision", "settings")]
+LOGS = [f"certification/{name}.py" for name in ("records", "checks", "bounds", "sequential")] + ["norms.py"]  # what reads a log
 PRINT = ["published/__init__.py", "published/checks.py", "published/tables.csv"]
 CODE = {  # the modules whose code makes a step's result; a change of any of them reruns the step, a new method none
     "train": [*TRAINING, "sigma/ascent.py", *MODEL],
@@ -53,31 +54,28 @@ CODE = {  # the modules whose code makes a step's result; a change of any of the
     "finetune": [*TRAINING, "sigma/ascent.py", *MODEL],
     "sigma": ["sigma/run.py", "sigma/files.py", "sigma/ascent.py", *MODEL],
     "certify": ["certification", "sigma/files.py", *MODEL],
-    "merge": ["certification/records.py"],
-    "remember": ["memory.py", "norms.py", "certification/records.py", "data.py"],
+    "merge": [*LOGS],
+    "remember": ["memory.py", *LOGS, "data.py"],
     "cells": [
         "cells.py",
-        "norms.py",
         "selection.py",
         "statements.py",
         "verdicts.py",
         "envelope.py",
         *PRINT,
-        "certification/bounds.py",
-        "certification/records.py",
+        *LOGS,
     ],
     "table": ["tables.py", "statements.py", "norms.py", "cells.py", "envelope.py", "published/__init__.py"],
     "comparison": ["comparison.py", "norms.py", "statements.py", "verdicts.py", "cells.py", "envelope.py", "published/__init__.py"],
     "claims": ["claims.py", "norms.py", "statements.py", "published/claims.csv", "verdicts.py", "cells.py", "envelope.py", *PRINT],
     "per_class": [
         "per_class.py",
-        "norms.py",
         "statements.py",
         "selection.py",
         "cells.py",
         "envelope.py",
         "published/__init__.py",
-        "certification/records.py",
+        *LOGS,
     ],
     "page": ["pages.py"],
     "picture": ["pages.py"],
@@ -88,21 +86,19 @@ CODE = {  # the modules whose code makes a step's result; a change of any of the
         "figures.py",
         "pictures.py",
         "statements.py",
-        "norms.py",
         "cells.py",
         "envelope.py",
-        "certification/records.py",
+        *LOGS,
     ],
-    "figure": ["figures.py", "pictures.py", "statements.py", "norms.py", "cells.py", "envelope.py", "certification/records.py"],
+    "figure": ["figures.py", "pictures.py", "statements.py", "cells.py", "envelope.py", *LOGS],
     "examples": [
         "examples.py",
         "pictures.py",
         "statements.py",
         "envelope.py",
         "certification/lattice.py",
-        "certification/records.py",
+        *LOGS,
         "noise.py",
-        "norms.py",
         "data.py",
     ],
     "illustrate": [

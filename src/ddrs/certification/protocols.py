@@ -12,9 +12,8 @@ from scipy.special import ndtri
 
 from ddrs.certification.bounds import lower_confidence_bound, smallest_n, upper_confidence_bound
 from ddrs.certification.records import ABSTAIN
-from ddrs.certification.sequential import Boundaries, GroupSequentialTest, boundaries, look_schedule, needed, radius_of
+from ddrs.certification.sequential import Boundaries, GroupSequentialTest, look_schedule, needed, priced_boundaries, radius_of
 from ddrs.config import SampleSettings
-from ddrs.errors import DdrsError
 from ddrs.noise import Noise, Purpose
 
 
@@ -58,13 +57,8 @@ def make_task(settings: SampleSettings, noise: Noise, deviation: float) -> Task:
     """The task, with the boundaries that protocol sequential needs."""
     if settings.protocol != "sequential":
         return Task(settings, noise, deviation)
-    # n samples of a law that is `deviation` off are n * deviation off: where alpha can pay for that it does, else a step of the grid
-    price = settings.n * deviation
-    paid = price <= settings.alpha / 100
-    found = boundaries(settings.alpha - price if paid else settings.alpha, settings.n, spending=settings.spending, law=noise.base)
-    if not paid and np.diff(found.p0).min() < deviation:
-        raise DdrsError(f"protocol sequential: this device's sampler is off by up to {deviation:.1e} per image, more than a step of the grid")
-    return Task(settings, noise, deviation, found, 0 if paid else 1)
+    found, offset = priced_boundaries(settings.alpha, settings.n, settings.spending, noise.base, deviation)
+    return Task(settings, noise, deviation, found, offset)
 
 
 def fixed(task: Task, sigma: np.float32) -> Steps:

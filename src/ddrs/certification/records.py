@@ -1,36 +1,62 @@
 """The certification log: the field's TSV, one line per example, self-describing and safe to resume.
 
 Columns: the first five are those of locuslab/smoothing (`idx label predict radius correct`); in place of its `time` stand the
-example's sigma, the counts and settings from which the bound can be recomputed, and what made the line. Reading accepts the plain
-six-column logs of other projects too. No torch is needed here.
+example's sigma, the counts and settings from which the bound can be recomputed, and what made the line. Reading computes it once more.
+The last column, `check`, is a digest of the line, and `examples` says of how many the log is: so a line can be appended, resumed and
+moved from a shard to the merged log as it is, and a changed or a missing one is still seen. The plain six-column logs of other projects
+are read too, where nothing can be computed again. No torch is needed here.
 """
 
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from decimal import ROUND_FLOOR, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import ndtri
 
+from ddrs.certification import checks
+from ddrs.certification.bounds import lower_confidence_bound
+from ddrs.certification.checks import ABSTAIN as ABSTAIN
 from ddrs.errors import DdrsError
 from ddrs.files import require, write_text
 from ddrs.provenance import digest, file_digest
 
-ABSTAIN = -1  # the prediction of an example on which the certifier abstains
 PLAIN = ("idx", "label", "predict", "radius", "correct")
 FIELD = (*PLAIN, "time")  # the six columns of locuslab/smoothing
 OF_EXAMPLE = ("sigma", "n", "n_top", "n_second", "p_lower", "p_upper", "z")
 STATISTICS = ("n0", "n_max", "alpha", "protocol", "bound", "spending", "looks", "noise", "precision")
-OF_RUN = (*STATISTICS, "dataset", "split", "data", "method", "sigma0", "K", "seed", "digest")
-COLUMNS = (*PLAIN, *OF_EXAMPLE, *OF_RUN)
+OF_WHOLE = ("d", "device", "deviation", "examples", "split_images")  # values of an image, and the sampler's deviation for all of them
+OF_RUN = (*STATISTICS, "dataset", "split", "data", "method", "sigma0", "K", "seed", "digest", *OF_WHOLE)
+CHECK = "check"  # of all other fields of the line but the shard's
+COLUMNS = (*PLAIN, *OF_EXAMPLE, *OF_RUN, CHECK)
+OURS = {"digest", CHECK, "p_lower", "n_top"}  # a log with any of these columns is one of ours, and must have them all
+SHARD_FORM = r"([0-9]+)/([0-9]+) of ([0-9]+)"
 SHARD = "shard"  # the last column of a shard's log: which of how many, and of how many examples, as 2/5 of 100; the merged log has none
 NUMBER = r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?"
-TEXT = ("noise", "dataset", "split", "data", "method", "K", "digest", "time", "protocol", "bound", "spending", "looks", "precision", SHARD)
+TEXT = (
+    "noise",
+    "dataset",
+    "split",
+    "data",
+    "method",
+    "K",
+    "digest",
+    "time",
+    "protocol",
+    "bound",
+    "spending",
+    "looks",
+    "precision",
+    "device",
+    CHECK,
+    SHARD,
+)
 TEXT_OR_EMPTY = ("n_second", "p_upper", "z")  # numbers of bound joint, of protocol sequential
 
 
@@ -43,6 +69,14 @@ def round_down(value: float, digits: int) -> str:
     if float(nearest) <= value:
         return nearest
     return f"{Decimal(float(value)).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_FLOOR):f}"
+
+
+def round_up(value: float, digits: int) -> str:
+    """A decimal with `digits` places that reads back as a float no smaller than `value`, and keeps its digits when it is printed again."""
+    nearest = f"{value:.{digits}f}"
+    if float(nearest) >= value:
+        return nearest
+    return f"{Decimal(float(value)).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_CEILING):f}"
 
 
 def format_sigma(sigma: float) -> str:
@@ -58,10 +92,17 @@ def format_line(fields: dict[str, Any], columns: tuple[str, ...] = COLUMNS) -> s
         text["p_lower"] = round_down(float(fields["p_lower"]), 12)
         text["sigma"] = format_sigma(float(fields["sigma"]))
         if fields["p_upper"] != "":
-            text["p_upper"] = f"{1 - Decimal(round_down(1 - float(fields['p_upper']), 12)):f}"
+            text["p_upper"] = round_up(float(fields["p_upper"]), 12)
         if fields["z"] != "":
             text["z"] = f"{float(fields['z']):.2f}"
+    if CHECK in columns:
+        text[CHECK] = _check_of({name: str(text[name]) for name in columns if name != CHECK})
     return "\t".join(str(text[name]) for name in columns)
+
+
+def _check_of(fields: dict[str, str]) -> str:
+    """The digest of a line's fields, but for `check` itself and the shard, which the merged log has not."""
+    return digest({name: value for name, value in fields.items() if name not in (CHECK, SHARD)})
 
 
 @dataclass(frozen=True)
@@ -70,6 +111,11 @@ class Log:
 
     name: str
     table: pd.DataFrame
+
+    @property
+    def recomputable(self) -> bool:
+        """Whether the bounds could be computed again from the log, as they were when it was read: not for logs of other projects."""
+        return CHECK in self.table
 
     @property
     def radius(self) -> np.ndarray:
@@ -88,7 +134,11 @@ class Log:
 
 
 def read_log(path: Path) -> Log:
-    """Read one of our logs or a plain six-column one. DdrsError names the file and the first line that is malformed."""
+    """Read one of our logs or a plain six-column one. DdrsError names the file and the first line that is malformed.
+
+    Of ours every line must be as it was written, none missing, and its bound and radius what its counts give (`checks.problems`). Of others
+    the radius must be one that the sigma, n and alpha in its columns allow, where it has these.
+    """
     path = require(path, "certification log")
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     header = lines[0].split("\t") if lines else []
@@ -97,26 +147,61 @@ def read_log(path: Path) -> Log:
     for name in PLAIN:
         if name not in header:
             raise DdrsError(f"{path}: line 1 lacks the column {name!r}; a log has tab-separated columns {' '.join(PLAIN)} ...")
+    ours = bool(OURS & set(header))
+    for name in COLUMNS if ours else ():
+        if name not in header:
+            raise DdrsError(f"{path}: line 1 lacks the column {name!r}, which every log of ddrs has; certify again")
     for number, line in enumerate(lines[1:], start=2):
-        fields = dict(zip(header, line.split("\t"), strict=False))
-        problem = _problem(line, header, fields)
+        problem = _problem(line, header)
         if problem:
             raise DdrsError(f"{path}: line {number} is malformed: {problem}")
     if len(lines) < 2:
         raise DdrsError(f"{path}: holds no examples")
-    kinds: Any = dict.fromkeys((*TEXT, *TEXT_OR_EMPTY), str)
-    table = pd.read_csv(io.StringIO("\n".join(lines)), sep="\t", dtype=kinds, keep_default_na=False, quoting=csv.QUOTE_NONE)
+    table = _table(lines)
     indices, counts = np.unique(table["idx"].to_numpy(), return_counts=True)
     if counts.max() > 1:
         raise DdrsError(f"{path}: idx {indices[counts.argmax()]} occurs {counts.max()} times")
-    for name in OF_RUN:
-        values = set(table[name]) if name in table else set()
-        if len(values) > 1:
-            raise DdrsError(f"{path}: column {name!r} has {len(values)} different values; a log has one")
+    if ours:
+        _check_ours(path, table)
+    else:
+        _check_foreign(path, table)
     return Log(str(path), table)
 
 
-def _problem(line: str, header: list[str], fields: dict[str, str]) -> str | None:
+def _table(lines: Sequence[str]) -> pd.DataFrame:
+    kinds: Any = dict.fromkeys((*TEXT, *TEXT_OR_EMPTY), str)
+    return pd.read_csv(io.StringIO("\n".join(lines)), sep="\t", dtype=kinds, keep_default_na=False, quoting=csv.QUOTE_NONE)
+
+
+def _check_ours(path: Path, table: pd.DataFrame) -> None:
+    for name in OF_RUN:
+        values = set(table[name])
+        if len(values) > 1:
+            raise DdrsError(f"{path}: column {name!r} has {len(values)} different values; a log has one")
+    examples = int(table["examples"].iloc[0])
+    shard = re.fullmatch(SHARD_FORM, str(table[SHARD].iloc[0])) if SHARD in table else None
+    if shard:
+        number, count, examples = (int(part) for part in shard.groups())
+        examples = len(range(number - 1, examples, max(1, count)))
+    if len(table) != examples:
+        raise DdrsError(f"{path}: holds {len(table)} examples, but was written with {examples}; certify again")
+    for number, problem in enumerate(checks.problems(table), start=2):
+        if problem:
+            raise DdrsError(f"{path}: line {number} contradicts itself: {problem}; certify again")
+
+
+def _check_foreign(path: Path, table: pd.DataFrame) -> None:
+    """A log of others that states sigma, n and alpha: no radius is above that of n votes of n, sigma * Phi^-1(alpha^(1/n))."""
+    if not {"sigma", "n", "alpha"} <= set(table):
+        return
+    for i, row in enumerate(table[["radius", "sigma", "n", "alpha"]].itertuples(index=False), start=2):
+        cap = row.sigma * max(0.0, float(ndtri(lower_confidence_bound(int(row.n), int(row.n), float(row.alpha))))) if row.n else 0.0
+        if row.radius > cap + 1e-6:
+            raise DdrsError(f"{path}: line {i}: radius {row.radius:g} is above {cap:g}, the most that n = {row.n} and alpha = {row.alpha:g} allow")
+
+
+def _problem(line: str, header: list[str]) -> str | None:
+    fields = dict(zip(header, line.split("\t"), strict=False))
     if line.count("\t") != len(header) - 1:
         return f"{line.count(chr(9)) + 1} fields where the header has {len(header)}"
     for name in ("idx", "label", "predict"):
@@ -124,13 +209,13 @@ def _problem(line: str, header: list[str], fields: dict[str, str]) -> str | None
             return f"{name} = {fields[name]!r} is not an integer"
     if fields["correct"] not in ("0", "1"):
         return f"correct = {fields['correct']!r} is neither 0 nor 1"
-    for name in ("radius", *(name for name in ("sigma", "p_lower") if name in fields)):
+    for name in ("radius", *(name for name in ("sigma", "p_lower", "deviation") if name in fields)):
         if not re.fullmatch(NUMBER, fields[name]) or not np.isfinite(float(fields[name])):
             return f"{name} = {fields[name]!r} is not a finite number >= 0"
     for name in TEXT_OR_EMPTY:
         if fields.get(name) and not re.fullmatch(NUMBER, fields[name]):
             return f"{name} = {fields[name]!r} is neither empty nor a number >= 0"
-    for name in {"n0", "n", "n_max", "n_top", "seed"} & fields.keys():
+    for name in {"n0", "n", "n_max", "n_top", "seed", "d", "examples", "split_images"} & fields.keys():
         if not re.fullmatch(r"[0-9]+", fields[name]):
             return f"{name} = {fields[name]!r} is not an integer >= 0"
     if not re.fullmatch(r"[0-9]*", fields.get("K", "")):
@@ -144,24 +229,30 @@ def _problem(line: str, header: list[str], fields: dict[str, str]) -> str | None
         return f"correct = 1, but predict = {fields['predict']} and label = {fields['label']}"
     if int(fields["predict"]) == ABSTAIN and float(fields["radius"]) > 0:
         return f"an abstention with radius {fields['radius']}"
+    if CHECK in fields and fields[CHECK] != _check_of(fields):
+        return "it was changed after it was written (its check does not match)"
     return None
 
 
-def resume_lines(path: Path, digest: str) -> dict[int, str]:
+def resume_lines(path: Path, digest: str, say: Callable[[str], None]) -> dict[int, str]:
     """The lines of a partial log by idx, the file left with just these; a new file with a header if there is none.
 
-    A line counts if it was written whole and carries the digest of the run: a torn or damaged one is dropped and its example certified
-    again. DdrsError, and the file as it was, if a whole line carries the digest of another run.
+    A line counts if it was written whole, carries the digest of the run, and its bound follows from its counts: a torn, damaged or edited
+    one is dropped, which is said, and its example certified again. DdrsError, and the file as it was, if a whole line carries the digest of
+    another run.
     """
     header = "\t".join(COLUMNS)
     lines = path.read_bytes().decode("utf-8", errors="replace").split("\n")[1:-1] if path.exists() else []
-    kept = {}
-    for line in lines:
-        fields: dict[str, str] = dict(zip(COLUMNS, line.split("\t"), strict=False))
-        if _problem(line, list(COLUMNS), fields) is None:
-            if fields["digest"] != digest:
-                raise DdrsError(f"{path}: a partial log of another configuration ({fields['digest']}, not {digest}); move it away")
-            kept[int(fields["idx"])] = line
+    whole = [line for line in lines if _problem(line, list(COLUMNS)) is None]
+    kept: dict[int, str] = {}
+    if whole:
+        table = _table([header, *whole])
+        for other in set(table["digest"]) - {digest}:
+            raise DdrsError(f"{path}: a partial log of another configuration ({other}, not {digest}); move it away")
+        found = checks.problems(table)
+        kept = {int(idx): line for idx, line, problem in zip(table["idx"], whole, found, strict=True) if not problem}
+    if len(kept) < len(lines):
+        say(f"{path}: {len(lines) - len(kept)} lines were damaged or changed; their images are certified again")
     write_text(path, "\n".join([header, *kept.values()]) + "\n")
     return kept
 
@@ -179,8 +270,11 @@ def merge_shards(shards: Sequence[Path], out: Path) -> int:
             raise DdrsError(f"{path}: not a log of `ddrs certify --shard`")
         if log.constant("digest") != logs[0].constant("digest"):
             raise DdrsError(f"{path}: is of another run than {shards[0]} ({log.constant('digest')}, not {logs[0].constant('digest')})")
+        for name in ("device", "deviation", "data", "split_images"):  # what the digest does not tell apart
+            if log.constant(name) != logs[0].constant(name):
+                raise DdrsError(f"{path}: has {name} {log.constant(name)}, but {shards[0]} has {logs[0].constant(name)}; a log has one")
         number = str(log.constant(SHARD))
-        if not re.fullmatch(r"[0-9]+/[0-9]+ of [0-9]+", number):
+        if not re.fullmatch(SHARD_FORM, number):
             raise DdrsError(f"{path}: {SHARD} = {number!r} is not of the form 2/5 of 100")
         if number in numbers:
             raise DdrsError(f"{path}: is shard {number}, as {numbers[number]} is")

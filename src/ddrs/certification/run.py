@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ddrs import own_model
-from ddrs.certification.engine import certify_each
+from ddrs.certification.engine import certify_each, image_deviation
 from ddrs.certification.inference import best_batch_size, running
 from ddrs.certification.lattice import CERTIFIABLE
 from ddrs.certification.protocols import Outcome
@@ -91,6 +91,7 @@ def certify(
         scale, sigma0, row = read_sigmas(sigmas, k, indices, {"model": file_digest(model), "data": part.digest, "split": split})
         if facts["regime"] == "ds2":
             row = "ds2" if row == "ds" else f"ds2-{row}"  # a grid on a model of per-example training is no row of the paper
+    values = int(np.prod(part.images.shape[1:]))
     inputs = {"model": file_digest(model), "data": part.digest, "sigmas": file_digest(sigmas) if sigmas else f"{sigma:.9g}"}
     made = {**settings.model_dump(), "noise": noise.name, "seed": seed, "split": split, "K": k, "inputs": inputs}
     statistics = {
@@ -110,10 +111,18 @@ def certify(
         "K": "" if k is None else k,
         "seed": seed,
         "digest": digest(made),
+        "d": values,
+        "device": device.type,
+        "deviation": image_deviation(noise, float(np.float32(max(scale.values()))), device, values),
+        "examples": len(examples),
+        "split_images": len(part.labels),
     }
     part_of = "" if shard.count == 1 else f".{shard.number}-of-{shard.count}"
-    partial = runtime.scratch / f"certify-{digest([constant['digest'], code_digest(*CODE), own_model.code(facts['architecture'])])}{part_of}.tsv"
-    done = resume_lines(partial, str(constant["digest"]))
+    partial = (
+        runtime.scratch
+        / f"certify-{digest([constant['digest'], device.type, code_digest(*CODE), own_model.code(facts['architecture'])])}{part_of}.tsv"
+    )
+    done = resume_lines(partial, str(constant["digest"]), say)
     if done:
         say(f"resuming: {len(done)} images are in {partial}")
     elif times is not None:

@@ -219,6 +219,21 @@ def boundaries(
     return _boundaries(key, Path(cache) if cache is not None else cache_folder())
 
 
+def priced_boundaries(alpha: float, n_max: int, spending: Spending, law: Law, deviation: float) -> tuple[Boundaries, int]:
+    """The boundaries for a sampler whose law of a whole image is up to `deviation` off, and by how many places a claim moves down the grid.
+
+    n samples are n * deviation off: where alpha can pay for that it does, else a step of the grid: a claim of the null at place
+    i + 1 is a claim of the one at place i. Errors: as `boundaries`, and DdrsError where a step is smaller than deviation.
+    """
+    price = n_max * deviation
+    if price <= alpha / 100:
+        return boundaries(alpha - price, n_max, spending=spending, law=law), 0
+    found = boundaries(alpha, n_max, spending=spending, law=law)
+    if np.diff(found.p0).min() < deviation:
+        raise DdrsError(f"protocol sequential: this device's sampler is off by up to {deviation:.1e} per image, more than a step of the grid")
+    return found, 1
+
+
 @lru_cache
 def _boundaries(key: Key, cache: Path) -> Boundaries:
     path = cache / f"boundaries-{hashlib.sha256(_identity(key).encode()).hexdigest()[:16]}.npz"
