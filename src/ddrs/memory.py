@@ -222,10 +222,10 @@ def remember(log: Path, data: Path, out: Path) -> dict[str, int]:
         raise DdrsError(f"{log}: idx {outside} is outside {split.dataset} {split.split}, which has {len(split.labels)} images")
     if split.digest != table["data"].iloc[0]:
         raise DdrsError(f"{log}: was certified on other {split.split} images of {split.dataset} than {data} holds; certify again")
+    norm = norm_of(table["noise"].iloc[0], str(log))
     for idx, label in zip(indices.tolist(), table["label"].tolist(), strict=True):
         if split.labels[idx] != label:
             raise DdrsError(f"{log}: idx {idx} has label {label}, but {data} has {split.labels[idx]}")
-    norm = norm_of(table["noise"].iloc[0], str(log))
     memory = Memory(norm)
     columns = (*COLUMNS, "memory")
     lines = ["\t".join(columns)]

@@ -61,6 +61,13 @@ def write_log(path: Path, rows: Iterable[tuple[int, int, int, float]], **constan
     return path
 
 
+def reseal(path: Path) -> None:
+    """Write the check of each line of an edited log anew."""
+    header, *lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [format_line(dict(zip(header, line, strict=True)), tuple(header)) for line in lines]
+    path.write_text("\n".join(["\t".join(header), *lines]) + "\n", encoding="utf-8")
+
+
 def certify_files(
     model: Path,
     data: Path,

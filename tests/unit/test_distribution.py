@@ -13,7 +13,7 @@ from ddrs.certification.records import read_log
 from ddrs.distribution import p_lower_figure, p_lower_of
 from ddrs.errors import DdrsError
 from ddrs.per_class import write_per_class
-from tests.unit.helpers import write_log, write_plain
+from tests.unit.helpers import reseal, write_log, write_plain
 
 pytestmark = pytest.mark.usefixtures("invented_radii")  # bounds are computed again in test_certify_log.py and tests/adversarial
 
@@ -141,5 +141,6 @@ def test_per_class_wants_the_logs_behind_selected_cells(table: tuple[list[Path],
     with pytest.raises(DdrsError, match="needs the cells of a table whose sigma and K were chosen on validation images"):
         per_class((logs, sorted((tmp_path / "plain").iterdir())), tmp_path)
     logs[0].write_text(logs[0].read_text().replace("0.300000", "0.310000"))
+    reseal(logs[0])
     with pytest.raises(DdrsError, match=r"cohen\.0\.25: is not the log that the cell of cifar10 cohen was made of"):
         per_class((logs, cells), tmp_path)

@@ -23,7 +23,7 @@ def log_of(path: Path, sigmas: dict[int, float], wrong: tuple[int, ...] = (), ab
     parts = []
     for idx, sigma in sigmas.items():
         predict = -1 if idx in abstains else 2 if idx in wrong else 1
-        one = write_log(path.with_suffix(f".{idx}"), [(idx, 1, predict, 0.0 if predict < 0 else 0.5)], sigma=sigma, **OWN)
+        one = write_log(path.with_suffix(f".{idx}"), [(idx, 1, predict, 0.0 if predict < 0 else 0.5)], sigma=sigma, examples=len(sigmas), **OWN)
         parts.append(one.read_text().splitlines())
     path.write_text("\n".join([parts[0][0], *(part[1] for part in parts)]) + "\n")
     return path

@@ -174,7 +174,7 @@ def test_remember_keeps_a_certified_log(mnist5k: Path, tmp_path: Path):
     before, after = read_log(log).table, read_log(tmp_path / "memory.tsv").table
     assert counts == {"kept": 8, "adopted": 0, "shrunk": 0, "repeated": 0} and (before["radius"] > 0.3).all() and set(before["predict"]) == {0}
     assert after.columns.tolist() == [*COLUMNS, "memory"] and set(after["memory"]) == {"kept"}
-    same = [name for name in COLUMNS if name != "digest"]
+    same = [name for name in COLUMNS if name not in ("digest", "check")]
     assert after[same].equals(before[same])
     assert (after["digest"] != before["digest"]).all()
 
@@ -234,7 +234,8 @@ def test_remember_neither_overwrites_its_input_nor_takes_its_own_output(mnist5k:
 
 
 def test_remember_repeats_its_bytes_and_keeps_k(mnist5k: Path, tmp_path: Path):
-    log = log_of(mnist5k, tmp_path / "log.tsv", [(0, 1, 1, 0.5), (3, 1, 1, 0.25)], method="cohen-ds", K=900, alpha=1e-5, sigma=0.1)
+    truth = labels(mnist5k, 3)
+    log = log_of(mnist5k, tmp_path / "log.tsv", [(i, truth[i], 1, 0.5 - i / 8) for i in (0, 2)], method="cohen-ds", K=900, alpha=1e-5, sigma=0.1)
     for name in ("a", "b"):
         remember(log, mnist5k, tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
@@ -253,6 +254,7 @@ def test_remember_repeats_its_bytes_and_keeps_k(mnist5k: Path, tmp_path: Path):
         ([(-3, 1, 1, 0.5), (2, 1, 1, 0.5)], {}, "idx -3 is outside"),
         ([(0, 1, -1, 0.5)], {}, "abstention"),
         ([(0, 1, 1, 0.5)], {"noise": "laplace"}, "laplace"),
+        ([(0, 99, 1, 0.5)], {}, "idx 0 has label 99, but .* has 0"),
         ([(0, 1, 1, 0.5)], {"data": "00000000000000aa"}, "was certified on other test images of mnist5k than .* holds; certify again"),
     ],
 )
