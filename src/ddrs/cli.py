@@ -26,6 +26,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=(__
 
 Data = Annotated[Path, typer.Option("--data", help="dataset manifest, from `ddrs fetch` (read)")]
 Model = Annotated[Path, typer.Option("--model", help="checkpoint, from `ddrs train` or `ddrs finetune` (read)")]
+Architecture = Annotated[
+    str | None, typer.Option("--architecture", help="package.module:factory that the checkpoint may run, where its model is of your own")
+]
 Out = Annotated[Path, typer.Option("--out", help="file to write")]
 OutDir = Annotated[Path, typer.Option("--out-dir", help="folder to write into")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="seed of everything random")]
@@ -131,12 +134,13 @@ def finetune(
     step: StepSettings,
     runtime: Runtime,
     branch: Annotated[Path | None, typer.Option("--branch", help="state to continue from, instead of the finished model (read)")] = None,
+    architecture: Architecture = None,
     seed: Seed = 0,
 ) -> None:
     """Train a fixed-sigma model on with a sigma per example (DS2, Algorithm 2). Writes a checkpoint; resumes like `train`."""
     from ddrs.training.run import finetune
 
-    finetune(data, model, branch, out, settings, step, seed, runtime, _say)
+    finetune(data, model, branch, out, settings, step, seed, runtime, _say, architecture)
 
 
 @app.command()
@@ -164,6 +168,7 @@ def sigma(
     out: Annotated[Path, typer.Option("--out", help="parquet to write: idx, K, sigma_star for every K up to --k-max")],
     settings: SearchSettings,
     runtime: Runtime,
+    architecture: Architecture = None,
     split: SplitName = "test",
     images: Images = None,
     seed: Seed = 0,
@@ -174,7 +179,7 @@ def sigma(
     """
     from ddrs.sigma.run import search
 
-    search(model, data, out, settings, split, images, seed, runtime, _say)
+    search(model, data, out, settings, split, images, seed, runtime, _say, architecture)
 
 
 @app.command()
@@ -188,6 +193,7 @@ def certify(
     sigma: Annotated[float | None, typer.Option("--sigma", help="one sigma for all images (FS)")] = None,
     sigmas: Annotated[Path | None, typer.Option("--sigmas", help="sigma per image, from `ddrs sigma` (read; DS)")] = None,
     k: Annotated[int | None, typer.Option("--k", help="which step of the --sigmas trajectory")] = None,
+    architecture: Architecture = None,
     split: SplitName = "test",
     images: Images = None,
     shard: Annotated[str, typer.Option("--shard", help="I/N: every N-th image from the I-th on; `ddrs merge` puts the N logs together")] = "1/1",
@@ -198,7 +204,7 @@ def certify(
     """Certify a split's images by Monte Carlo (Cohen et al. 2019). The log is resumed after a kill, without redoing finished images."""
     from ddrs.certification.run import Shard, certify
 
-    certify(model, data, out, settings, sigma, sigmas, k, split, images, Shard.parse(shard), batch_size, times, seed, runtime, _say)
+    certify(model, data, out, settings, sigma, sigmas, k, split, images, Shard.parse(shard), batch_size, times, seed, runtime, _say, architecture)
 
 
 @app.command()

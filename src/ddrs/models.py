@@ -89,13 +89,15 @@ def read_facts(path: Path) -> dict:
 def load_model(path: Path | str, *, architecture: str | None = None, classes: int | None = None) -> nn.Module:
     """The model of a checkpoint, behind the preprocessing that it recorded, in eval mode on the CPU.
 
-    Errors: DdrsError if the file is missing, truncated or not ours, or holds another architecture or number of classes than asked.
+    architecture: must be given for a model of the user's own: its factory is called, and no file alone chooses what code is run.
+    Errors: DdrsError if the file is missing, truncated or not ours, or holds another architecture or number of classes than asked, or a
+    factory that was not.
     """
     path = Path(path)
     facts = read_facts(path)
-    for name, wanted in (("architecture", architecture), ("classes", classes)):
-        if wanted is not None and facts[name] != wanted:
-            raise DdrsError(f"{path}: holds {name} {facts[name]}, not {wanted}")
+    check_named(path, facts, architecture)
+    if classes is not None and facts["classes"] != classes:
+        raise DdrsError(f"{path}: holds classes {facts['classes']}, not {classes}")
     channels, height, width = facts["shape"]
     net = build_model(facts["architecture"], (channels, height, width), facts["classes"])
     try:
@@ -108,6 +110,18 @@ def load_model(path: Path | str, *, architecture: str | None = None, classes: in
     except RuntimeError as error:
         raise DdrsError(f"{path}: weights do not fit {facts['architecture']}: {str(error).splitlines()[-1].strip()}") from None
     return model.eval()
+
+
+def check_named(path: Path, facts: dict, architecture: str | None) -> None:
+    """DdrsError if a checkpoint's facts name another architecture than the caller, or a factory where the caller names none."""
+    held = facts["architecture"]
+    if architecture is None and own_model.is_own(held):
+        raise DdrsError(
+            f"{path}: its model is the code {held!r}, which a file alone may not have run; if you trust it, name it with --architecture"
+            " (in Python: load_model's architecture)"
+        )
+    if architecture not in (None, held):
+        raise DdrsError(f"{path}: holds architecture {held!r}, not {architecture!r}")
 
 
 def _open(path: Path, read: Callable):
@@ -238,18 +252,19 @@ def check_fits(path: Path, facts: dict, split: Split) -> None:
             raise DdrsError(f"{path}: a model for {what} {has}, but {split.dataset} has {wants}")
 
 
-def load_with_data(model: Path, data: Path, split: str, device: torch.device) -> tuple[nn.Module, dict, Split]:
-    """A checkpoint's model on a device, its facts, and a split of the dataset.
+def load_with_data(model: Path, data: Path, split: str, device: torch.device, architecture: str | None = None) -> tuple[nn.Module, dict, Split]:
+    """A checkpoint's model on a device, its facts, and a split of the dataset. architecture: as of `load_model`.
 
     DdrsError if they do not fit each other, or for validation images which the model may have seen, as it was trained on other images than
     those that they were held out of.
     """
     part = load_split(data, split)
     facts = read_facts(model)
+    check_named(model, facts, architecture)
     check_fits(model, facts, part)
     if split == "validation" and facts.get("data", "") not in ("", split_digests(data)["train"]):
         raise DdrsError(f"{model}: was trained on other images than the train split of {data}, so its validation images may be among them")
-    return load_model(model).to(device), facts, part
+    return load_model(model, architecture=architecture).to(device), facts, part
 
 
 def as_batch(x: torch.Tensor) -> tuple[bool, torch.Tensor]:

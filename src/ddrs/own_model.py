@@ -2,7 +2,7 @@
 
 The factory is called as factory(shape, classes), shape being (C, H, W), and returns a module that maps images (batch, C, H, W) in [0, 1] to
 scores (batch, classes). Its module is looked for in the current folder first, then where Python finds modules. A checkpoint records the
-name, and whoever loads it runs that code: of another's checkpoint look at the name before.
+name, but whoever loads it must name the factory too: no file alone chooses what code is run.
 """
 
 from __future__ import annotations

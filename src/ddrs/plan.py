@@ -28,7 +28,7 @@ from ddrs.data import load_split
 from ddrs.errors import DdrsError
 from ddrs.files import require
 from ddrs.imagefolder import listing
-from ddrs.models import read_facts
+from ddrs.models import check_named, read_facts
 from ddrs.noise import BLOCK
 from ddrs.options import Runtime, prepare
 from ddrs.probe import FORWARD, IMAGE_GRADIENT, MEAN_CLASSES, UPDATE, Certification, Network, Probe, Search, Training, flops_per_forward
@@ -90,17 +90,18 @@ class Files:
             sizes = {**sizes, "train": sizes["train"] - held, "validation": held}
         return shape, classes, sizes[split]
 
-    def model(self, checkpoint: Path) -> tuple[Network, str, str, int]:
-        """Network, method, the noise that it was trained with, and the epoch of its branch state."""
+    def model(self, checkpoint: Path, architecture: str | None) -> tuple[Network, str, str, int]:
+        """Network, method, the noise that it was trained with, and the epoch of its branch state. architecture: as of `load_model`."""
         if checkpoint not in self.maker:
             facts = read_facts(checkpoint)
+            check_named(checkpoint, facts, architecture)
             channels, height, width = facts["shape"]
             settings = facts.get("settings", {})
             branch = settings.get("branch_epoch") or settings.get("epochs", 0)
             return Network(facts["architecture"], (channels, height, width), facts["classes"]), facts["method"], facts["noise"], branch
         command = self.maker[checkpoint]
         if command.verb == "finetune":
-            return self.model(command.flags["model"])
+            return self.model(command.flags["model"], command.flags["architecture"])
         method = command.flags["method"]
         noise = load_registered("method", METHODS, method).NOISE
         if command.verb == "import-checkpoint":
@@ -126,7 +127,7 @@ def work_of(command: Command, files: Files) -> Work:
         return _training(command, files)
     if command.verb not in ("sigma", "certify"):
         return Work(command.verb)
-    network, _, noise, _ = files.model(flags["model"])
+    network, _, noise, _ = files.model(flags["model"], flags["architecture"])
     images = flags["images"] or files.split(flags["data"], flags["split"])[2]
     if command.verb == "sigma":
         search = section(SearchSettings, flags)
@@ -144,7 +145,7 @@ def _training(command: Command, files: Files) -> Work:
     flags, settings = command.flags, section(TrainSettings, command.flags)
     images = files.split(flags["data"], "train")[2]
     tuned = command.verb == "finetune"
-    network, method, noise, branch = files.model(flags["model"] if tuned else flags["out"])
+    network, method, noise, branch = files.model(flags["model"] if tuned else flags["out"], flags["architecture"])
     step = section(StepSettings, flags) if tuned else None
     loss = settings.loss_settings(method)
     updates = load_registered("method", METHODS, method).noise_samples(loss)

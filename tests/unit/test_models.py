@@ -112,7 +112,7 @@ def test_garbage_is_no_checkpoint(contents: bytes, checkpoint: Path):
 
 
 def test_another_architecture_than_asked_is_refused(checkpoint: Path):
-    refused(checkpoint, "holds architecture small_cnn, not resnet18", architecture="resnet18")
+    refused(checkpoint, "holds architecture 'small_cnn', not 'resnet18'", architecture="resnet18")
 
 
 def test_another_class_count_than_asked_is_refused(checkpoint: Path):

@@ -80,8 +80,8 @@ def test_it_is_built_recorded_and_loaded_by_its_name(module: Write, tmp_path: Pa
     facts = {"architecture": "mine_for_tests:net", "shape": [1, 4, 4], "classes": 3, "method": "cohen", "regime": "fs", "sigma": 0.5}
     save_model(tmp_path / "m.safetensors", model, {**facts, "noise": "gaussian"})
     x = torch.rand(5, 1, 4, 4)
-    assert torch.equal(load_model(tmp_path / "m.safetensors")(x), model(x)) and model.training
-    with pytest.raises(DdrsError, match="holds architecture mine_for_tests:net, not small_cnn"):
+    assert torch.equal(load_model(tmp_path / "m.safetensors", architecture="mine_for_tests:net")(x), model(x)) and model.training
+    with pytest.raises(DdrsError, match="holds architecture 'mine_for_tests:net', not 'small_cnn'"):
         load_model(tmp_path / "m.safetensors", architecture="small_cnn")
 
 
@@ -89,7 +89,7 @@ def test_it_is_trained_and_certified(module: Write, small_mnist: Path, tmp_path:
     settings, out = TrainSettings(epochs=1, batch_size=50), tmp_path / "model.safetensors"
     train(small_mnist, out, None, "cohen", "mine_for_tests:net", 0.25, settings, 0, Runtime(scratch=tmp_path / "scratch"), lambda line: None)
     assert read_facts(out)["architecture"] == "mine_for_tests:net"
-    assert len(certify_files(out, small_mnist, tmp_path).read_text().splitlines()) == 7
+    assert len(certify_files(out, small_mnist, tmp_path, architecture="mine_for_tests:net").read_text().splitlines()) == 7
 
 
 def test_checking_it_draws_no_random_numbers(module: Write):

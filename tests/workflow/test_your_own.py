@@ -141,6 +141,15 @@ def test_the_config_as_it_stands_is_planned(here: Path, tmp_path: Path) -> None:
     assert re.search(r"^table +2$", text, re.M)
 
 
+def test_every_step_that_reads_a_checkpoint_names_the_factory(here: Path, tmp_path: Path) -> None:
+    for name in ("pets", "mynet.py"):
+        (tmp_path / name).symlink_to(here / name)
+    words = ("-n", "--printshellcmds", "--configfile", here / "mine.yaml", "--", "results/table1.md")
+    commands = re.findall(r"\bddrs (?:train|finetune|sigma|certify) --.*", snakemake(*words, folder=tmp_path, config=None).stdout)
+    assert len({command.split()[1] for command in commands}) == 4
+    assert all(command.count(" --architecture mynet:build ") == 1 for command in commands)
+
+
 def test_a_model_that_is_not_there_is_one_line(here: Path) -> None:
     (here / "nowhere.yaml").write_text("datasets: {pets: {architecture: 'nowhere:build'}}\n")
     overlays = ("--configfile", here / "mine.yaml", here / "nowhere.yaml")

@@ -165,6 +165,13 @@ def train_flags(wildcards):
     return f"--architecture {settings.on(wildcards.dataset, wildcards.method).architecture} --seed {settings.seed} {ddrs_config.flags(run)}"
 
 
+def own_flag(wildcards):
+    """The factory that the checkpoint may run: the config's, where it names one and the model is trained here."""
+    architecture = settings.on(wildcards.dataset, wildcards.method).architecture
+    imported = wildcards.method in settings.checkpoints.get(wildcards.dataset, {})
+    return f" --architecture {architecture}" if own_model.is_own(architecture) and not imported else ""
+
+
 def published_file(wildcards):
     return settings.checkpoints[wildcards.dataset][wildcards.method].path(wildcards.sigma)
 
@@ -179,7 +186,7 @@ def import_flags(wildcards):
 def finetune_flags(wildcards):
     own = settings.finetune[wildcards.dataset][wildcards.method]
     run = settings.finetune_settings(wildcards.dataset, wildcards.method).at_sigma(wildcards.sigma)
-    return f"--seed {settings.seed} {ddrs_config.flags(run)} {ddrs_config.flags(own.step)}"
+    return f"--seed {settings.seed} {ddrs_config.flags(run)} {ddrs_config.flags(own.step)}{own_flag(wildcards)}"
 
 
 def finetune_branch(wildcards):
@@ -202,7 +209,7 @@ def search_flags(wildcards):
     own = settings.search_on(wildcards.dataset, wildcards.method)
     if row == "gds":
         own = grids(wildcards.dataset, wildcards.method)[int(k)]
-    return f"{_images(wildcards)} --seed {settings.seed} {ddrs_config.flags(own)}"
+    return f"{_images(wildcards)} --seed {settings.seed} {ddrs_config.flags(own)}{own_flag(wildcards)}"
 
 
 def search_code(wildcards):
@@ -224,7 +231,7 @@ def grids(dataset, method):
 
 def certify_flags(wildcards):
     own = sampling(wildcards.dataset, wildcards.method, wildcards.split)
-    return f"{_images(wildcards)} --seed {settings.seed} {ddrs_config.flags(own)}"
+    return f"{_images(wildcards)} --seed {settings.seed} {ddrs_config.flags(own)}{own_flag(wildcards)}"
 
 
 def sampling(dataset, method, split):

@@ -72,13 +72,14 @@ def certify(
     seed: int,
     runtime: Runtime,
     say: Callable[[str], None],
+    architecture: str | None = None,
 ) -> None:
-    """Certify a split or a shard of it, at one sigma or at the K-th step of a stored trajectory."""
+    """Certify a split or a shard of it, at one sigma or at the K-th step of a stored trajectory. architecture: as of `load_model`."""
     started = time.time()
     device = prepare(runtime)
     if (sigma is None) == (sigmas is None) or (sigmas is None) != (k is None):
         raise DdrsError("certify: give either --sigma, or --sigmas with --k")
-    net, facts, part = load_with_data(model, data, split, device)
+    net, facts, part = load_with_data(model, data, split, device, architecture)
     noise = CERTIFIABLE[_noise_name(settings.noise, facts["noise"], model)]
     examples = part.subset(images)
     indices = shard.of(examples)

@@ -47,12 +47,16 @@ def search(
     seed: int,
     runtime: Runtime,
     say: Callable[[str], None],
+    architecture: str | None = None,
 ) -> None:
-    """One strategy's search on a split; one row per image and K. A killed search resumes after its last finished batch."""
+    """One strategy's search on a split; one row per image and K. A killed search resumes after its last finished batch.
+
+    architecture: as of `load_model`.
+    """
     started = time.time()
     strategy = load("strategy", STRATEGIES, settings.strategy)
     device = prepare(runtime)
-    net, facts, part = load_with_data(model, data, split, device)
+    net, facts, part = load_with_data(model, data, split, device, architecture)
     law = get_noise(facts["noise"])
     indices = part.subset(images)
     sigma0 = float(facts["sigma"])

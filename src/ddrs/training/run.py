@@ -70,17 +70,19 @@ def finetune(
     seed: int,
     runtime: Runtime,
     say: Say,
+    architecture: str | None = None,
 ) -> None:
-    """DS2 training, from a finished fixed-sigma model or from the state where its run branches."""
+    """DS2 training, from a finished fixed-sigma model or from the state where its run branches. architecture: as of `load_model`."""
     device = prepare(runtime)
     check_precision(settings.precision, device)
     split = load_split(data, "train")
     start = models.read_facts(model)
+    models.check_named(model, start, architecture)
     models.check_fits(model, start, split)
     settings.loss_settings(start["method"])
     if not step.sigma_min <= start["sigma"] <= step.sigma_max:
         raise DdrsError(f"{model}: was trained with sigma {start['sigma']}, outside [{step.sigma_min}, {step.sigma_max}]")
-    run = loop.start_run(models.load_model(model), len(split.labels), start["sigma"], settings, seed, device, "ds2")
+    run = loop.start_run(models.load_model(model, architecture=architecture), len(split.labels), start["sigma"], settings, seed, device, "ds2")
     if branch is not None:
         loop.load_state(branch, run)
         if run.epoch >= settings.epochs:
