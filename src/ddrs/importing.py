@@ -16,6 +16,7 @@ from ddrs.noise import check_sigma
 from ddrs.preprocessing import Preprocessed, with_preprocessing
 from ddrs.provenance import file_digest, write_sidecar
 from ddrs.registry import load as load_registered
+from ddrs.rowwise import ROWS, check_rows_alone
 from ddrs.training import METHODS
 
 UNUSED = "num_batches_tracked"  # BatchNorm's counter, which no output depends on; files of torch before 0.4.1 have none
@@ -56,6 +57,7 @@ def import_checkpoint(
     net = models.build_model(form_of.architecture, images.shape, images.classes)
     net.load_state_dict(_weights(file, content, key, form, form_of, net.state_dict(), images.classes))
     model = with_preprocessing(net, recorded, images.shape[0]).eval()
+    check_rows_alone(model, torch.rand(ROWS, *images.shape, generator=torch.Generator().manual_seed(0)))
     epoch = content.get("epoch")
     origin = {"format": form, "outputs": FORMATS[form].outputs, "epoch": epoch if isinstance(epoch, int) else None, "sha256": file_digest(file)}
     facts = {

@@ -221,6 +221,23 @@ def usual_torch() -> Iterator[None]:
 
 
 @contextmanager
+def as_it_was(model: nn.Module) -> Iterator[None]:
+    """`evaluating`, and afterwards every buffer as it was, also of a model whose forward pass moves them."""
+    with torch.inference_mode():
+        before = [(module, name, held, held.clone()) for module in model.modules() for name, held in module.named_buffers(recurse=False)]
+    try:
+        with evaluating(model):
+            yield
+    finally:
+        with torch.inference_mode():  # the one mode in which every tensor may be written
+            for module, name, held, content in before:
+                if getattr(module, name) is not held:
+                    setattr(module, name, held)
+                if not torch.equal(held, content):
+                    held.copy_(content)
+
+
+@contextmanager
 def exact_kernels(device: torch.device, kind: str) -> Iterator[None]:
     """On a GPU: deterministic kernels, and no silent rounding of float32 to tf32 unless asked for."""
     if device.type != "cuda":

@@ -107,9 +107,10 @@ def _file(module: str) -> Path | None:
 def _check_scores(architecture: str, model: nn.Module, shape: tuple[int, int, int], classes: int) -> None:
     import torch
 
-    from ddrs.models import evaluating
+    from ddrs.models import as_it_was
+    from ddrs.rowwise import ROWS, check_rows_alone
 
-    with evaluating(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with as_it_was(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
         try:
             scores = model(torch.zeros(2, *shape))
         except Exception as error:
@@ -117,6 +118,12 @@ def _check_scores(architecture: str, model: nn.Module, shape: tuple[int, int, in
     if not isinstance(scores, torch.Tensor) or tuple(scores.shape) != (2, classes):
         got = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
         raise DdrsError(f"architecture {architecture!r}: its model maps images (2, {', '.join(map(str, shape))}) to {got}; (2, {classes}) is needed")
+    with as_it_was(model):
+        try:
+            check_rows_alone(model, torch.rand(ROWS, *shape, generator=torch.Generator().manual_seed(0)))
+        except Exception as error:
+            said = str(error) if isinstance(error, DdrsError) else _said(error)
+            raise DdrsError(f"architecture {architecture!r}: {said}") from None
 
 
 def _said(error: BaseException) -> str:

@@ -17,7 +17,18 @@ from ddrs.files import cache_folder, write_text
 
 PACKAGE = Path(__file__).parent
 # What the function that a checkpoint holds depends on, beside its bytes: modules, for `code_digest`.
-MODEL = ("architectures.py", "resnets.py", "own_model.py", "models.py", "preprocessing.py", "noise.py", "norms.py", "data.py", "vision.py")
+MODEL = (
+    "architectures.py",
+    "resnets.py",
+    "own_model.py",
+    "models.py",
+    "preprocessing.py",
+    "noise.py",
+    "norms.py",
+    "data.py",
+    "vision.py",
+    "rowwise.py",
+)
 REMEMBERED_FROM = 2**30  # bytes, from which on reading a file once more costs more than looking it up
 
 

@@ -96,7 +96,8 @@ def test_checking_it_draws_no_random_numbers(module: Write):
     drawing = MODULE.replace("nn.Flatten(),", "nn.Flatten(), Noisy(),") + NOISY
     module("drawing_for_tests.py", drawing)
     torch.manual_seed(3)
-    build_model("drawing_for_tests:net", (1, 4, 4), 3)
+    with pytest.raises(DdrsError, match="'drawing_for_tests:net': the model answers the same images differently each time"):
+        build_model("drawing_for_tests:net", (1, 4, 4), 3)
     after = torch.rand(1)
     torch.manual_seed(3)
     torch.nn.Linear(16, 3)

@@ -112,6 +112,7 @@ CODE = {  # the modules whose code makes a step's result; a change of any of the
         "models.py",
         "own_model.py",
         "preprocessing.py",
+        "rowwise.py",
         "noise.py",
         "norms.py",
         "data.py",

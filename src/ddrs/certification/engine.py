@@ -14,6 +14,7 @@ from ddrs.config import SampleSettings
 from ddrs.errors import DdrsError
 from ddrs.models import as_batch, device_of, usual_torch
 from ddrs.noise import Noise, NoiseStream, Purpose, Sampler, example_digest
+from ddrs.rowwise import ROWS, check_rows_alone
 
 SMALLEST_REQUEST = 25  # samples between two looks: how many images must be under way to fill a batch
 WORTH_A_PROBE = 100_000  # samples in all, below which a probe of the batch size costs more than it saves
@@ -82,7 +83,8 @@ def certify(
     the runner-up. precision: of the forward pass; the certificate is for the function that ran. seed, split,
     example_ids: what keys each image's noise; the id is by default a digest of the image, never its place in the batch: an image
     gets the same samples alone and in any batch. batch_size: samples per forward pass, by default the fastest of a short probe; every
-    pass has that shape. Errors: DdrsError for arguments out of range or a model that returns NaN or another shape.
+    pass has that shape. Errors: DdrsError for arguments out of range, or for a model that returns NaN or
+    another shape or whose scores of an image are not a function of that image alone (see `ddrs.rowwise`).
     Source: Cohen et al. (2019), CERTIFY; uniform noise: Yang et al. (2020); sequential: docs/certification.md.
     """
     single, images = as_batch(x)
@@ -138,6 +140,8 @@ def certify_each(
         if batch_size is None:
             worth = len(images) * settings.n >= WORTH_A_PROBE
             batch_size = best_batch_size(scores[0], images[0].numel(), device) if worth else UNPROBED[device.type]
+        probes = torch.stack([flat(image) for image in images[:ROWS]]).to(device)
+        check_rows_alone(scores[0], probes, batch_size, coarse=settings.precision != "float32")
         yield from serve(jobs(), scores, batch_size, images[0].numel(), device)
 
 

@@ -11,7 +11,7 @@ from torch.fx.experimental.optimization import fuse, optimize_for_inference
 
 from ddrs.config import PRECISIONS
 from ddrs.errors import DdrsError
-from ddrs.models import device_of, evaluating, exact_kernels, taking_float32
+from ddrs.models import as_it_was, device_of, exact_kernels, taking_float32
 
 Scores = Callable[[torch.Tensor], torch.Tensor]  # images (batch, d), float32 in the order of `flat`, to scores (batch, classes), float32
 SIZES = {"cpu": (64, 128, 256), "cuda": (512, 1024, 2048, 4096, 8192)}
@@ -41,7 +41,7 @@ def running(model: nn.Module, shape: tuple[int, ...], precision: str) -> Iterato
     if kind == "tf32" and device.type != "cuda":
         raise DdrsError("precision 'tf32': needs a CUDA device")
     dtype = DTYPES[kind]
-    with evaluating(model), exact_kernels(device, kind):
+    with as_it_was(model), exact_kernels(device, kind):
         whole = taking_float32(model, shape)
         nets = [_folded(whole, shape, for_cpu=device.type == "cpu" and precision == "float32")]
         if dtype != torch.float32:

@@ -8,8 +8,9 @@ import torch
 
 from ddrs.config import SearchSettings, StepSettings
 from ddrs.errors import DdrsError
-from ddrs.models import checked_scores, device_of, evaluating
+from ddrs.models import as_it_was, checked_scores, device_of
 from ddrs.noise import BLOCK, Noise, NoiseStream
+from ddrs.rowwise import check_rows_alone
 
 ROW = "ds"  # of the certificates that stand on this search
 CLAMP = (0.02, 0.98)  # of the two probabilities, as in the paper's listing
@@ -76,7 +77,7 @@ def search(
     """The whole trajectory of k_max steps from sigma0, for a batch of images (B, ...), each with its own sigma and noise stream."""
     images, sigma, classes = start(model, images, sigma0, streams, settings)
     trajectory = [sigma.cpu()]
-    with evaluating(model):
+    with as_it_was(model):
         for k, eps in enumerate(noise_of_steps(streams, settings, device_of(model))):
             sigma = step(model, images, sigma, eps, noise, settings, classes)
             trajectory.append(sigma.cpu())
@@ -91,6 +92,8 @@ def start(
     if not settings.sigma_min <= sigma0 <= settings.sigma_max:
         raise DdrsError(f"sigma0 = {sigma0}: must be within [{settings.sigma_min}, {settings.sigma_max}]")
     images = images.to(device_of(model))
+    with as_it_was(model):
+        check_rows_alone(model, images)
     sigma = torch.full((len(images),), sigma0, device=images.device)
     return images, sigma, mean_class(model, images, sigma, streams) if settings.objective_class == "fixed" else None
 
@@ -109,7 +112,7 @@ def noise_of_steps(streams: list[NoiseStream], settings: SearchSettings, device:
 def mean_class(model: torch.nn.Module, images: torch.Tensor, sigma: torch.Tensor, streams: list[NoiseStream], samples: int = BLOCK) -> torch.Tensor:
     """The class of the largest mean softmax at each image's sigma, (B,), from the next `samples` of its own stream."""
     found = []
-    with evaluating(model):
+    with as_it_was(model):
         for image, scale, stream in zip(images, sigma, streams, strict=True):
             scores = checked_scores(model(image + scale * stream.draw(samples, images.device)), samples)
             found.append(scores.softmax(1).mean(0).argmax())

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 
 from ddrs.config import SearchSettings
-from ddrs.models import device_of, evaluating
+from ddrs.models import as_it_was, device_of
 from ddrs.noise import Noise, NoiseStream
 from ddrs.sigma.ascent import Trajectory, noise_of_steps, objective, start
 
@@ -36,7 +36,7 @@ def search(
     device, trajectory = device_of(model), [sigma.cpu()]
     best = torch.full_like(sigma, -torch.inf)
     points = (END * torch.arange(1, settings.k_max + 1) / settings.k_max).clamp(settings.sigma_min, settings.sigma_max)
-    with evaluating(model), torch.no_grad():
+    with as_it_was(model), torch.no_grad():
         for k, eps in enumerate(noise_of_steps(streams, settings, device)):
             point = torch.full_like(sigma, float(points[k]))
             found = objective(model, images, point, eps, noise, classes)
