@@ -7,6 +7,7 @@ import errno
 import os
 import signal
 import sys
+import warnings
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +18,7 @@ from typer.exceptions import TyperException
 from ddrs.architectures import ARCHITECTURES
 from ddrs.checkpoint_formats import FORMATS
 from ddrs.config import SampleSettings, SearchSettings, StepSettings, TrainSettings
-from ddrs.errors import DdrsError, one_line
+from ddrs.errors import DdrsError, DdrsWarning, one_line
 from ddrs.options import Runtime, with_settings
 from ddrs.sources import DATASETS
 from ddrs.training import METHODS
@@ -55,6 +56,7 @@ def main() -> None:
     """Run a verb; what a user did wrong, or a full disk, ends in one line and exit code 2."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # so that temporary files are removed
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads: several one-thread jobs share the cores
+    warnings.formatwarning = _warned
     try:
         sys.exit(app(standalone_mode=False) or 0)
     except TyperException as error:
@@ -69,6 +71,14 @@ def main() -> None:
     except OSError as error:
         what = "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or " ".join(map(str, error.args)))
         sys.exit(_failed(f"{error.filename or 'while writing'}: {what}"))
+
+
+_STANDARD = warnings.formatwarning
+
+
+def _warned(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+    """A warning of ours in one line, without the line of code that it comes from; others as Python writes them."""
+    return f"ddrs: {message}\n" if issubclass(category, DdrsWarning) else _STANDARD(message, category, filename, lineno, line)
 
 
 def _failed(message: str) -> int:

@@ -8,6 +8,13 @@ class DdrsError(ValueError):
         return one_line(super().__str__())
 
 
+class DdrsWarning(UserWarning):
+    """What could not be used and was done without, in one line."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
+
+
 def one_line(text: str) -> str:
     """A text with line breaks and other characters that don't print, such as those of file names, as Python writes them in a string."""
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)

@@ -4,11 +4,13 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
 from ddrs.config import SearchSettings, TrainSettings
+from ddrs.errors import DdrsWarning
 from ddrs.files import temporary_of
 from ddrs.options import Runtime
 
@@ -123,10 +125,10 @@ def test_every_verb_runs_on_good_files(verb: str, here: Path, ddrs_cli):
         assert out.splitlines()[0] == "log,0,0.25,acr" and out.splitlines()[2].startswith("envelope,")
 
 
-def test_a_cached_boundary_file_of_another_key_or_damaged_is_one_line(here: Path, ddrs_cli, monkeypatch: pytest.MonkeyPatch):
-    """Its name says the key: a file under that name that says another, or nothing, is neither used nor replaced."""
+def test_a_cached_boundary_file_of_another_key_or_damaged_is_said_in_one_line_and_replaced(here: Path, ddrs_cli, monkeypatch: pytest.MonkeyPatch):
+    """Its name says the key: a file under that name that says another, or nothing, is not used, and the result is as without it."""
     words = [*COMMANDS["certify"], "--protocol", "sequential", "--radii", "0.25", "--alpha"]
-    for folder, alpha in (("one", 0.01), ("two", 0.02)):
+    for folder, alpha in (("two", 0.02), ("one", 0.01)):
         monkeypatch.setenv("DDRS_CACHE", str(here / folder))
         assert ddrs_cli(*words, alpha)[0] == 0
     (right,), (wrong,) = ((here / folder).glob("boundaries-*") for folder in ("one", "two"))
@@ -136,8 +138,11 @@ def test_a_cached_boundary_file_of_another_key_or_damaged_is_one_line(here: Path
         third.parent.mkdir()
         third.write_bytes(content)
         monkeypatch.setenv("DDRS_CACHE", str(third.parent))
-        one_line(ddrs_cli(*words, 0.01), "ddrs: error: boundaries ", str(third), "delete the file")
-        assert third.read_bytes() == content and contents(here / "out") == old
+        with pytest.warns(DdrsWarning) as told:
+            assert ddrs_cli(*words, 0.01)[0] == 0
+        (line,) = [warnings.formatwarning(one.message, one.category, one.filename, one.lineno) for one in told]
+        assert line.startswith(f"ddrs: boundaries {third}: ") and line.endswith("; they are computed again\n") and line.count("\n") == 1
+        assert third.read_bytes() == right.read_bytes() and contents(here / "out") == old
 
 
 # files that cannot be used
@@ -320,6 +325,7 @@ def loaded_by(code: str, cwd: Path) -> set[str]:
 
 VERB = """
 import sys
+import warnings
 from ddrs.cli import main
 sys.argv = ["ddrs", *{words!r}]
 try:

@@ -22,7 +22,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from ddrs.certification.bounds import check_alpha, check_n
-from ddrs.errors import DdrsError
+from ddrs.errors import DdrsError, DdrsWarning
 from ddrs.files import cache_folder, write_bytes
 
 Spending = Literal["sqrt", "log"]
@@ -242,7 +242,7 @@ def _boundaries(key: Key, cache: Path) -> Boundaries:
     except FileNotFoundError:
         found = _compute(key)
     except DdrsError as error:
-        warnings.warn(f"boundaries {path}: {error}; they are computed again", stacklevel=3)
+        warnings.warn(DdrsWarning(f"boundaries {path}: {error}; they are computed again"), stacklevel=3)
         found = _compute(key)
     except OSError:
         return _compute(key)
