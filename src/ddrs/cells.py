@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ddrs.certification.records import STATISTICS, Log, memory_digest, read_log
+from ddrs.certification.records import STATISTICS, Log, memory_digest, read_logs
 from ddrs.envelope import Envelope, check_comparable, envelope
 from ddrs.errors import DdrsError
-from ddrs.files import write_text
+from ddrs.files import require, write_text
 from ddrs.norms import norm_of
-from ddrs.provenance import digest, file_digest
-from ddrs.published import EVEN, SELECTED, SOURCE, table_of_print
+from ddrs.provenance import digest, file_digest, require_distinct
+from ddrs.published import EVEN, SELECTED, SOURCE, TABLES, table_of_print
 from ddrs.selection import TIES, Choice, Selected, choose, configuration, halves, selected
 from ddrs.statements import memory_counts
 from ddrs.verdicts import judge
@@ -69,7 +69,7 @@ def write_cells(
     _check_same(logs, FACTS)
     reported, choosers = logs, held_out
     if choose_on == EVEN:
-        earlier = [read_log(path) for path in before] or logs
+        earlier = read_logs(before) or logs
         check_before(earlier, logs)
         choosers, reported = halves(earlier)[0], halves(logs)[1]
         choice = choose(choosers, radii, EVEN)
@@ -94,6 +94,8 @@ def write_cells(
 
 
 def _check_choice(table: str, label: str, validation: Sequence[Path], choose_on: str, before: Sequence[Path]) -> None:
+    if table_of_print(table) not in TABLES:
+        raise DdrsError(f"--table {table!r}: must be {', '.join(TABLES)}, or one of them with {SELECTED} at its end")
     if choose_on not in ("validation", EVEN):
         raise DdrsError(f"--choose-on {choose_on!r}: must be validation or {EVEN}")
     if choose_on == EVEN and validation:
@@ -108,7 +110,7 @@ def _check_choice(table: str, label: str, validation: Sequence[Path], choose_on:
 
 def read_row(paths: Sequence[Path], label: str) -> list[Log]:
     """The logs of one row. DdrsError for a log of another row, or one that lacks the memory pass or has one that its row has not."""
-    logs = [read_log(path) for path in paths]
+    logs = read_logs(paths)
     for log in logs:
         if log.constant("method") != label:
             raise DdrsError(f"{log.name}: is of row {log.constant('method')}, not {label}")
@@ -196,12 +198,11 @@ def row_of(label: str) -> str:
 
 def read_cell(path: Path) -> dict:
     """A cell, or a DdrsError that names the file: of what is no cell, was changed after it was written, or contradicts itself."""
+    require(path, "cell")
     try:
-        cell = json.loads(Path(path).read_text(encoding="utf-8"))
+        cell = json.loads(path.read_bytes())
         own = cell.pop("digest")
         changed, flaw = own != digest(cell), _flaw(cell)
-    except FileNotFoundError:
-        raise DdrsError(f"cell {path}: no such file") from None
     except (ValueError, LookupError, AttributeError, TypeError, OverflowError, RecursionError):
         raise DdrsError(f"cell {path}: not a cell file") from None
     if changed:
@@ -243,6 +244,7 @@ def read_cells(paths: Sequence[Path]) -> list[dict]:
     """
     if not paths:
         raise DdrsError("no cells were given")
+    require_distinct(paths, "cell")
     cells = [read_cell(path) for path in paths]
     first: dict[tuple[str, ...], tuple[dict, Path]] = {}
     for cell, path in zip(cells, paths, strict=True):

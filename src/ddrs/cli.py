@@ -19,7 +19,9 @@ from ddrs.architectures import ARCHITECTURES
 from ddrs.checkpoint_formats import FORMATS
 from ddrs.config import SampleSettings, SearchSettings, StepSettings, TrainSettings
 from ddrs.errors import DdrsError, DdrsWarning, one_line
+from ddrs.files import output_file, output_folder
 from ddrs.options import Runtime, with_settings
+from ddrs.sections import BATCH_MAX, COUNT_MAX, SEED_MAX, THREADS_MAX
 from ddrs.sources import DATASETS
 from ddrs.training import METHODS
 
@@ -30,11 +32,11 @@ Model = Annotated[Path, typer.Option("--model", help="checkpoint, from `ddrs tra
 Architecture = Annotated[
     str | None, typer.Option("--architecture", help="package.module:factory that the checkpoint may run, where its model is of your own")
 ]
-Out = Annotated[Path, typer.Option("--out", help="file to write")]
-OutDir = Annotated[Path, typer.Option("--out-dir", help="folder to write into")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="seed of everything random")]
+Out = Annotated[Path, typer.Option("--out", callback=output_file, help="file to write")]
+OutDir = Annotated[Path, typer.Option("--out-dir", callback=output_folder, help="folder to write into")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=SEED_MAX, help="seed of everything random")]
 SplitName = Annotated[str, typer.Option("--split", help="train, validation or test")]
-Images = Annotated[int | None, typer.Option("--images", min=1, help="how many images of the split, evenly spaced; default: all")]
+Images = Annotated[int | None, typer.Option("--images", min=1, max=COUNT_MAX, help="how many images of the split, evenly spaced; default: all")]
 Logs = Annotated[list[Path], typer.Argument(help="certification logs (read)")]
 Validation = Annotated[
     list[Path] | None, typer.Option("--validation", help="log of validation images, which choose sigma and K instead; repeat for more (read)")
@@ -42,13 +44,13 @@ Validation = Annotated[
 Before = Annotated[
     list[Path] | None, typer.Option("--before", help="log from before the memory, on which every second image chooses; repeat for more (read)")
 ]
-Csv = Annotated[Path, typer.Option("--csv", help="table to write")]
-Md = Annotated[Path, typer.Option("--md", help="the same as Markdown, with its caption")]
-Pdf = Annotated[Path, typer.Option("--pdf", help="figure to write")]
-CaptionFile = Annotated[Path | None, typer.Option("--caption", help="Markdown to write: the figure's caption")]
+Csv = Annotated[Path, typer.Option("--csv", callback=output_file, help="table to write")]
+Md = Annotated[Path, typer.Option("--md", callback=output_file, help="the same as Markdown, with its caption")]
+Pdf = Annotated[Path, typer.Option("--pdf", callback=output_file, help="figure to write")]
+CaptionFile = Annotated[Path | None, typer.Option("--caption", callback=output_file, help="Markdown to write: the figure's caption")]
 Title = Annotated[str, typer.Option("--title", help="what the caption calls the figure, as Figure 3")]
 Made = Annotated[list[str] | None, typer.Option("--made", help="how models and sigmas shown were made, for the caption; repeat for more")]
-Png = Annotated[Path, typer.Option("--png", help="the same as PNG")]
+Png = Annotated[Path, typer.Option("--png", callback=output_file, help="the same as PNG")]
 Radii = Annotated[str, typer.Option("--radii", help="radii, separated by commas")]
 
 
@@ -93,11 +95,12 @@ def _say(line: str) -> None:
 @app.command()
 def fetch(
     name: Annotated[str, typer.Argument(help=f"dataset: {', '.join(DATASETS)}; or any name, with --kind")],
-    out: Annotated[Path, typer.Option("--out", help="manifest to write; the arrays are written beside it")],
+    out: Annotated[Path, typer.Option("--out", callback=output_file, help="manifest to write; the arrays are written beside it")],
     kind: Annotated[str | None, typer.Option("--kind", help=f"what it is: {', '.join(DATASETS)}; default: its name")] = None,
     source: Annotated[Path | None, typer.Option("--source", help="folder with the dataset's own files, used instead of the network (read)")] = None,
     validation: Annotated[
-        int | None, typer.Option("--validation", min=0, help="training images to hold out, where there is no validation split; default: 5000")
+        int | None,
+        typer.Option("--validation", min=0, max=COUNT_MAX, help="training images to hold out, without a validation split; default: 5000"),
     ] = None,
     classes: Annotated[
         list[str] | None, typer.Option("--classes", help="imagefolder: sub-folder of a class; repeat for each, in the order of labels")
@@ -125,7 +128,7 @@ def train(
     sigma: Annotated[float, typer.Option("--sigma", help="noise scale, in units of the [0,1] pixel scale")],
     settings: TrainSettings,
     runtime: Runtime,
-    branch_out: Annotated[Path | None, typer.Option("--branch-out", help="state to write at --branch-epoch, where a DS2 run starts")] = None,
+    branch_out: Annotated[Path | None, typer.Option("--branch-out", callback=output_file, help="state to write at --branch-epoch, for DS2")] = None,
     seed: Seed = 0,
 ) -> None:
     """Train a model with one fixed sigma (FS). Writes a safetensors checkpoint; a killed run resumes at its last finished epoch."""
@@ -162,7 +165,7 @@ def import_checkpoint(
     method: Annotated[str, typer.Option("--method", help=f"training loss: {', '.join(METHODS)}")],
     sigma: Annotated[float, typer.Option("--sigma", help="noise scale that it was trained with, in units of the [0,1] pixel scale")],
     preprocessing: Annotated[str | None, typer.Option("--preprocessing", help="none, center or normalize, where the format leaves it open")] = None,
-    sidecar: Annotated[Path | None, typer.Option("--sidecar", help="JSON to write with commit, versions and time")] = None,
+    sidecar: Annotated[Path | None, typer.Option("--sidecar", callback=output_file, help="JSON to write with commit, versions and time")] = None,
 ) -> None:
     """Write a fixed-sigma model that others published as a safetensors checkpoint, with its preprocessing; runs no code of the file."""
     from ddrs.importing import import_checkpoint
@@ -175,7 +178,7 @@ def import_checkpoint(
 def sigma(
     model: Model,
     data: Data,
-    out: Annotated[Path, typer.Option("--out", help="parquet to write: idx, K, sigma_star for every K up to --k-max")],
+    out: Annotated[Path, typer.Option("--out", callback=output_file, help="parquet to write: idx, K, sigma_star for every K up to --k-max")],
     settings: SearchSettings,
     runtime: Runtime,
     architecture: Architecture = None,
@@ -197,18 +200,20 @@ def sigma(
 def certify(
     model: Model,
     data: Data,
-    out: Annotated[Path, typer.Option("--out", help="certification log to write (tab-separated)")],
+    out: Annotated[Path, typer.Option("--out", callback=output_file, help="certification log to write (tab-separated)")],
     settings: SampleSettings,
     runtime: Runtime,
     sigma: Annotated[float | None, typer.Option("--sigma", help="one sigma for all images (FS)")] = None,
     sigmas: Annotated[Path | None, typer.Option("--sigmas", help="sigma per image, from `ddrs sigma` (read; DS)")] = None,
-    k: Annotated[int | None, typer.Option("--k", help="which step of the --sigmas trajectory")] = None,
+    k: Annotated[int | None, typer.Option("--k", min=0, max=COUNT_MAX, help="which step of the --sigmas trajectory")] = None,
     architecture: Architecture = None,
     split: SplitName = "test",
     images: Images = None,
     shard: Annotated[str, typer.Option("--shard", help="I/N: every N-th image from the I-th on; `ddrs merge` puts the N logs together")] = "1/1",
-    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="samples per forward pass; default: the fastest of a probe")] = None,
-    times: Annotated[Path | None, typer.Option("--times", help="file to write with seconds per image")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, max=BATCH_MAX, help="samples per pass; default: the fastest of a probe")
+    ] = None,
+    times: Annotated[Path | None, typer.Option("--times", callback=output_file, help="file to write with seconds per image")] = None,
     seed: Seed = 0,
 ) -> None:
     """Certify a split's images by Monte Carlo (Cohen et al. 2019). The log is resumed after a kill, without redoing finished images."""
@@ -283,7 +288,7 @@ def table(
     cells: Annotated[list[Path], typer.Argument(help="cell files, from `ddrs cell`, in the order of the rows (read)")],
     csv: Csv,
     md: Md,
-    tex: Annotated[Path, typer.Option("--tex", help="the same as LaTeX (booktabs)")],
+    tex: Annotated[Path, typer.Option("--tex", callback=output_file, help="the same as LaTeX (booktabs)")],
 ) -> None:
     """Assemble a table from its cells."""
     from ddrs.tables import write_table
@@ -332,7 +337,7 @@ def per_class(
 @app.command()
 def page(
     md: Annotated[Path, typer.Argument(help="Markdown table, or a figure's caption (read)")],
-    html: Annotated[Path, typer.Option("--html", help="page to write; it needs no other file")],
+    html: Annotated[Path, typer.Option("--html", callback=output_file, help="page to write; it needs no other file")],
     picture: Annotated[Path | None, typer.Option("--picture", help="PNG that the caption is of (read)")] = None,
 ) -> None:
     """Write a Markdown table, or a figure with its caption, as a page that a browser, and Snakemake's report, show."""
@@ -370,7 +375,9 @@ def figure(
     kind: Annotated[
         str, typer.Option("--kind", help="rows, with a panel per sigma; searches, with a curve per K; steps, a panel per model")
     ] = "rows",
-    evaluations: Annotated[int | None, typer.Option("--evaluations", min=1, help="searches: budget per image; a grid has n = it / K")] = None,
+    evaluations: Annotated[
+        int | None, typer.Option("--evaluations", min=1, max=COUNT_MAX, help="searches: budget per image; for grids n = it / K")
+    ] = None,
     caption: CaptionFile = None,
     title: Title = "",
     made: Made = None,
@@ -484,8 +491,8 @@ def plan(
     snakefile: Annotated[Path | None, typer.Option("--snakefile", help="default: as Snakemake finds it in the current folder (read)")] = None,
     configfile: Annotated[list[Path] | None, typer.Option("--configfile", help="config over the Snakefile's own; repeat for more (read)")] = None,
     device: Annotated[str | None, typer.Option("--device", help="where time is measured: cpu, cuda or cuda:N; default: as in the config")] = None,
-    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads per job")] = 1,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="how many jobs run side by side")] = 1,
+    threads: Annotated[int, typer.Option("--threads", min=1, max=THREADS_MAX, help="CPU threads per job")] = 1,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, max=COUNT_MAX, help="how many jobs run side by side")] = 1,
     on: Annotated[list[str] | None, typer.Option("--on", help="measure nothing: GPU-hours of each table row on h200, a100; repeat for more")] = None,
     utilisation: Annotated[float, typer.Option("--utilisation", help="--on: share of a card's peak FLOP/s that a job reaches")] = 0.35,
     format: Annotated[str, typer.Option("--format", help="table or csv")] = "table",

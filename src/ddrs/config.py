@@ -18,7 +18,7 @@ from ddrs.errors import DdrsError
 from ddrs.figure_config import FiguresSettings, check_figures
 from ddrs.names import Dataset, Method, Table
 from ddrs.registry import load as load_registered
-from ddrs.sections import Count, Increasing, Section, known_name, nearest, one_line, two_decimals
+from ddrs.sections import COUNT_MAX, BatchSize, Count, Increasing, Section, Seed, known_name, nearest, one_line, two_decimals
 from ddrs.sigma import STRATEGIES
 from ddrs.training import METHODS
 from ddrs.training.settings import LossSettings
@@ -36,16 +36,19 @@ def _loss_value(value: Any) -> float | int | dict[str, float]:
     if isinstance(value, float):
         return value
     try:
-        return int(value)
+        number = int(value)
     except ValueError:
         return float(value)
+    if abs(number) > COUNT_MAX:
+        raise ValueError
+    return number
 
 
 def _checked_loss_value(value: Any) -> float | int | dict[str, float]:
     try:
         return _loss_value(value)
     except (TypeError, ValueError):
-        raise ValueError(f"{value!r} must be a number, or a mapping from sigma to a number") from None
+        raise ValueError(f"{value!r} must be a number, of at most {COUNT_MAX:,} if it is whole, or a mapping from sigma to a number") from None
 
 
 LossValue = Annotated[float | int | dict[str, float], BeforeValidator(_checked_loss_value)]
@@ -55,7 +58,7 @@ class TrainSettings(Section):
     """One training run."""
 
     epochs: Count = Field(description="passes over the training images")
-    batch_size: Count = Field(128, description="images per step")
+    batch_size: BatchSize = Field(128, description="images per step")
     optimizer: Literal["sgd", "nesterov", "adam"] = Field("sgd", description="sgd (with momentum), nesterov (sgd with Nesterov's) or adam")
     learning_rate: float = Field(0.01, gt=0, description="initial learning rate")
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd and nesterov")
@@ -67,7 +70,7 @@ class TrainSettings(Section):
     gamma: float = Field(0.1, gt=0, le=1, description="factor of each drop")
     augment: Literal["none", "flip", "crop-flip"] = Field("none", description="crop is random, padded by 4")
     precision: Literal["float32", "tf32", "bfloat16", "float16"] = Field("float32", description="of the forward passes; weights stay float32")
-    branch_epoch: int | None = Field(None, ge=1, description="epoch after which the branch state is saved; default: the last")
+    branch_epoch: Count | None = Field(None, description="epoch after which the branch state is saved; default: the last")
     loss: dict[str, LossValue] = Field({}, description="settings of the method's loss; a mapping gives a value per sigma")
 
     @model_validator(mode="after")
@@ -154,7 +157,7 @@ class SearchSettings(StepSettings):
     objective_class: Literal["current", "fixed"] = Field(
         "current", description="current: the class is picked again in each step (Algorithm 1); fixed: the class at sigma_0 (Equation 3)"
     )
-    batch_size: Count = Field(100, description="images searched at once")
+    batch_size: BatchSize = Field(100, description="images searched at once")
 
 
 class MethodSearch(Section):
@@ -255,7 +258,7 @@ class CertifySettings(Sampling):
 class Config(Section):
     """config.yaml."""
 
-    seed: int = Field(0, ge=0, description="seed of everything random")
+    seed: Seed = Field(0, description="seed of everything random")
     device: str = Field("cpu", pattern=r"^(cpu|cuda)$", description="cpu, or cuda: one GPU per job")
     tables: dict[Table, list[Dataset]] = Field(description="datasets that each table shows; Figures 3, 4 and 5 follow Tables 1, 2 and 3")
     figures: FiguresSettings = Field(default_factory=FiguresSettings.checked, description="what Figures 6 to 9 show")

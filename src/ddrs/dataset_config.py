@@ -15,7 +15,7 @@ from ddrs.imagefolder import check_classes, check_shape
 from ddrs.names import Architecture, Kind
 from ddrs.own_model import check_factory, code, is_own
 from ddrs.published import EVEN
-from ddrs.sections import Count, Increasing, Radius, Section, Sigma, nearest
+from ddrs.sections import COUNT_MAX, Count, Increasing, Radius, Section, Sigma, nearest
 from ddrs.sources import DATASETS, HOLD_OUT, SIZES, check_images
 
 Sigmas = Annotated[list[Sigma], Increasing, Field(min_length=1)]
@@ -42,7 +42,9 @@ class DatasetSettings(Section):
     )
     kind: Kind = Field("", description="what the dataset is, by name; default: its own name")
     source: str | None = Field(None, min_length=1, description="folder with the dataset's own files, used instead of the network")
-    hold_out: int | None = Field(None, ge=0, description=f"training images held out for validation; default: {HOLD_OUT}. 0: a run on all of them")
+    hold_out: int | None = Field(
+        None, ge=0, le=COUNT_MAX, description=f"training images held out for validation; default: {HOLD_OUT}. 0: a run on all of them"
+    )
     path: str | None = Field(
         None, min_length=1, description="imagefolder: folder with train/, test/ and maybe validation/, each with a sub-folder per class"
     )
@@ -108,7 +110,7 @@ def check_counts(manifest: Path, name: str, images: Mapping[str, int]) -> None:
         return
     try:
         check_images(name, json.loads(manifest.read_text(encoding="utf-8"))["splits"], images)
-    except (OSError, KeyError, TypeError, json.JSONDecodeError):
+    except (OSError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError):
         raise DdrsError(f"{manifest}: not a dataset manifest; delete its folder, so that the dataset is fetched again") from None
 
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from scipy.special import ndtri
 
 from ddrs.cells import check_before, row_of
-from ddrs.certification.records import Log, read_log
+from ddrs.certification.records import Log, read_logs
 from ddrs.envelope import check_comparable
 from ddrs.errors import DdrsError
 from ddrs.figures import STYLES
@@ -60,7 +60,7 @@ def p_lower_figure(
     """
     logs, held_out = _read(paths), _read(validation) if validation or not even else []
     _check_even(logs, held_out, even)
-    earlier = [read_log(path) for path in before]
+    earlier = read_logs(before)
     datasets = list(dict.fromkeys(str(log.constant("dataset")) for log in logs))
     panels = {name: sorted({configuration(log)[0] for log in logs if log.constant("dataset") == name}) for name in datasets}
     width = max(len(sigmas) for sigmas in panels.values())
@@ -102,7 +102,7 @@ def _choosers(datasets: Sequence[str], even: Sequence[str]) -> str:
 
 def _read(paths: Sequence[Path]) -> list[Log]:
     """The logs. DdrsError if there are none, or one is not of `ddrs certify`, or a dataset's are not of the same images and protocol."""
-    logs = [read_log(path) for path in paths]
+    logs = read_logs(paths)
     if not logs:
         raise DdrsError("no logs were given")
     for log in logs:

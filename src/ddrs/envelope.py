@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ddrs.certification.bounds import lower_confidence_bound
-from ddrs.certification.records import Log, read_log
+from ddrs.certification.records import Log, read_logs
 from ddrs.errors import DdrsError
 
 
@@ -93,7 +93,7 @@ def envelope_report(paths: Sequence[Path], radii: Sequence[float], form: str) ->
     """
     if form not in ("csv", "md", "tex"):
         raise DdrsError(f"format {form!r}: must be csv, md or tex")
-    logs = [read_log(path) for path in paths]
+    logs = read_logs(paths)
     best = envelope(logs, radii, replicates=1)
     rows = [[log.name, *certified_accuracy(log, radii), average_certified_radius(log)] for log in logs]
     rows.append(["envelope", *best.accuracy, best.acr])

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from ddrs.names import Dataset, Method
-from ddrs.sections import Count, Increasing, Section, Sigma
+from ddrs.sections import COUNT_MAX, Count, Increasing, Section, Sigma
 
 if TYPE_CHECKING:
     from ddrs.config import Config, SearchSettings
@@ -33,7 +33,7 @@ class StepsPanel(Section):
     method: Method
     row: Literal["ds", "ds2"] = Field("ds", description="ds: model of a fixed sigma; ds2: of data-dependent training")
     sigma: Sigma = Field(description="training sigma, where the trajectory starts")
-    k: Annotated[list[Annotated[int, Field(ge=0)]], Increasing] = Field(min_length=1, description="search steps, a curve each")
+    k: Annotated[list[Annotated[int, Field(ge=0, le=COUNT_MAX)]], Increasing] = Field(min_length=1, description="search steps, a curve each")
 
 
 class GridFigure(Section):

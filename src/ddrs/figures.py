@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ddrs.cells import row_of
-from ddrs.certification.records import Log, read_log
+from ddrs.certification.records import Log, read_logs
 from ddrs.envelope import check_comparable
 from ddrs.errors import DdrsError
 from ddrs.norms import norm_of
@@ -52,7 +52,7 @@ def certified_accuracy_figure(
     per K; a log of a fixed sigma is K = 0 of the DS row beside it. Errors: DdrsError for logs that are not of `ddrs certify`, or not of the same
     images within a dataset or panel, or of a fixed sigma alone.
     """
-    logs = [_own(read_log(path)) for path in paths]
+    logs = [_own(log) for log in read_logs(paths)]
     if kind == "rows":
         figure = _by_sigma(logs, _label, lambda names: {name: STYLES[row_of(name)] for name in names})
     elif kind == "searches":

@@ -125,5 +125,33 @@ def cache_folder() -> Path:
 def require(path: Path, what: str) -> Path:
     """The path itself, or a DdrsError that names what is missing."""
     if not Path(path).is_file():
-        raise DdrsError(f"{what} {path}: no such file")
+        raise DdrsError(f"{what} {path}: {'is a folder, not a file' if Path(path).is_dir() else 'no such file'}")
     return Path(path)
+
+
+def read_text(path: Path, what: str) -> str:
+    """The text of a UTF-8 file, without a byte order mark. DdrsError if there is none or it is of another encoding, as binary data are."""
+    try:
+        return require(path, what).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise DdrsError(f"{what} {path}: not a text file in UTF-8") from None
+
+
+def output_file(path: Path | None) -> Path | None:
+    """The path, if a file can be written there. DdrsError, before any work, for a folder, a device, or a place below a file."""
+    if path is None:
+        return None
+    if path.exists() and not path.is_file():
+        raise DdrsError(f"output {path}: {'is a folder' if path.is_dir() else 'is no regular file'}; give the name of a file to write")
+    output_folder(path.parent)
+    return path
+
+
+def output_folder(path: Path) -> Path:
+    """The path, if it is a folder to write into, or one can be made there. DdrsError if not, before any work."""
+    there = next(one for one in (path, *path.parents) if one.exists())
+    if not there.is_dir():
+        raise DdrsError(f"output {path}: {there} is a file, not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise DdrsError(f"output {path}: the folder {there} may not be written to")
+    return path

@@ -163,7 +163,7 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise DdrsError(f"device {name!r}: unknown; use cpu, cuda or cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
+    if device.type not in ("cpu", "cuda") or name.startswith("cpu:"):
         raise DdrsError(f"device {name!r}: unknown; use cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise DdrsError(f"device {name!r}: this machine has {torch.cuda.device_count()} usable CUDA devices")

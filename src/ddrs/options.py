@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import typer
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from ddrs.config import Section
 from ddrs.errors import DdrsError
+from ddrs.files import output_file, output_folder
+from ddrs.sections import THREADS_MAX, Section
 
 if TYPE_CHECKING:
     import torch
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
 class Runtime(Section):
     """How a step runs. No setting of the experiment; but training bytes depend on the threads, and a GPU draws other noise than a CPU."""
 
-    threads: int = Field(1, ge=1, description="CPU threads")
+    threads: int = Field(1, ge=1, le=THREADS_MAX, description="CPU threads")
     device: str = Field("cpu", description="cpu, cuda or cuda:N")
-    scratch: Path = Field(Path("scratch"), description="folder for partial files, from which a killed step resumes")
-    sidecar: Path | None = Field(None, description="JSON to write with commit, versions, device and time")
+    scratch: Annotated[Path, AfterValidator(output_folder)] = Field(
+        Path("scratch"), description="folder for partial files, from which a killed step resumes"
+    )
+    sidecar: Annotated[Path | None, AfterValidator(output_file)] = Field(None, description="JSON to write with commit, versions, device and time")
 
 
 def with_settings(verb: Callable[..., None]) -> Callable[..., None]:

@@ -12,7 +12,7 @@ import yaml
 from ddrs.config import Config, load
 from ddrs.errors import DdrsError
 from ddrs.figure_config import FIGURES
-from ddrs.files import require, write_text
+from ddrs.files import read_text, require, write_text
 from ddrs.provenance import require_own_checkout
 
 SCHEMA = "# yaml-language-server: $schema="
@@ -42,7 +42,7 @@ def use(overlays: Sequence[Path], config: Path) -> list[Path]:
         _write(merged, config, overlays)
         written.append(config)
     stages = config.parent / "dvc.yaml"
-    if stages.is_file() and (unfit := stages.read_text(encoding="utf-8")) != (fit := fitted(unfit, settings)):
+    if stages.is_file() and (unfit := read_text(stages, "stages")) != (fit := fitted(unfit, settings)):
         write_text(stages, fit)
         written.append(stages)
     return written
@@ -57,7 +57,7 @@ def require_fitting(stages: Path, settings: Config) -> None:
     """DdrsError if dvc.yaml, where there is one, lists what the config does not make, which DVC would store as of this config, or lacks a result."""
     if not stages.is_file():
         return
-    for line in OUTPUT.finditer(stages.read_text(encoding="utf-8")):
+    for line in OUTPUT.finditer(read_text(stages, "stages")):
         if _makes(settings, line[3]) == bool(line[2]):
             state = "lacks {}, which config.yaml makes" if line[2] else "lists {}, which config.yaml does not make"
             raise DdrsError(f"{stages}: {state.format(line[3])}; `ddrs use config.yaml` puts that right")
@@ -95,8 +95,8 @@ def read_all(overlays: Sequence[Path]) -> dict:
 def read(path: Path) -> dict:
     """A config file (YAML, of which JSON is a part) as a dict."""
     try:
-        found = yaml.safe_load(require(path, "config").read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        found = yaml.safe_load(read_text(path, "config"))
+    except yaml.YAMLError as error:
         raise DdrsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(found, dict):
         raise DdrsError(f"{path}: must have keys at its top level")

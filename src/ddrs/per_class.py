@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from ddrs.cells import read_cells
-from ddrs.certification.records import Log, read_log
+from ddrs.certification.records import Log, read_logs
 from ddrs.envelope import average_certified_radius, certified_accuracy, render
 from ddrs.errors import DdrsError
 from ddrs.files import write_text
@@ -27,7 +27,7 @@ def write_per_class(paths: Sequence[Path], cells: Sequence[Path], radii: Sequenc
     if any(cell["choice"] == "test" for cell in found):
         raise DdrsError("per-class: needs the cells of a table whose sigma and K were chosen on validation images or on half of the test images")
     columns = _columns(found, radii)
-    logs = [read_log(path) for path in paths]
+    logs = read_logs(paths)
     lines = []
     for cell in found:
         if cell["column"] == "acr":

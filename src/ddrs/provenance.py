@@ -7,13 +7,14 @@ import platform
 import shlex
 import subprocess
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 
 from ddrs.errors import DdrsError
-from ddrs.files import cache_folder, write_text
+from ddrs.files import cache_folder, require, write_text
 
 PACKAGE = Path(__file__).parent
 # What the function that a checkpoint holds depends on, beside its bytes: modules, for `code_digest`.
@@ -77,6 +78,15 @@ def _identity(path: Path) -> dict[str, str | int]:
     status = path.stat()
     times = {"mtime": status.st_mtime_ns, "ctime": status.st_ctime_ns}
     return {"path": str(path.resolve()), "inode": status.st_ino, "size": status.st_size, **times}
+
+
+def require_distinct(paths: Sequence[Path], what: str) -> None:
+    """DdrsError if a file is there twice, also under two names: what is counted twice looks like more than there is."""
+    seen: dict[str, Path] = {}
+    for path in paths:
+        other = seen.setdefault(file_digest(require(path, what)), path)
+        if other is not path:
+            raise DdrsError(f"{what} {path}: is the same as {'one given before' if other == path else other}; give each once")
 
 
 @cache

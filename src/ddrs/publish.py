@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ddrs.errors import DdrsError
-from ddrs.files import atomic, require, write_text
+from ddrs.files import atomic, read_text, require, write_text
+from ddrs.pages import read_png
 from ddrs.provenance import file_digest
 
 BYTES = (
@@ -21,25 +22,28 @@ def publish(files: Sequence[Path], config: Path, out_dir: Path) -> None:
     """Copy Markdown tables and PNG figures into a folder, with an index that shows them and says the config's digest, the date
     and where bytes repeat.
 
-    A long table is linked there by its bold title. A figure's caption is captions/NAME.md beside it. DdrsError if a file or caption is missing.
+    A long table is linked there by its bold title. A figure's caption is captions/NAME.md beside it. DdrsError if one can not be used.
     """
     for file in files:
         if file.suffix not in (".md", ".png"):
             raise DdrsError(f"{file}: only .md tables and .png figures are published")
-        require(file, "result")
         if file.suffix == ".png":
-            require(_caption(file), "caption")
+            read_png(file, "figure")
+            read_text(_caption(file), "caption")
+        else:
+            read_text(file, "table")
+    require(config, "config")
     for file in files:
         with atomic(out_dir / file.name) as temporary:
             shutil.copyfile(file, temporary)
     lines = ["# Results", "", f"Published {datetime.now(UTC):%Y-%m-%d} with `{config.name}` (SHA-256 `{file_digest(config)[:16]}`).", "", BYTES, ""]
     for file in files:
         if file.suffix == ".md":
-            text = file.read_text(encoding="utf-8").rstrip()
+            text = read_text(file, "table").rstrip()
             title = text.partition("**")[2].partition("**")[0]
             lines += [text if text.count("\n") < LONG else f"[{title}]({file.name})", ""]
         else:
-            lines += [f"![{file.stem}]({file.name})", "", _caption(file).read_text(encoding="utf-8").rstrip(), ""]
+            lines += [f"![{file.stem}]({file.name})", "", read_text(_caption(file), "caption").rstrip(), ""]
     write_text(out_dir / "README.md", "\n".join(lines))
 
 

@@ -1,6 +1,7 @@
 """The parts that config.yaml's model is built of: a strict section, types of values, and findings as one line."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Self
@@ -68,7 +69,18 @@ def _increasing(values: list) -> list:
 Increasing = AfterValidator(_increasing)
 Sigma = Annotated[float, Field(gt=0), AfterValidator(two_decimals)]
 Radius = Annotated[float, Field(ge=0), AfterValidator(two_decimals)]
-Count = Annotated[int, Field(ge=1)]
+COUNT_MAX = 10**9  # of whatever is counted: more would run for years, or hold no memory of today
+SEED_MAX = 2**64 - 1  # what torch's and NumPy's generators take
+BATCH_MAX = 2**20  # inputs of one forward pass
+THREADS_MAX = 1024
+Count = Annotated[int, Field(ge=1, le=COUNT_MAX)]
+BatchSize = Annotated[int, Field(ge=1, le=BATCH_MAX)]
+Seed = Annotated[int, Field(ge=0, le=SEED_MAX)]
+
+
+def count_of(text: str) -> int | None:
+    """The whole number that digits say, from 0 to COUNT_MAX; None for any other text."""
+    return int(text) if re.fullmatch("[0-9]{1,10}", text) and int(text) <= COUNT_MAX else None
 
 
 def known_name(kind: str, known: Mapping[str, object]) -> AfterValidator:

@@ -25,6 +25,7 @@ from ddrs.data import SPLITS
 from ddrs.errors import DdrsError
 from ddrs.files import atomic, naming
 from ddrs.provenance import file_digest
+from ddrs.sections import count_of
 
 Say = Callable[[str], None]
 NAMES = r"[a-z][a-z0-9_-]*"  # of datasets, which stand in paths
@@ -208,10 +209,10 @@ SIZES = {
 
 def parse_shape(text: str) -> tuple[int, int, int]:
     """(C, H, W) of "3,64,64"."""
-    parts = text.split(",")
-    if len(parts) != 3 or not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
-        raise DdrsError(f"--shape {text!r}: must be C,H,W, as 3,64,64")
-    channels, height, width = map(int, parts)
+    sizes = [count_of(part) for part in text.split(",")]
+    if len(sizes) != 3 or not all(sizes):
+        raise DdrsError(f"--shape {text[:40]!r}: must be C,H,W, as 3,64,64")
+    channels, height, width = (size or 0 for size in sizes)
     return channels, height, width
 
 
@@ -309,10 +310,11 @@ def parse_images(pairs: Sequence[str]) -> dict[str, int]:
     """Counts by split of texts like test=100."""
     counts = {}
     for pair in pairs:
-        split, _, count = pair.partition("=")
-        if split not in SPLITS or not (count.isascii() and count.isdigit()):
-            raise DdrsError(f"--images {pair!r}: must be SPLIT=COUNT, as test=100, the split one of {', '.join(SPLITS)}")
-        counts[split] = int(count)
+        split, _, text = pair.partition("=")
+        count = count_of(text)
+        if split not in SPLITS or count is None:
+            raise DdrsError(f"--images {pair[:40]!r}: must be SPLIT=COUNT, as test=100, the split one of {', '.join(SPLITS)}")
+        counts[split] = count
     return counts
 
 

@@ -24,8 +24,8 @@ from ddrs.certification import checks
 from ddrs.certification.bounds import lower_confidence_bound
 from ddrs.certification.checks import ABSTAIN as ABSTAIN
 from ddrs.errors import DdrsError
-from ddrs.files import require, write_text
-from ddrs.provenance import digest, file_digest
+from ddrs.files import read_text, require, write_text
+from ddrs.provenance import digest, file_digest, require_distinct
 
 PLAIN = ("idx", "label", "predict", "radius", "correct")
 FIELD = (*PLAIN, "time")  # the six columns of locuslab/smoothing
@@ -36,7 +36,7 @@ OF_RUN = (*STATISTICS, "dataset", "split", "data", "method", "sigma0", "K", "see
 CHECK = "check"  # of all other fields of the line but the shard's
 COLUMNS = (*PLAIN, *OF_EXAMPLE, *OF_RUN, CHECK)
 OURS = {"digest", CHECK, "p_lower", "n_top"}  # a log with any of these columns is one of ours, and must have them all
-SHARD_FORM = r"([0-9]+)/([0-9]+) of ([0-9]+)"
+SHARD_FORM = r"([0-9]{1,18})/([0-9]{1,18}) of ([0-9]{1,18})"
 SHARD = "shard"  # the last column of a shard's log: which of how many, and of how many examples, as 2/5 of 100; the merged log has none
 NUMBER = r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?"
 TEXT = (
@@ -139,8 +139,7 @@ def read_log(path: Path) -> Log:
     Of ours every line must be as it was written, none missing, and its bound and radius what its counts give (`checks.problems`). Of others
     the radius must be one that the sigma, n and alpha in its columns allow, where it has these.
     """
-    path = require(path, "certification log")
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = read_text(path, "certification log").splitlines()
     header = lines[0].split("\t") if lines else []
     if len(set(header)) != len(header):
         raise DdrsError(f"{path}: line 1 has a column twice")
@@ -166,6 +165,12 @@ def read_log(path: Path) -> Log:
     else:
         _check_foreign(path, table)
     return Log(str(path), table)
+
+
+def read_logs(paths: Sequence[Path]) -> list[Log]:
+    """Several logs. DdrsError also if one is there twice."""
+    require_distinct(paths, "certification log")
+    return [read_log(path) for path in paths]
 
 
 def _table(lines: Sequence[str]) -> pd.DataFrame:
@@ -205,8 +210,8 @@ def _problem(line: str, header: list[str]) -> str | None:
     if line.count("\t") != len(header) - 1:
         return f"{line.count(chr(9)) + 1} fields where the header has {len(header)}"
     for name in ("idx", "label", "predict"):
-        if not re.fullmatch(r"-?[0-9]+", fields[name]):
-            return f"{name} = {fields[name]!r} is not an integer"
+        if not re.fullmatch(r"-?[0-9]{1,18}", fields[name]):
+            return f"{name} = {fields[name][:40]!r} is not an integer of at most 18 digits"
     if fields["correct"] not in ("0", "1"):
         return f"correct = {fields['correct']!r} is neither 0 nor 1"
     for name in ("radius", *(name for name in ("sigma", "p_lower", "deviation") if name in fields)):
@@ -216,10 +221,10 @@ def _problem(line: str, header: list[str]) -> str | None:
         if fields.get(name) and not re.fullmatch(NUMBER, fields[name]):
             return f"{name} = {fields[name]!r} is neither empty nor a number >= 0"
     for name in {"n0", "n", "n_max", "n_top", "seed", "d", "examples", "split_images"} & fields.keys():
-        if not re.fullmatch(r"[0-9]+", fields[name]):
-            return f"{name} = {fields[name]!r} is not an integer >= 0"
-    if not re.fullmatch(r"[0-9]*", fields.get("K", "")):
-        return f"K = {fields['K']!r} is neither empty nor an integer"
+        if not re.fullmatch(r"[0-9]{1,20}" if name == "seed" else r"[0-9]{1,18}", fields[name]):
+            return f"{name} = {fields[name][:40]!r} is not an integer >= 0 of at most {20 if name == 'seed' else 18} digits"
+    if not re.fullmatch(r"[0-9]{0,18}", fields.get("K", "")):
+        return f"K = {fields['K'][:40]!r} is neither empty nor an integer of at most 18 digits"
     for name in {"alpha", "sigma0"} & fields.keys():
         if not re.fullmatch(NUMBER, fields[name]) or not 0 < float(fields[name]) < (1 if name == "alpha" else np.inf):
             return f"{name} = {fields[name]!r} is out of range"
@@ -279,7 +284,7 @@ def merge_shards(shards: Sequence[Path], out: Path) -> int:
         if number in numbers:
             raise DdrsError(f"{path}: is shard {number}, as {numbers[number]} is")
         numbers[number] = str(path)
-        for line in path.read_text(encoding="utf-8").splitlines()[1:]:
+        for line in read_text(path, "certification log").splitlines()[1:]:
             idx = int(line.partition("\t")[0])
             if idx in lines:
                 raise DdrsError(f"{path}: idx {idx} is in another shard too")
@@ -320,5 +325,5 @@ def _read_times(path: Path) -> dict[int, float]:
     lines = require(path, "timing file").read_bytes().decode("utf-8", errors="replace").splitlines()
     if not lines or lines[0] != "idx\tseconds":
         raise DdrsError(f"{path}: not a timing file (its first line must be idx, seconds)")
-    whole = [line.split("\t") for line in lines[1:] if re.fullmatch(r"[0-9]+\t[0-9]+\.[0-9]{6}", line)]
+    whole = [line.split("\t") for line in lines[1:] if re.fullmatch(r"[0-9]{1,18}\t[0-9]+\.[0-9]{6}", line)]
     return {int(idx): float(seconds) for idx, seconds in whole}

@@ -27,6 +27,7 @@ from ddrs.noise import check_sigma
 from ddrs.options import Runtime, prepare
 from ddrs.progress import CertificationProgress
 from ddrs.provenance import MODEL, code_digest, digest, file_digest, write_sidecar
+from ddrs.sections import count_of
 from ddrs.sigma.files import read_sigmas
 
 CODE = ("certification", "sigma/files.py", *MODEL)  # what a partial log's lines depend on
@@ -42,10 +43,10 @@ class Shard:
     @classmethod
     def parse(cls, text: str) -> "Shard":
         """Of "2/5"."""
-        number, _, count = text.partition("/")
-        if not (number.isascii() and number.isdigit() and count.isascii() and count.isdigit() and 1 <= int(number) <= int(count)):
-            raise DdrsError(f"--shard {text!r}: must be I/N with 1 <= I <= N")
-        return cls(int(number), int(count))
+        number, count = (count_of(part) for part in text.partition("/")[::2])
+        if number is None or count is None or not 1 <= number <= count:
+            raise DdrsError(f"--shard {text[:40]!r}: must be I/N with 1 <= I <= N")
+        return cls(number, count)
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
