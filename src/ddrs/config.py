@@ -312,10 +312,16 @@ def load(raw: Mapping) -> Config:
         raise DdrsError(f"config: {error}") from None
 
 
+def read_settings(settings: Section) -> dict[str, Any]:
+    """Settings by name, but for those that the others leave unread: another value of such a one makes the same result."""
+    unread = {"milestones", "gamma"} if isinstance(settings, TrainSettings) and settings.schedule in ("constant", "cosine") else ()
+    return {name: value for name, value in settings if name not in unread}
+
+
 def flags(settings: Section) -> str:
-    """Settings as the flags of a verb; reading them back gives equal settings."""
+    """Settings as the flags of a verb; reading them back gives settings that make the same result."""
     words = []
-    for name, value in settings:
+    for name, value in read_settings(settings).items():
         flag = "--" + name.replace("_", "-")
         if value is None:
             continue

@@ -86,7 +86,7 @@ def sync(pull: bool, say: Callable[[str], None]) -> None:
     targets = list(lock["stages"])
     _snakemake("--touch", "--forceall", "--cores", "1", *targets)
     for path in unrecorded("results"):  # no result of this config
-        _mark_incomplete(path)
+        mark_incomplete(path)
     missing = _missing_data(targets)
     if missing:
         say(f"fetching {', '.join(missing)}")
@@ -217,12 +217,25 @@ def _stamps() -> dict[Path, tuple[int, int]]:
     return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in Path("results").rglob("*") if path.is_file()}
 
 
-def _mark_incomplete(path: str) -> None:
-    """As Snakemake marks the outputs of a job that was killed: it makes them again as soon as a run needs them."""
+def recorded_params(path: str) -> list[str]:
+    """The params of the job that Snakemake says made a file, each as Python writes it; none without a record."""
+    try:
+        return list(map(str, json.loads(_record("metadata", path).read_bytes())["params"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _record(kind: str, path: str) -> Path:
+    """Where Snakemake keeps what it knows of a file."""
     name = urlsafe_b64encode(path.encode()).decode()
     length = 254  # of a part; Snakemake cuts what is longer than a file name can be
     parts = [name[start : start + length] for start in range(0, len(name), length)]
-    place = Path(RECORDS, "incomplete", *(f"@{part}" for part in parts[:-1]), parts[-1])
+    return Path(RECORDS, kind, *(f"@{part}" for part in parts[:-1]), parts[-1])
+
+
+def mark_incomplete(path: str) -> None:
+    """As Snakemake marks the outputs of a job that was killed: it makes them again as soon as a run needs them."""
+    place = _record("incomplete", path)
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text(json.dumps({"external_jobid": None}), encoding="utf-8")
 

@@ -121,3 +121,10 @@ def test_a_malformed_loss_flag_is_one_line(text: str, parts: list[str], captured
     code, _, err = ddrs_cli(*TRAIN_WORDS, "--method", "smoothadv", "--epochs", "1", "--loss", text)
     assert code != 0 and err.count("\n") == 1 and captured == {}
     assert [part for part in parts if part not in err] == [], err
+
+
+@pytest.mark.parametrize("schedule", ["constant", "step", "multistep", "cosine"])
+def test_what_a_schedule_does_not_read_is_no_flag(schedule: str):
+    """So that Snakemake trains nothing again for another value of it."""
+    said = [flags(TrainSettings(epochs=2, schedule=schedule, milestones=[9], gamma=gamma)) for gamma in (0.1, 0.2)]  # type: ignore[arg-type]
+    assert (said[0] != said[1]) == (schedule in ("step", "multistep")) == ("--milestones 9" in said[0])

@@ -3,6 +3,7 @@ import shlex
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 # What is recorded (in DVC's lock, in the params) is the code beside the Snakefile, so that must be the code that runs, here and in the jobs.
 # Without any beside it, as in a folder that holds the workflow alone, the installed package is meant.
@@ -25,11 +26,13 @@ from ddrs.dataset_config import check_counts, check_modules
 from ddrs import own_model
 from ddrs.errors import DdrsError
 from ddrs.figure_config import FIGURES
+from ddrs.fitting import check_fitting
 from ddrs.made import about, made, shown_figures
 from ddrs.overlays import require_fitting
 from ddrs.provenance import MODEL, code_digest, digest
 from ddrs.published import EVEN, SELECTED, TABLES, table_of_print
 from ddrs.stale import check_results
+from ddrs.sync import mark_incomplete
 from ddrs.training import METHODS
 
 try:
@@ -257,6 +260,15 @@ def inputs_of_run(wildcards):
         search = wildcards.run if row == "gds" else f"{regime}/sigma_{sigma}"
         inputs["sigmas"] = f"results/sigmas/{{dataset}}/{{split}}/{{method}}/{search}.parquet"
     return inputs
+
+
+def params_of_result(kind, at):
+    """The flags with which a result is made, as they stand in its rule's params. at: the parts of its path."""
+    run = f"{at['row']}/sigma_{at['sigma']}" + (f".K_{at['k']}" if at.get("k") else "")
+    flags = {"sigmas": search_flags, "certificates": certify_flags, "models": {"fs": train_flags, "ds2": finetune_flags}.get(at["row"])}[kind]
+    if kind == "models" and at["row"] == "fs" and at["method"] in settings.checkpoints.get(at["dataset"], {}):
+        flags = import_flags
+    return flags(SimpleNamespace(**at, run=run, search=run))
 
 
 def shards_of_run(wildcards):

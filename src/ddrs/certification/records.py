@@ -10,7 +10,7 @@ are read too, where nothing can be computed again. No torch is needed here.
 import csv
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from pathlib import Path
@@ -301,6 +301,11 @@ def merge_shards(shards: Sequence[Path], out: Path) -> int:
         raise DdrsError(f"{out}: the shards hold {len(order)} examples, not {examples}")
     write_text(out, "\n".join(["\t".join(COLUMNS), *(lines[idx] for idx in order)]) + "\n")
     return len(order)
+
+
+def run_digest(settings: Mapping[str, Any], noise: str, seed: int, split: str, k: int | None, inputs: Mapping[str, str]) -> str:
+    """The digest that a certification's log carries. settings: of SampleSettings; inputs: digests of the model, the data and the search."""
+    return digest({**settings, "noise": noise, "seed": seed, "split": split, "K": k, "inputs": dict(inputs)})
 
 
 def memory_digest(log: Path, norm: str) -> str:

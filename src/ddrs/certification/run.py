@@ -16,7 +16,7 @@ from ddrs.certification.engine import certify_each, image_deviation
 from ddrs.certification.inference import best_batch_size, running
 from ddrs.certification.lattice import CERTIFIABLE
 from ddrs.certification.protocols import Outcome
-from ddrs.certification.records import ABSTAIN, COLUMNS, SHARD, STATISTICS, format_line, resume_lines
+from ddrs.certification.records import ABSTAIN, COLUMNS, SHARD, STATISTICS, format_line, resume_lines, run_digest
 from ddrs.certification.sequential import FIRST, RATIO
 from ddrs.config import SampleSettings
 from ddrs.data import as_float
@@ -112,7 +112,7 @@ def certify(
         "sigma0": f"{sigma0:.9g}",
         "K": "" if k is None else k,
         "seed": seed,
-        "digest": digest(made),
+        "digest": run_digest(settings.model_dump(), noise.name, seed, split, k, inputs),
         "d": values,
         "device": device.type,
         "deviation": image_deviation(noise, float(np.float32(max(scale.values()))), device, values),
