@@ -54,7 +54,7 @@ def prepare(order: Order) -> dict:
     if held_out is not None:
         check_hold_out(order, len(found["train"]))
     partial = order.out.parent / "partial"
-    progress = Progress(partial / "progress.json", _made_from(order, found))
+    progress = Progress(partial / "progress.json", _made_from(order, found), order.say)
     if not progress.resumed:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)

@@ -44,16 +44,18 @@ def prepare(order: Order) -> dict:
     out, validation, say = order.out, order.held_out, order.say
     datasets, archives = _archives(order.source)
     partial = out.parent / "partial"
-    progress = Progress(partial / "progress.json", _made_from(archives, validation))
+    progress = Progress(partial / "progress.json", _made_from(archives, validation), say)
     if not progress.resumed:
         _verify(datasets, archives, say)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         progress.save()
     indices = [partial / f"{archive}.npy" for archive in ("val", "train")]
-    if not all(index.exists() for index in indices):
+    if not all(progress.keeps(index) for index in indices):
         say("listing the images")
         _index(datasets, archives, partial)
+        for index in indices:
+            progress.keep(index)
     test, pool = (np.load(index) for index in indices)
     check_hold_out(order, len(pool))
     out.unlink(missing_ok=True)  # of an earlier dataset, whose arrays are replaced from here on: there may be no room for both

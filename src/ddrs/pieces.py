@@ -1,5 +1,6 @@
 """Images that are too many for memory, written in pieces: what is finished stays when the process is killed, and the next one goes on behind it."""
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -11,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ddrs.errors import DdrsError
 from ddrs.files import atomic, naming, write_text
-from ddrs.provenance import file_digest
+from ddrs.provenance import digest, file_digest
 from ddrs.sources import Say, image_digest
 
 PIECE = 1024  # images that are held in memory, written and recorded at once
@@ -29,34 +29,51 @@ class Part:
 
 
 class Progress:
-    """How many images of each split are done, and which of them were dropped as duplicates; on disk, and void if made from anything else."""
+    """How many images of each split are done, in which pieces, and which of them were dropped as duplicates; on disk, with digests of it all.
 
-    def __init__(self, path: Path, made_from: dict[str, Any]):
-        self.path, self._state = path, {"made_from": made_from, "splits": {}}
+    Void if made from anything else, or damaged, which is said.
+    """
+
+    def __init__(self, path: Path, made_from: dict[str, Any], say: Say):
+        self.path, self._state = path, {"made_from": made_from, "splits": {}, "files": {}}
+        self.resumed = False
+        if not path.exists():
+            return
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            self.resumed = found["made_from"] == made_from
-        except (OSError, ValueError, KeyError, TypeError):
-            self.resumed = False
-        if self.resumed:
-            self._state = found
-
-    def done(self, split: str) -> int:
-        """How many images of a split were written or dropped."""
-        return self._state["splits"].get(split, {}).get("done", 0)
+            whole = found.pop("digest") == digest(found)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            whole = False
+        if not whole:
+            say(f"{path}: is damaged; beginning anew")
+        elif found["made_from"] == made_from:
+            self.resumed, self._state = True, found
 
     def dropped(self, split: str) -> list[int]:
         """The places of a split's images that were dropped."""
         return list(self._state["splits"].get(split, {}).get("dropped", []))
 
-    def record(self, split: str, done: int, dropped: list[int]) -> None:
+    def pieces(self, split: str) -> list[tuple[int, str]]:
+        """Of each piece of a split that was written: how many images were done after it, and the SHA-256 of its bytes."""
+        return [(done, sha256) for done, sha256 in self._state["splits"].get(split, {}).get("pieces", [])]
+
+    def record(self, split: str, pieces: list[tuple[int, str]], dropped: list[int]) -> None:
         """Note on disk how far a split is."""
-        self._state["splits"][split] = {"done": done, "dropped": dropped}
+        self._state["splits"][split] = {"done": pieces[-1][0] if pieces else 0, "dropped": dropped, "pieces": pieces}
         self.save()
+
+    def keep(self, path: Path) -> None:
+        """Note the digest of a file beside this one, on which what follows rests."""
+        self._state["files"][path.name] = file_digest(path)
+        self.save()
+
+    def keeps(self, path: Path) -> bool:
+        """Whether such a file is there, as it was when it was noted."""
+        return path.exists() and self._state["files"].get(path.name) == file_digest(path)
 
     def save(self) -> None:
         """Write the file."""
-        write_text(self.path, json.dumps(self._state))
+        write_text(self.path, json.dumps({**self._state, "digest": digest(self._state)}))
 
 
 def write_splits(folder: Path, shape: tuple[int, int, int], parts: dict[str, Part], progress: Progress, say: Say) -> dict[str, dict]:
@@ -91,30 +108,52 @@ def _write_images(path: Path, split: str, shape: tuple[int, int, int], part: Par
 
     Written as a file, not through a memory map, on which a full disk is a signal that kills the process instead of an error.
     """
-    done, dropped = progress.done(split), progress.dropped(split)
     size, start = int(np.prod(shape)), len(_header(0, shape))
+    pieces = _whole_pieces(path, split, start, size, progress, say)
+    done = pieces[-1][0] if pieces else 0
+    dropped = [place for place in progress.dropped(split) if place < done]
     if not done:
         path.unlink(missing_ok=True)  # whoever has an earlier one mapped keeps it
     with naming(path), open(path, "r+b" if done else "wb") as file, ThreadPoolExecutor(_cores()) as threads:
         end = start + (done - len(dropped)) * size
-        if done and os.fstat(file.fileno()).st_size < end:
-            raise DdrsError(f"{path}: is shorter than {progress.path} says; delete both to begin again")
         file.truncate(end)  # what a killed process wrote and did not record
         file.seek(end)
         while done < len(part.entries):
-            piece = part.entries[done : done + PIECE]
+            piece, written = part.entries[done : done + PIECE], hashlib.sha256()
             for place, image in enumerate(threads.map(part.read, piece), done):
                 if image_digest(image) in seen:
                     dropped.append(place)
                 else:
                     file.write(image.tobytes())
+                    written.update(image.tobytes())
             file.flush()
             os.fsync(file.fileno())
             done += len(piece)
-            progress.record(split, done, dropped)
+            pieces.append((done, written.hexdigest()))
+            progress.record(split, pieces, dropped)
             say(f"{split}: {done:,} of {len(part.entries):,} images")
         file.seek(0)
         file.write(_header(done - len(dropped), shape))
+
+
+def _whole_pieces(path: Path, split: str, start: int, size: int, progress: Progress, say: Say) -> list[tuple[int, str]]:
+    """The pieces up to the first that is not on disk as it was written, which is said."""
+    pieces, dropped, before = progress.pieces(split), progress.dropped(split), 0
+    if not pieces:
+        return []
+    try:
+        with open(path, "rb") as file:
+            file.seek(start)
+            for place, (done, sha256) in enumerate(pieces):
+                images = done - before - sum(before <= one < done for one in dropped)
+                if hashlib.sha256(file.read(images * size)).hexdigest() != sha256:
+                    say(f"{path}: is damaged: its bytes are not those that were written; writing it again from image {before:,} on")
+                    return pieces[:place]
+                before = done
+    except FileNotFoundError:
+        say(f"{path}: is gone; writing it again")
+        return []
+    return pieces
 
 
 def _header(count: int, shape: tuple[int, int, int]) -> bytes:
