@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
@@ -19,6 +20,8 @@ from ddrs.files import require, write_bytes
 from ddrs.preprocessing import with_preprocessing
 
 FACTS = ("architecture", "shape", "classes", "method", "regime", "sigma", "noise")  # what every checkpoint records
+FLOATS = (np.float16, np.float32, np.float64)  # of NumPy images
+UNDECIDED = "the model returned NaN or infinite scores; nothing can be certified with it"
 
 
 def build_model(architecture: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
@@ -153,8 +156,11 @@ def _facts(path: Path, recorded: dict[str, str] | None) -> dict:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a model's parameters lie (the CPU if it has none)."""
-    return next((p.device for p in model.parameters()), torch.device("cpu"))
+    """Where a model's parameters lie, or its buffers if it has none (the CPU if it has neither). DdrsError for the meta device."""
+    held = next((held for each in (model.parameters(), model.buffers()) for held in each), None)
+    if held is not None and held.device.type == "meta":
+        raise DdrsError("the model lies on the device meta, which holds no weights")
+    return torch.device("cpu") if held is None else held.device
 
 
 def resolve_device(name: str) -> torch.device:
@@ -192,7 +198,7 @@ def taking_float32(model: nn.Module, shape: tuple[int, ...]) -> nn.Module:
         return model
     try:
         model(torch.zeros(2, *shape, device=device_of(model)))
-    except RuntimeError:  # of two types that do not go together; the copy's own errors come up when it runs
+    except Exception:  # mostly that two types do not go together; what the copy raises too comes up when it runs
         return copy.deepcopy(model).float()
     return model
 
@@ -253,12 +259,64 @@ def exact_kernels(device: torch.device, kind: str) -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32 = before
 
 
-def checked_scores(scores: torch.Tensor, batch: int) -> torch.Tensor:
-    """The model's output, or a DdrsError if it is not finite and of shape (batch, classes)."""
+class Scored(nn.Module):
+    """A model, or a plain function, as one that maps images (batch, ...) to a tensor of scores (batch, classes), always of as many classes.
+
+    Scores may come as the tensor or as the output's `.logits`. device: where a plain function's images go. Errors: a DdrsError of one line for
+    every other output, and in place of an exception of the model's, which is its cause.
+    """
+
+    def __init__(self, model: object, device: torch.device | None = None):
+        super().__init__()
+        if not callable(model):
+            raise DdrsError(f"model: a {type(model).__name__}; must be a torch.nn.Module or a function from images to scores")
+        self.model, self.classes = model, 0
+        if device is not None:
+            self.register_buffer("place", torch.empty(0, device=device), persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        try:
+            output = self.model(images)
+        except (DdrsError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # a model may raise anything
+            said = " ".join(str(error).split())[:300]
+            hint = " (two axes are a batch of vectors; an image is (C, H, W))" if images.ndim == 2 else ""
+            what = f"{tuple(images.shape)} of {images.dtype}"
+            raise DdrsError(f"the model fails on a batch {what}{hint}: {type(error).__name__}: {said}") from error
+        scores = _scores_in(output, len(images))
+        self.classes = self.classes or scores.shape[1]
+        if scores.shape[1] != self.classes:
+            raise DdrsError(f"the model returned scores of {scores.shape[1]} classes after those of {self.classes}")
+        return scores
+
+
+def as_module(model: object, device: torch.device) -> nn.Module:
+    """A module as it is; a plain function as a module on that device, the images'. DdrsError for what can not be called."""
+    return model if isinstance(model, nn.Module) else Scored(model, device)
+
+
+def _scores_in(output: object, batch: int) -> torch.Tensor:
+    scores = getattr(output, "logits", output)
+    if not isinstance(scores, torch.Tensor):
+        raise DdrsError(f"the model returned a {type(scores).__name__}; a tensor (batch, classes) is needed, or an object with one as .logits")
+    if scores.layout != torch.strided or scores.is_complex():
+        raise DdrsError(f"the model returned {scores.dtype} scores, {scores.layout}; dense real ones are needed")
     if scores.ndim != 2 or scores.shape[0] != batch or scores.shape[1] < 2:
         raise DdrsError(f"the model returned shape {tuple(scores.shape)} for a batch of {batch}; (batch, classes) is needed")
-    if not bool(torch.isfinite(scores).all()):
-        raise DdrsError("the model returned NaN or infinite scores; nothing can be certified with it")
+    return scores if scores.is_floating_point() else scores.float()
+
+
+def can_decide(scores: torch.Tensor) -> torch.Tensor:
+    """Whether every row (at least one) has a finite maximum and no NaN, as a bool tensor (). -inf is allowed: masks make it."""
+    return torch.isfinite(scores.amax(1)).all()
+
+
+def checked_scores(scores: torch.Tensor, batch: int) -> torch.Tensor:
+    """The model's output, or a DdrsError if it is not of shape (batch, classes) or can not decide."""
+    scores = _scores_in(scores, batch)
+    if not bool(can_decide(scores)):
+        raise DdrsError(UNDECIDED)
     return scores
 
 
@@ -284,12 +342,23 @@ def load_with_data(model: Path, data: Path, split: str, device: torch.device, ar
     return load_model(model, architecture=architecture).to(device), facts, part
 
 
-def as_batch(x: torch.Tensor) -> tuple[bool, torch.Tensor]:
-    """Whether x is one image (C, H, W) or vector (d,), and x as a batch. DdrsError for other shapes, integers or an empty batch."""
-    if x.ndim not in (1, 2, 3, 4) or not x.is_floating_point():
+def as_batch(x: object) -> tuple[bool, torch.Tensor]:
+    """Whether x is one image (C, H, W) or vector (d,), and x as a batch, outside of any gradient; float types stay as they are.
+
+    x: a dense tensor or NumPy array of floats. DdrsError for anything else, and for a batch without images or images without values.
+    """
+    if isinstance(x, np.ndarray):
+        native = x.dtype.newbyteorder("=")
+        x = torch.from_numpy(np.array(x, dtype=native)) if native in FLOATS else x
+    if not isinstance(x, torch.Tensor):
+        kind = f"an array of {x.dtype}" if isinstance(x, np.ndarray) else f"a {type(x).__name__}"
+        raise DdrsError(f"x: {kind}; must be a tensor or NumPy array of floats: one image (C, H, W) or vector (d,), or a batch of them")
+    if x.layout != torch.strided or x.is_meta:
+        raise DdrsError(f"x: a tensor of layout {x.layout} on {x.device}; must be dense, with values")
+    if x.ndim not in (1, 2, 3, 4) or x.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         raise DdrsError(f"x: {x.dtype} of shape {tuple(x.shape)}: must be float, one image (C, H, W) or vector (d,), or a batch of them")
     x = x.detach().clone() if x.is_inference() else x.detach()  # an inference tensor takes no part in a gradient
     images = x.unsqueeze(0) if x.ndim in (1, 3) else x
-    if not len(images):
-        raise DdrsError("x: holds no images")
+    if not images.numel():
+        raise DdrsError(f"x of shape {tuple(x.shape)}: holds no images" if not len(images) else f"x of shape {tuple(x.shape)}: images without values")
     return x.ndim in (1, 3), images

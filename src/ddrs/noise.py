@@ -6,8 +6,9 @@ size, sharding, resume and the order of the examples change no sample.
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -184,6 +185,7 @@ def stream_key(seed: int, purpose: Purpose, *parts: object) -> int:
     """128 bits from a seed, a purpose and further parts (split, example id, block)."""
     if purpose not in get_args(Purpose):
         raise DdrsError(f"noise purpose {purpose!r}: unknown; known are {', '.join(get_args(Purpose))}")
+    check_seed(seed)
     text = json.dumps([int(seed), purpose, *map(str, parts)])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "little")
 
@@ -203,7 +205,8 @@ class NoiseStream:
     """The samples 0, 1, 2, ... of one (seed, purpose, split, example id), read in order, in pieces of any size.
 
     Block b holds samples b*BLOCK to (b+1)*BLOCK - 1 and is a function of the key and b alone. On the CPU a block comes from NumPy's
-    counter-based Philox generator with a 128-bit key, elsewhere from the device's own generator with a 64-bit seed.
+    counter-based Philox generator with a 128-bit key, on CUDA from the device's own generator with a 64-bit seed. Other devices get the CPU's,
+    as nothing is known of the law of their own.
     """
 
     def __init__(self, noise: Source, shape: tuple[int, ...], seed: int, purpose: Purpose, split: str, example_id: object):
@@ -239,13 +242,21 @@ class NoiseStream:
         return parts
 
     def _piece(self, out: torch.Tensor, block: int, offset: int) -> Callable[[], None]:
-        if out.device.type == "cpu":
+        if out.device.type != "cuda":
             # NumPy's generators give the same numbers however the calls are cut, so the block needs no buffer.
             if offset == 0:
                 self._generator = self.noise.generator(stream_key(*self.key, block))
             generator = self._generator
-            return lambda: self.noise.fill(out, generator)
+            return lambda: self._fill_from_cpu(out, generator)
         return lambda: self._fill_on_device(out, block, offset)
+
+    def _fill_from_cpu(self, out: torch.Tensor, generator: Any) -> None:
+        if out.device.type == "cpu":
+            self.noise.fill(out, generator)
+        else:
+            drawn = torch.empty(out.shape)
+            self.noise.fill(drawn, generator)
+            out.copy_(drawn)
 
     def _fill_on_device(self, out: torch.Tensor, block: int, offset: int) -> None:
         # torch's generators repeat only for calls of the same shape: always draw the whole block.
@@ -257,6 +268,38 @@ class NoiseStream:
             self._block = torch.empty(BLOCK, *self.shape, device=out.device)
             self.noise.fill(self._block, torch.Generator(device=out.device).manual_seed(seed))
         out.copy_(self._block[offset : offset + len(out)])
+
+
+def example_keys(images: torch.Tensor, example_ids: object) -> list[object]:
+    """What keys the noise of each image: the ids that are given, one per image, or a digest of each."""
+    if example_ids is None:
+        return [example_digest(image) for image in images]
+    given = example_ids.tolist() if isinstance(example_ids, torch.Tensor | np.ndarray) else example_ids
+    if not isinstance(given, Sequence) or isinstance(given, str | bytes):
+        raise DdrsError(f"example_ids: {type(example_ids).__name__}; must be a list of one id per image")
+    if len(given) != len(images):
+        raise DdrsError(f"example_ids: {len(given)} ids for {len(images)} images")
+    return list(given)
+
+
+def check_seed(seed: object) -> None:
+    """DdrsError unless the seed is an integer of 64 bits: another one would silently be the stream of its neighbour."""
+    if not 0 <= whole("seed", seed) < 2**64:
+        raise DdrsError(f"seed = {seed}: must be at least 0 and below 2^64")
+
+
+def whole(name: str, value: object) -> int:
+    """The value as an int, or a DdrsError if it is none: text, a fraction, a truth value."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise DdrsError(f"{name}: must be an integer (got {value!r})")
+    return int(value)
+
+
+def number(name: str, value: object) -> float:
+    """The value as a float, or a DdrsError if it is no real number."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise DdrsError(f"{name}: must be a number (got {value!r})")
+    return float(value)
 
 
 def check_sigma(sigma: float) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +13,8 @@ from ddrs.certification.lattice import LATTICES, certifiable_noise, check_on_gri
 from ddrs.certification.protocols import PROTOCOLS, Outcome, Steps, make_task
 from ddrs.config import SampleSettings
 from ddrs.errors import DdrsError
-from ddrs.models import as_batch, device_of, usual_torch
-from ddrs.noise import Noise, NoiseStream, Purpose, Sampler, example_digest
+from ddrs.models import UNDECIDED, as_batch, as_module, can_decide, device_of, usual_torch
+from ddrs.noise import Noise, NoiseStream, Purpose, Sampler, check_seed, example_keys, number, whole
 from ddrs.rowwise import ROWS, check_rows_alone
 
 SMALLEST_REQUEST = 25  # samples between two looks: how many images must be under way to fill a batch
@@ -44,8 +45,8 @@ class Certificate:
 
 @usual_torch()
 def certify(
-    model: torch.nn.Module,
-    x: torch.Tensor,
+    model: torch.nn.Module | Callable[[torch.Tensor], Any],
+    x: torch.Tensor | np.ndarray,
     sigma: float | torch.Tensor | np.ndarray,
     n0: int = 100,
     n: int = 100_000,
@@ -72,8 +73,10 @@ def certify(
     law, of which nothing is proven, and ignore that float32 sums round; "lattice" and "uniform-lattice" do neither: they certify the
     classifier after rounding its input to multiples of 1/255, and p_lower is lowered by a proven bound on the sampler's error.
 
-    model: maps (batch, ...) float32 to (batch, classes) scores; run in eval mode and left as it was. x: one image (C, H, W) or
-    vector (d,), or a batch of them; pixels in [0, 1]. sigma: noise scale (lambda for uniform noise), one or one per
+    model: a module or function that maps (batch, ...) float32 to (batch, classes) scores, a tensor or an object with it as `.logits`; run
+    in eval mode and left as it was; -inf is a score, NaN and inf are not. x: one image (C, H, W) or vector (d,), or a batch of them, two
+    axes always being a batch of vectors; a tensor or NumPy array, rounded to float32 before use; pixels in [0, 1]. sigma: noise scale
+    (lambda for uniform noise), one or one per
     image, rounded to float32 before use. alpha: the failure probability of each image by itself; of a batch of B all are right together
     with probability at least 1 - B * alpha, so for 1 - alpha together pass alpha / B. Another call, with another model or sigma, spends its
     own alpha. protocol: "fixed", n0 samples pick the class and n fresh ones estimate its probability;
@@ -89,19 +92,17 @@ def certify(
     """
     single, images = as_batch(x)
     settings = SampleSettings.checked(
-        n0=n0,
-        n=n,
-        alpha=alpha,
+        n0=whole("n0", n0),
+        n=whole("n", n),
+        alpha=number("alpha", alpha),
         protocol=protocol,
-        radii=[] if radii is None else [float(radius) for radius in radii],
+        radii=_radii(radii, protocol),
         bound=bound,
         precision=precision,
         spending=spending,
-        radius_loss=radius_loss,
+        radius_loss=number("radius_loss", radius_loss),
     )
-    if example_ids is not None and len(example_ids) != len(images):
-        raise DdrsError(f"example_ids: {len(example_ids)} ids for {len(images)} images")
-    ids = [example_digest(image) for image in images] if example_ids is None else list(example_ids)
+    model, ids = as_module(model, images.device), example_keys(images, example_ids)
     found: dict[int, Outcome] = dict(
         certify_each(model, images, sigma, settings, noise=certifiable_noise(noise), seed=seed, split=split, example_ids=ids, batch_size=batch_size)
     )
@@ -122,13 +123,14 @@ def certify_each(
     batch_size: int | None,
 ) -> Iterator[tuple[int, Outcome]]:
     """`certify`, yielding (place in the batch, outcome) as each image is finished, in no promised order."""
+    check_seed(seed)
     device, shape = device_of(model), tuple(images.shape[1:])
     sigmas = _sigma_vector(sigma, len(images))
     for i, image in enumerate(images):
         _check_image(image, noise, float(sigmas[i]), f"image {example_ids[i]}")
     # also an error, before any work, for the largest sigma
     task = make_task(settings, noise, image_deviation(noise, float(sigmas.max()), device, images[0].numel()))
-    if batch_size is not None and batch_size < 1:
+    if batch_size is not None and whole("batch_size", batch_size) < 1:
         raise DdrsError(f"batch_size = {batch_size}: must be at least 1")
 
     def jobs() -> Iterator[_Job]:
@@ -139,7 +141,7 @@ def certify_each(
     with running(model, shape, settings.precision) as scores:
         if batch_size is None:
             worth = len(images) * settings.n >= WORTH_A_PROBE
-            batch_size = best_batch_size(scores[0], images[0].numel(), device) if worth else UNPROBED[device.type]
+            batch_size = best_batch_size(scores[0], images[0].numel(), device) if worth else UNPROBED.get(device.type, UNPROBED["cpu"])
         probes = torch.stack([flat(image) for image in images[:ROWS]]).to(device)
         check_rows_alone(scores[0], probes, batch_size, coarse=settings.precision != "float32")
         yield from serve(jobs(), scores, batch_size, images[0].numel(), device)
@@ -246,7 +248,7 @@ class _Batch:
         self.slot_of_row = np.zeros(len(images), np.int64)
         self.rows = 0
         self.counts: torch.Tensor | None = None
-        self.finite = torch.ones((), dtype=torch.bool, device=images.device)
+        self.decided = torch.ones((), dtype=torch.bool, device=images.device)
 
     def assign(self, jobs: list[_Job], draws: Draws) -> None:
         """Give rows to jobs, the first ones first; what is to be drawn goes into `draws`, by stream block: one block is drawn in one thread."""
@@ -265,21 +267,19 @@ class _Batch:
         if not self.rows:
             return
         scores = self.scores(self.images)
-        if scores.ndim != 2 or scores.shape[0] != len(self.images) or scores.shape[1] < 2:
-            raise DdrsError(f"the model returned shape {tuple(scores.shape)} for a batch of {len(self.images)}; (batch, classes) is needed")
         classes = scores.shape[1]
         if self.counts is None:
             self.counts = torch.zeros(self.slots * classes, dtype=torch.int64, device=scores.device)
-        self.finite &= torch.isfinite(scores[: self.rows]).all()
+        self.decided &= can_decide(scores[: self.rows])
         slots = self.slot_of_row[: self.rows]
         place = int(slots[0]) if (slots == slots[0]).all() else torch.from_numpy(slots).to(scores.device)
         self.counts += torch.bincount(place * classes + scores[: self.rows].argmax(1), minlength=self.slots * classes)
 
     def take(self, slot: int) -> np.ndarray:
-        """The votes of a slot, int64 (classes,), which starts again at 0. DdrsError if any score so far was not finite."""
+        """The votes of a slot, int64 (classes,), which starts again at 0. DdrsError if the scores of a row so far did not decide its class."""
         assert self.counts is not None
-        if not bool(self.finite):
-            raise DdrsError("the model returned NaN or infinite scores; nothing can be certified with it")
+        if not bool(self.decided):
+            raise DdrsError(UNDECIDED)
         mine = self.counts.view(self.slots, -1)[slot]
         found = mine.cpu().numpy().copy()
         mine.zero_()
@@ -296,12 +296,28 @@ def _check_image(image: torch.Tensor, noise: Noise, sigma: float, what: str) -> 
         check_on_grid(image, what)
 
 
-def _sigma_vector(sigma: float | torch.Tensor | np.ndarray, count: int) -> np.ndarray:
-    values = sigma.detach().cpu().numpy() if isinstance(sigma, torch.Tensor) else np.asarray(sigma)
+def _radii(radii: object, protocol: str) -> list[float]:
+    if radii is None:
+        return []
+    if protocol != "sequential":
+        raise DdrsError(f"radii: are for protocol sequential; protocol {protocol!r} takes none")
+    values = radii.tolist() if isinstance(radii, torch.Tensor | np.ndarray) else radii
+    if not isinstance(values, Sequence) or isinstance(values, str | bytes):
+        raise DdrsError(f"radii: {radii!r}; must be a list of numbers")
+    return [number("radii", radius) for radius in values]
+
+
+def _sigma_vector(sigma: object, count: int) -> np.ndarray:
+    """Float32 (count,). Numbers of half precision are refused: 0.1 in bfloat16 is 0.1001."""
+    try:
+        values = np.asarray(sigma.detach().cpu().numpy() if isinstance(sigma, torch.Tensor) else sigma)
+    except (TypeError, ValueError, RuntimeError):  # bfloat16 and sparse tensors, and ragged lists
+        values = np.asarray(None)
+    if not np.issubdtype(values.dtype, np.integer) and values.dtype not in (np.float32, np.float64):
+        shown = f"{sigma.dtype}, {sigma.layout}" if isinstance(sigma, torch.Tensor) else " ".join(repr(sigma).split())[:80]
+        raise DdrsError(f"sigma ({shown}): must be a number or one number per image ({count}), float32, float64 or integer")
     if values.ndim > 1 or (values.ndim == 1 and len(values) != count):
         raise DdrsError(f"sigma of shape {values.shape}: must be one number or one per image ({count})")
-    if not np.issubdtype(values.dtype, np.number):
-        raise DdrsError(f"sigma {sigma!r}: must be a number")
     with np.errstate(over="ignore"):
         rounded = values.astype(np.float32)
     if not np.all(np.isfinite(rounded)) or np.any(rounded <= 0):

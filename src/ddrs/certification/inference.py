@@ -11,7 +11,7 @@ from torch.fx.experimental.optimization import fuse, optimize_for_inference
 
 from ddrs.config import PRECISIONS
 from ddrs.errors import DdrsError
-from ddrs.models import as_it_was, device_of, exact_kernels, taking_float32
+from ddrs.models import Scored, as_it_was, device_of, exact_kernels, taking_float32
 
 Scores = Callable[[torch.Tensor], torch.Tensor]  # images (batch, d), float32 in the order of `flat`, to scores (batch, classes), float32
 SIZES = {"cpu": (64, 128, 256), "cuda": (512, 1024, 2048, 4096, 8192)}
@@ -55,12 +55,14 @@ def running(model: nn.Module, shape: tuple[int, ...], precision: str) -> Iterato
             torch.set_num_threads(threads)
 
 
-def _as_scores(net: Callable[[torch.Tensor], torch.Tensor], shape: tuple[int, ...], dtype: torch.dtype) -> Scores:
+def _as_scores(net: object, shape: tuple[int, ...], dtype: torch.dtype) -> Scores:
+    scored = Scored(net)
+
     @torch.inference_mode()
     def scores(images: torch.Tensor) -> torch.Tensor:
         if len(shape) == 3:
             images = images.view(-1, shape[1], shape[2], shape[0]).permute(0, 3, 1, 2)
-        found = net(images.to(dtype))
+        found = scored(images.to(dtype))
         return found if found.dtype == torch.float32 else found.float()
 
     return scores
@@ -69,13 +71,13 @@ def _as_scores(net: Callable[[torch.Tensor], torch.Tensor], shape: tuple[int, ..
 def best_batch_size(scores: Scores, values: int, device: torch.device) -> int:
     """The batch size of the most samples per second in a short probe; a smaller one within 3 %, as it wastes less on the last batch."""
     rates: dict[int, float] = {}
-    for size in SIZES[device.type]:
+    for size in SIZES.get(device.type, SIZES["cpu"]):
         try:
             rates[size] = samples_per_second(scores, size, values, device)
         except torch.OutOfMemoryError:
             break
     if not rates:
-        raise DdrsError(f"the model does not fit {device} at a batch of {SIZES[device.type][0]}; give a smaller batch size")
+        raise DdrsError(f"the model does not fit {device} at a batch of {size}; give a smaller batch size")
     return min(size for size, rate in rates.items() if rate >= 0.97 * max(rates.values()))
 
 
@@ -97,14 +99,14 @@ def _folded(model: nn.Module, shape: tuple[int, ...], for_cpu: bool) -> nn.Modul
         return model
     probe = torch.rand(4, *shape, generator=torch.Generator().manual_seed(0)).to(device_of(model))
     before = _python_state(model)
-    expected = model(probe)
+    expected = Scored(model)(probe)
     if _python_state(model) != before:
         return model  # a trace would leave out what its forward pass remembers
     ways = [optimize_for_inference] if for_cpu else []
     for way in [*ways, lambda net: fuse(net).to(memory_format=torch.channels_last)]:  # type: ignore[call-overload]
         try:
             folded = way(model)
-            if bool((folded(probe) - expected).abs().max() <= 1e-4 * (expected.max() - expected.min())):
+            if bool((Scored(folded)(probe) - expected).abs().max() <= 1e-4 * (expected.max() - expected.min())):
                 return folded
         except Exception:  # torch.fx raises many kinds for what it cannot trace
             continue

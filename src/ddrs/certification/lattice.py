@@ -215,4 +215,4 @@ class GridSampler:
 
     def deviation(self, device: torch.device) -> float:
         """At most 2^15 thresholds, each off by at most the last of 80 (a GPU: 63) bits, half of which is total variation; less beyond the reach."""
-        return 2.0**-66 if device.type == "cpu" else 2.0**-49
+        return 2.0**-49 if device.type == "cuda" else 2.0**-66
