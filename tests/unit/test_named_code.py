@@ -72,8 +72,8 @@ def test_the_api_and_the_plan_ask_for_the_name_too(model: Path):
 
 
 def test_the_flag_is_needed_for_own_models_only_and_changes_no_byte(small_mnist: Path, tmp_path: Path, ddrs_cli):
-    out, settings = tmp_path / "m.safetensors", TrainSettings(epochs=1, batch_size=100)
-    train(small_mnist, out, None, "cohen", "small_cnn", 0.25, settings, 0, Runtime(scratch=tmp_path / "scratch"), lambda line: None)
+    out, settings = tmp_path / "m.safetensors", TrainSettings.checked(epochs=1, batch_size=100)
+    train(small_mnist, out, None, "cohen", "small_cnn", 0.25, settings, 0, Runtime.checked(scratch=tmp_path / "scratch"), lambda line: None)
     logs = []
     for flag in ([], ["--architecture", "small_cnn"]):
         words = ["certify", "--model", out, "--data", small_mnist, *VERBS["certify"][:-1], tmp_path / "o.tsv", *flag]
