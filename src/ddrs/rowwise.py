@@ -24,13 +24,13 @@ def check_rows_alone(scores: Callable[[torch.Tensor], torch.Tensor], images: tor
     Guarantee: none for what is rarer than a few images in `batch`, or smaller than rounding. Other shapes than (batch, classes) pass: whoever
     reads the scores refuses them.
     """
-    rows = torch.empty(max(batch, ROWS), *images.shape[1:], device=images.device)
+    rows = torch.empty(max(batch, ROWS), *images.shape[1:], dtype=images.dtype, device=images.device)
     rows.normal_(generator=torch.Generator(rows.device).manual_seed(0)).mul_(NOISE)  # in place: a batch may fill the device
     used = images[:ROWS]
     for start, image in enumerate(used):
         rows[start :: len(used)] += image
     # in no pattern, so that rows that are joined by any are in both halves
-    watched, others = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).to(rows.device).chunk(2)
+    watched, others = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0), device="cpu").to(rows.device).chunk(2)
     devices = [rows.device] if rows.device.type == "cuda" else []
     with torch.no_grad(), torch.random.fork_rng(devices=devices):
         first, again = _scored(scores, rows), _scored(scores, rows)

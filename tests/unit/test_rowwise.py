@@ -139,6 +139,16 @@ def test_a_model_of_the_users_own_is_refused_as_training_builds_it(tmp_path: Pat
         build_model("joined_for_rowwise:build", SHAPE, 3)
 
 
+def test_torchs_defaults_do_not_matter():
+    model, x = Net(PASSED["nothing"]).eval(), images()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            check_rows_alone(model, x)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_torchs_own_dice_are_not_touched_whether_it_is_refused_or_not():
     for touch in (PASSED["nothing"], REFUSED["dropout"][0], by_seed):
         model = Net(touch)
