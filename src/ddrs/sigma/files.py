@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ddrs.errors import DdrsError
@@ -38,7 +37,7 @@ def read_sigmas(path: Path, k: int, indices: np.ndarray, made_from: dict[str, st
         raise DdrsError(f"{path}: not a readable sigma file ({' '.join(str(error).split())[:200]})") from None
     if differs:
         raise DdrsError(f"{path}: was searched for another {' and '.join(differs)} than is certified; search again")
-    at_k = table.filter(pc.equal(table["K"], k)) if 0 <= k <= k_max else table.slice(0, 0)
+    at_k = table.filter(pa.array(table["K"].to_numpy() == k)) if 0 <= k <= k_max else table.slice(0, 0)
     found = dict(zip(at_k["idx"].to_pylist(), at_k["sigma_star"].to_pylist(), strict=True))
     if not found:
         raise DdrsError(f"{path}: has no step K = {k}; it holds 0 to {k_max}")
