@@ -9,7 +9,7 @@ import pandas as pd
 
 from ddrs.cells import read_cells, row_of
 from ddrs.envelope import render
-from ddrs.files import write_text
+from ddrs.files import write_together
 from ddrs.provenance import digest
 from ddrs.published import SOURCE, TABLES, published, read_csv, table_of_print
 from ddrs.published.checks import half_unit
@@ -88,12 +88,12 @@ def write_claims(cells: Sequence[Path], csv: Path, md: Path) -> None:
         own = [dataset for dataset, kind in kinds.items() if kind == claim.dataset]
         lines += [_line(claim, dataset, kinds[dataset], ours, chosen) for dataset in own or kinds]
     table = pd.DataFrame(lines)
-    write_text(csv, table.to_csv(index=False))
     wrong = sum(not of_paper(claim)[1] for claim in claims())
     head = f"**Claims of the paper.** {len(claims())} sentences of {SOURCE}; {wrong} of them do not follow from its own tables."
     body = render(table, "md", ["%s"] * len(table.columns))
     text = f"{head} {EXPLANATION} Ours: {of_cells(found)} {DEFINITION}"
-    write_text(md, f"{text}\n\n{body}\n\nDigest of the cells: `{digest([cell['digest'] for cell in found])}`\n")
+    page = f"{text}\n\n{body}\n\nDigest of the cells: `{digest([cell['digest'] for cell in found])}`\n"
+    write_together({csv: table.to_csv(index=False), md: page})
 
 
 def _line(claim: Claim, dataset: str, kind: str, ours: Cells, chosen: Cells) -> dict:

@@ -9,7 +9,7 @@ import pandas as pd
 from ddrs.cells import INTERVALS, WITHOUT, read_cells
 from ddrs.envelope import render
 from ddrs.errors import DdrsError
-from ddrs.files import write_text
+from ddrs.files import write_together
 from ddrs.provenance import digest
 from ddrs.published import EVEN, SOURCE, table_of_print
 from ddrs.statements import of_cells
@@ -23,9 +23,9 @@ def write_comparison(cells: Sequence[Path], csv: Path, md: Path) -> None:
     if len(tables) != 1:
         raise DdrsError(f"cells of different tables: {', '.join(tables)}")
     table = pd.DataFrame([line(cell) for cell in found])
-    write_text(csv, table.to_csv(index=False))
     body = render(table, "md", ["%s"] * len(table.columns))
-    write_text(md, f"{_caption(found)}\n\n{body}\n\nDigest of the cells: `{digest([cell['digest'] for cell in found])}`\n")
+    page = f"{_caption(found)}\n\n{body}\n\nDigest of the cells: `{digest([cell['digest'] for cell in found])}`\n"
+    write_together({csv: table.to_csv(index=False), md: page})
 
 
 def line(cell: dict) -> dict:

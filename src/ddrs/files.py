@@ -4,8 +4,8 @@ import hashlib
 import os
 import re
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -94,6 +94,15 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path`, atomically."""
     with atomic(path) as temporary:
         temporary.write_bytes(data)
+
+
+def write_together(contents: Mapping[Path, str | bytes]) -> None:
+    """Write several files that are one result: all beside their places before the first is put there. Text as UTF-8."""
+    with ExitStack() as stack:
+        for path, content in contents.items():
+            temporary = stack.enter_context(atomic(path))
+            with naming(path):
+                temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 class DamagedError(DdrsError):

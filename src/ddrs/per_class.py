@@ -9,7 +9,7 @@ from ddrs.cells import read_cells
 from ddrs.certification.records import Log, read_logs
 from ddrs.envelope import average_certified_radius, certified_accuracy, render
 from ddrs.errors import DdrsError
-from ddrs.files import write_text
+from ddrs.files import write_together
 from ddrs.provenance import digest, file_digest
 from ddrs.published import EVEN, table_of_print
 from ddrs.selection import configuration, halves
@@ -34,9 +34,9 @@ def write_per_class(paths: Sequence[Path], cells: Sequence[Path], radii: Sequenc
             own = [column for column in columns if any(_is(other, cell, column) for other in found)]
             lines += _lines(_log_of(cell, logs), cell, own)
     table = pd.DataFrame(lines, columns=["dataset", "method", "sigma", "K", "class", "images", *columns, "acr"])
-    write_text(csv, render(table, "csv", ["%.2f"] * len(columns) + ["%.4f"]) + "\n")
     body = render(table, "md", ["%.1f"] * len(columns) + ["%.3f"])
-    write_text(md, f"{_caption(found, table)}\n\n{body}\n\nDigest of the cells: `{digest([cell['digest'] for cell in found])}`\n")
+    text = f"{_caption(found, table)}\n\n{body}\n\nDigest of the cells: `{digest([cell['digest'] for cell in found])}`\n"
+    write_together({csv: render(table, "csv", ["%.2f"] * len(columns) + ["%.4f"]) + "\n", md: text})
 
 
 def _is(other: dict, cell: dict, column: str) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import matplotlib
 
-from ddrs.files import write_bytes
+from ddrs.files import write_together
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -21,9 +21,9 @@ def save(figure: Figure, pdf: Path, png: Path, statement: str = "") -> None:
         lines = textwrap.fill(statement, int(17 * figure.get_figwidth()))  # characters that an inch holds at this size
         figure.suptitle(lines, fontsize=7, color="#444444")
     try:
+        drawn = {pdf: io.BytesIO(), png: io.BytesIO()}
         for path, form, facts in ((pdf, "pdf", {"CreationDate": None}), (png, "png", {"Software": None})):
-            drawn = io.BytesIO()
-            figure.savefig(drawn, format=form, dpi=160, metadata=facts)
-            write_bytes(path, drawn.getvalue())
+            figure.savefig(drawn[path], format=form, dpi=160, metadata=facts)
+        write_together({path: content.getvalue() for path, content in drawn.items()})
     finally:
         plt.close(figure)

@@ -8,7 +8,7 @@ import pandas as pd
 from ddrs.cells import read_cells, row_of
 from ddrs.envelope import render
 from ddrs.errors import DdrsError
-from ddrs.files import write_text
+from ddrs.files import write_together
 from ddrs.norms import norm_of
 from ddrs.provenance import digest
 from ddrs.published import EVEN, SELECTED, table_of_print
@@ -36,15 +36,16 @@ def write_table(cells: Sequence[Path], csv: Path, md: Path, tex: Path) -> None:
         entry[cell["column"]] = cell["value"]
     table = pd.DataFrame(list(rows.values()), columns=["dataset", "method", "train", "certify", *columns])
     caption = _caption(found)
-    write_text(csv, render(table, "csv", ["%.2f"] * (len(columns) - 1) + ["%.4f"]) + "\n")
-    readable = ["%.1f"] * (len(columns) - 1) + ["%.3f"]
-    write_text(
-        md,
-        f"**{_title(found)}** {caption}\n\n{render(table, 'md', readable)}\n\nDigest of the cells: `{digest([cell['digest'] for cell in found])}`\n",
-    )
+    readable, made = ["%.1f"] * (len(columns) - 1) + ["%.3f"], digest([cell["digest"] for cell in found])
     tex_caption = caption.replace("%", r"\%").replace("_", r"\_").replace("ℓ1", r"$\ell_1$").replace("ℓ2", r"$\ell_2$")
     body = render(table, "tex", readable)
-    write_text(tex, f"\\begin{{table}}\n\\caption{{{_title(found)} {tex_caption}}}\n{body}\n\\end{{table}}\n")
+    write_together(
+        {
+            csv: render(table, "csv", ["%.2f"] * (len(columns) - 1) + ["%.4f"]) + "\n",
+            md: f"**{_title(found)}** {caption}\n\n{render(table, 'md', readable)}\n\nDigest of the cells: `{made}`\n",
+            tex: f"\\begin{{table}}\n\\caption{{{_title(found)} {tex_caption}}}\n{body}\n\\end{{table}}\n",
+        }
+    )
 
 
 def _title(cells: Sequence[dict]) -> str:

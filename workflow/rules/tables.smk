@@ -51,6 +51,8 @@ for table, name in product([f"{table}{form}" for table in TABLES for form in (""
             " --made {params.made} --seed {params.seed} > {log} 2>&1"
 
 
+# A verb writes all files of its result or none, but Snakemake removes the former ones before a job starts. Its flag `update` would keep them, and
+# must not stand here: it puts them back after a failed job with a new time, so that the next run takes them for what the changed inputs give.
 rule table:
     input:
         cells=cells_of_table,
