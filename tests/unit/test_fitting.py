@@ -75,7 +75,7 @@ def test_logs_of_110_samples_are_not_taken_for_those_of_100() -> None:
     assert found(config()) == {LOG: "n_max = 110, not 100"}
     assert found(config(n_validation=110)) == {}
     with pytest.raises(DdrsError, match="n_max = 110, not 100; check out the config that made it, or delete it"):
-        check_fitting(config(), True, lambda kind, at: "", print, None)
+        check_fitting(config(), True, lambda kind, at: "", print, print)
 
 
 @pytest.mark.parametrize(("recorded", "again"), [("--n 100", [LOG]), ("--n 110", []), (None, [])])

@@ -9,10 +9,11 @@ for name, own in settings.datasets.items():
     except DdrsError as error:
         sys.exit(f"ddrs: error: {error}")
 
-# What DVC or a hand put in the place of this config's results, Snakemake's records still praise as these.
+# What DVC or a hand put in the place of this config's results, Snakemake's records still praise as these. (Here `workflow` does not know yet
+# whether it is to touch. A touch that is not seen records what the next run finds.)
 if workflow.is_main_process:
     try:
-        check_fitting(settings, workflow.touch, params_of_result, logger.warning, None if workflow.dryrun else mark_incomplete)
+        check_fitting(settings, "--touch" in sys.argv, params_of_result, logger.warning, mark_incomplete)
     except DdrsError as error:
         sys.exit(f"ddrs: error: {error}")
 
