@@ -68,6 +68,8 @@ rule merge:
     wildcard_constraints:
         dataset=one_of(sharded_datasets),
     params:
+        flags=certify_flags,  # in no command, but the record of what the log is of: that of its shards goes with them
+        certified=code("certify"),
         code=code("merge"),
     message:
         "Merge the shards of {wildcards.method} {wildcards.run} on {wildcards.dataset} {wildcards.split}"
