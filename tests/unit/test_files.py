@@ -68,7 +68,7 @@ def test_text_is_utf8_with_the_line_ends_given(tmp_path: Path):
 
 def test_require_gives_the_path_of_a_file_and_names_what_is_missing(old: Path):
     assert require(old, "thing") == old
-    for absent in (old.with_name("absent"), old.parent):
+    for absent, said in ((old.with_name("absent"), "no such file"), (old.parent, "is a folder, not a file")):
         with pytest.raises(DdrsError) as error:
             require(absent, "thing")
-        assert str(error.value) == f"thing {absent}: no such file"
+        assert str(error.value) == f"thing {absent}: {said}"

@@ -8,7 +8,7 @@ import pytest
 from ddrs import cells as cells_module
 from ddrs.cells import read_cell, write_cells
 from ddrs.certification.bounds import lower_confidence_bound, upper_confidence_bound
-from ddrs.certification.records import Log, read_log
+from ddrs.certification.records import Log, read_log, read_logs
 from ddrs.errors import DdrsError
 from ddrs.selection import choose, selected
 from tests.unit.helpers import write_log
@@ -82,16 +82,16 @@ def test_no_test_log_is_read_before_the_choice_is_made(validation: list[Path], m
     """The order of what happens: validation logs are read, the choice is made, and only then is a test log opened."""
     happened: list[str] = []
 
-    def reading(path: Path) -> Log:
-        happened.append(path.parent.name)
-        return read_log(path)
+    def reading(paths: list[Path]) -> list[Log]:
+        happened.extend(path.parent.name for path in paths)
+        return read_logs(paths)
 
     def choosing(logs: list[Log], radii: list[float]) -> object:
         happened.append("choice")
         assert {log.constant("split") for log in logs} == {"validation"}
         return choose(logs, radii)
 
-    monkeypatch.setattr(cells_module, "read_log", reading)
+    monkeypatch.setattr(cells_module, "read_logs", reading)
     monkeypatch.setattr(cells_module, "choose", choosing)
     written(measured, validation, tmp_path / "cells")
     assert happened == ["validation"] * 4 + ["choice"] + ["test"] * 4

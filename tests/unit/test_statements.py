@@ -4,6 +4,7 @@ from base64 import b64encode
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from ddrs.certification.records import read_log
 from ddrs.errors import DdrsError
@@ -93,11 +94,11 @@ def test_a_page_shows_the_table_and_needs_no_other_file(tmp_path: Path):
 
 def test_a_page_of_a_caption_shows_its_picture(tmp_path: Path, ddrs_cli):
     (tmp_path / "figure9.md").write_text("**Figure 9.** Sigma* and *more*.\n")
-    (tmp_path / "figure9.png").write_bytes(b"\x89PNG picture")
+    Image.new("L", (2, 2)).save(tmp_path / "figure9.png")
     run = ("page", tmp_path / "figure9.md", "--html", tmp_path / "figure9.html", "--picture")
     assert ddrs_cli(*run, tmp_path / "figure9.png")[0] == 0
     text = (tmp_path / "figure9.html").read_text()
-    assert f'<img alt="figure9" src="data:image/png;base64,{b64encode(bytes([0x89]) + b"PNG picture").decode()}">' in text
+    assert f'<img alt="figure9" src="data:image/png;base64,{b64encode((tmp_path / "figure9.png").read_bytes()).decode()}">' in text
     assert text.index("<img") < text.index("<strong>Figure 9.</strong>")
     code, _, err = ddrs_cli(*run, tmp_path / "none.png")
     assert code == 2 and "none.png: no such file" in err
@@ -107,7 +108,7 @@ def test_published_figures_have_their_captions(tmp_path: Path, ddrs_cli):
     results, out = tmp_path / "results", tmp_path / "docs"
     (results / "captions").mkdir(parents=True)
     (results / "table9.md").write_text("**Table 9.**\n")
-    (results / "figure9.png").write_bytes(b"picture")
+    Image.new("L", (2, 2)).save(results / "figure9.png")
     (tmp_path / "config.yaml").write_text("seed: 0\n")
     run = ("publish", results / "table9.md", results / "figure9.png", "--config", tmp_path / "config.yaml", "--out-dir", out)
     code, _, err = ddrs_cli(*run)

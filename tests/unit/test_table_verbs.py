@@ -96,7 +96,7 @@ def test_a_file_that_cannot_be_used_is_named_and_nothing_is_overwritten(verb: st
         ("per-class", ["--radii", "x"], "--radii 'x': must be numbers"),
         ("cell", ["--table", "table1"], "cells of table1: validation logs are needed for a table that ends in _selected, and for no other"),
         ("cell", ["--validation", TEST[0]], "is of other images than"),
-        ("table", ["selected/cohen/0.50.json"], "was given twice"),
+        ("table", ["selected/cohen/0.50.json"], "0.50.json: is the same as one given before"),
     ],
 )
 def test_what_does_not_fit_is_one_line(verb: str, more: list[str], part: str, here: Path, ddrs_cli):
