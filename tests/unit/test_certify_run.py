@@ -121,7 +121,27 @@ def test_a_fixed_sigma_on_a_ds2_model_is_no_row_of_the_paper(trained: Path, smal
 def test_batch_size_and_number_of_images_change_no_line(whole: bytes, trained: Path, small_mnist: Path, tmp_path: Path):
     assert run(trained, small_mnist, tmp_path / "a", batch_size=37).read_bytes() == whole
     more = run(trained, small_mnist, tmp_path / "b", images=30).read_bytes().splitlines()
-    assert [more[1 + i] for i in range(0, 30, 5)] == whole.splitlines()[1:]
+    size = [COLUMNS.index(name) for name in ("examples", "check")]  # which say of how many images the log is
+
+    def rest(line: bytes) -> list[bytes]:
+        return [field for i, field in enumerate(line.split(b"\t")) if i not in size]
+
+    assert [rest(more[1 + i]) for i in range(0, 30, 5)] == [rest(line) for line in whole.splitlines()[1:]]
+
+
+def test_a_partial_log_of_another_number_of_images_is_not_resumed(trained: Path, small_mnist: Path, tmp_path: Path):
+    """Its lines say of how many they are."""
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(line: str) -> None:
+        if line.startswith("2/"):
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        run(trained, small_mnist, tmp_path, stop)
+    assert len(read_log(run(trained, small_mnist, tmp_path, images=3)).table) == 3
 
 
 def test_seed_split_and_budget_change_the_digest_and_the_samples(whole: bytes, trained: Path, small_mnist: Path, tmp_path: Path):

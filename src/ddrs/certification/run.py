@@ -120,10 +120,8 @@ def certify(
         "split_images": len(part.labels),
     }
     part_of = "" if shard.count == 1 else f".{shard.number}-of-{shard.count}"
-    partial = (
-        runtime.scratch
-        / f"certify-{digest([constant['digest'], device.type, code_digest(*CODE), own_model.code(facts['architecture'])])}{part_of}.tsv"
-    )
+    other = [device.type, len(examples), code_digest(*CODE), own_model.code(facts["architecture"])]  # what lines hold or depend on beside `made`
+    partial = runtime.scratch / f"certify-{digest([constant['digest'], *other])}{part_of}.tsv"
     done = resume_lines(partial, str(constant["digest"]), say)
     if done:
         say(f"resuming: {len(done)} images are in {partial}")
