@@ -89,14 +89,16 @@ def check_comparable(logs: Sequence[Log]) -> None:
 def envelope_report(paths: Sequence[Path], radii: Sequence[float], form: str) -> str:
     """One line per log and one for the envelope, as csv, md or tex: certified accuracy as a fraction per radius, and ACR.
 
-    Protocol sequential decides the radii of its grid only, so there the last column is a lower bound of the ACR and says so.
+    Protocol sequential decides the radii of its grid only, so there the last column is a lower bound of the ACR and says so. Logs of other
+    projects, and an envelope that has any, are called not recomputable: their radii are believed.
     """
     if form not in ("csv", "md", "tex"):
         raise DdrsError(f"format {form!r}: must be csv, md or tex")
     logs = read_logs(paths)
     best = envelope(logs, radii, replicates=1)
-    rows = [[log.name, *certified_accuracy(log, radii), average_certified_radius(log)] for log in logs]
-    rows.append(["envelope", *best.accuracy, best.acr])
+    believed = {True: "", False: " (not recomputable)"}
+    rows = [[log.name + believed[log.recomputable], *certified_accuracy(log, radii), average_certified_radius(log)] for log in logs]
+    rows.append(["envelope" + believed[all(log.recomputable for log in logs)], *best.accuracy, best.acr])
     acr = "acr_lower_bound" if logs[0].constant("protocol") == "sequential" else "acr"
     table = pd.DataFrame(rows, columns=["log", *(f"{radius:g}" for radius in radii), acr])
     return render(table, form, ["%.4f"] * (len(radii) + 1))

@@ -3,14 +3,19 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ddrs.certification.checks import problems
-from ddrs.certification.records import COLUMNS, format_line, read_log, resume_lines
+from ddrs.certification.protocols import PROTOCOLS, make_task
+from ddrs.certification.records import COLUMNS, export_field_format, format_line, read_log, resume_lines
+from ddrs.certification.run import of_example
 from ddrs.config import SampleSettings
+from ddrs.envelope import envelope_report
 from ddrs.errors import DdrsError
 from ddrs.memory import remember
-from tests.unit.helpers import certify_files, write_plain
+from ddrs.noise import NOISES
+from tests.unit.helpers import CONSTANT, certify_files, write_plain
 
 Row = dict[str, str]
 Edit = Callable[[list[Row]], object]
@@ -96,9 +101,38 @@ def edited(log: Path, edit: Edit, path: Path) -> Path:
 @pytest.mark.parametrize("run", RUNS)
 def test_what_certify_writes_is_believed(run: str, logs: dict[str, Path], small_mnist: Path, tmp_path: Path):
     table = read_log(logs[run]).table
-    assert (table["predict"] == -1).any() and table["correct"].any() and problems(table) == [""] * 12
+    assert {-1} < set(table["predict"]) and {0, 1} == set(table["correct"]) and problems(table) == [""] * 12
     remember(logs[run], small_mnist, tmp_path / "memory.tsv")
     assert len(read_log(tmp_path / "memory.tsv").table) == 12
+
+
+HONEST = [
+    *({"protocol": protocol, "bound": bound} for protocol in ("fixed", "two-stage") for bound in ("binary", "joint")),
+    *({"protocol": "sequential", "spending": spending, "radii": [0.0, 0.1, 0.5, 0.75, 1.0]} for spending in ("sqrt", "log")),
+]
+
+
+@pytest.mark.parametrize("deviation", [0.0, 1e-13, 1e-7])
+@pytest.mark.parametrize("noise", ["gaussian", "uniform"])
+@pytest.mark.parametrize("settings", HONEST, ids=lambda one: " ".join(str(value) for value in list(one.values())[:2]))
+def test_no_outcome_of_a_protocol_is_refused(settings: dict, noise: str, deviation: float, tmp_path: Path):
+    """Of simulated votes for three classes: from hopeless to certain, as a CPU's and as a GPU's sampler makes them, where a claim costs a step."""
+    sampling = SampleSettings(**{"n0": 50, "n": 10_000, "alpha": 0.001, **settings})
+    task, rng, lines = make_task(sampling, NOISES[noise], deviation), np.random.default_rng(0), []
+    shares = [*rng.uniform(0.45, 1, 60), *np.linspace(0.49, 0.53, 40), *[0.999, 0.9999, 1.0] * 5]
+    for idx, share in enumerate(shares):
+        sigma = np.float32(rng.choice([0.12, 0.25, 1.0]))
+        steps = PROTOCOLS[sampling.protocol](task, sigma)
+        request = next(steps)
+        try:
+            while True:
+                request = steps.send(rng.multinomial(request[1], [share, 0.7 * (1 - share), 0.3 * (1 - share)]))
+        except StopIteration as finished:
+            found = finished.value
+        row = {"idx": idx, "label": 0, "correct": int(found.prediction == 0), "sigma": sigma, **of_example(found, sampling)}
+        lines.append(format_line({**CONSTANT, **sampling.model_dump(), "n_max": 10_000, "noise": noise, "K": 5, "deviation": deviation, **row}))
+    (tmp_path / "log.tsv").write_text("\n".join(["\t".join(COLUMNS), *lines]) + "\n")
+    assert resume_lines(tmp_path / "log.tsv", CONSTANT["digest"], pytest.fail).keys() == set(range(len(shares)))
 
 
 @pytest.mark.parametrize("name", {**EDITS, **UNSEEN_IN_COUNTS})
@@ -108,9 +142,7 @@ def test_an_edited_log_is_refused(name: str, logs: dict[str, Path], tmp_path: Pa
     assert (code, out) == (2, "") and err.count("\n") == 1 and "log.tsv" in err
 
 
-@pytest.mark.parametrize(
-    "words", [("remember", "LOG", "--data", "DATA", "--out-dir", "OUT"), ("merge", "LOG", "--out", "OUT"), ("export", "LOG", "--out", "OUT")]
-)
+@pytest.mark.parametrize("words", ["remember LOG --data DATA --out-dir OUT", "merge LOG --out OUT", "export LOG --out OUT"])
 def test_every_verb_refuses_it(words: str, logs: dict[str, Path], small_mnist: Path, tmp_path: Path, ddrs_cli):
     path = edited(logs["fixed"], EDITS["radius x 10"], tmp_path / "log.tsv")
     places = {"LOG": path, "DATA": small_mnist, "OUT": tmp_path / "out"}
@@ -157,15 +189,24 @@ def test_edited_lines_are_not_resumed(new_check: bool, logs: dict[str, Path], tm
     assert said == [f"{partial}: {12 - len(wanted)} lines were damaged or changed; their images are certified again"]
 
 
-def test_a_log_of_ours_without_its_checks_is_refused(logs: dict[str, Path], tmp_path: Path):
-    path = edited(logs["fixed"], lambda rows: [row.pop("check") for row in rows], tmp_path / "log.tsv")
-    with pytest.raises(DdrsError, match="line 1 lacks the column 'check'"):
+@pytest.mark.parametrize("names", [("check",), ("check", "digest", "p_lower", "n_top")])
+def test_a_log_of_ours_without_its_checks_is_refused(names: tuple[str, ...], logs: dict[str, Path], tmp_path: Path):
+    path = edited(logs["fixed"], lambda rows: [row.pop(name) for row in rows for name in names], tmp_path / "log.tsv")
+    with pytest.raises(DdrsError, match="line 1 lacks the column"):
         read_log(path)
+
+
+def test_a_report_says_which_logs_are_not_recomputable(logs: dict[str, Path], tmp_path: Path):
+    """Logs of others have a radius and nothing that it could be computed from."""
+    export_field_format(logs["fixed"], None, tmp_path / "plain.tsv")
+    own, plain, best = (line.split(",")[0] for line in envelope_report([logs["fixed"], tmp_path / "plain.tsv"], [0.5], "csv").splitlines()[1:])
+    assert (own, plain, best) == (str(logs["fixed"]), f"{tmp_path / 'plain.tsv'} (not recomputable)", "envelope (not recomputable)")
+    assert "not recomputable" not in envelope_report([logs["fixed"]], [0.5], "csv")
 
 
 def test_a_log_of_others_is_held_to_what_it_states(tmp_path: Path):
     """sigma * Phi^-1(alpha^(1/n)) is .615 here; without sigma, n and alpha nothing is known."""
     header = "idx label predict radius correct sigma n alpha"
-    assert not read_log(write_plain(tmp_path / "a", [(0, 1, 1, 0.61, 1, 0.25, 1000, 0.001)], header)).recomputable
+    assert read_log(write_plain(tmp_path / "a", [(0, 1, 1, 0.61, 1, 0.25, 1000, 0.001)], header)).radius == [0.61]
     with pytest.raises(DdrsError, match=r"line 2: radius 0\.63 is above 0\.6"):
         read_log(write_plain(tmp_path / "b", [(0, 1, 1, 0.63, 1, 0.25, 1000, 0.001)], header))

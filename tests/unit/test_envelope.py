@@ -43,7 +43,7 @@ def test_command_prints_the_fields_logs():
     assert found.exit_code == 0
     header, *rows = [line.split(",") for line in found.output.splitlines()]
     assert header == ["log", "0.25", "0.5", "0.75", "1", "1.25", "1.5", "acr"]
-    assert [row[0] for row in rows] == [*map(str, LOCUSLAB), "envelope"]
+    assert [row[0] for row in rows] == [f"{name} (not recomputable)" for name in (*LOCUSLAB, "envelope")]
     values = np.array([[float(value) for value in row[1:]] for row in rows])
     assert np.round(values[:4, :-1] + 1e-9, 2).tolist() == PRINTED
     assert (values[4] == values[:4].max(0)).all()

@@ -35,7 +35,7 @@ OF_WHOLE = ("d", "device", "deviation", "examples", "split_images")  # values of
 OF_RUN = (*STATISTICS, "dataset", "split", "data", "method", "sigma0", "K", "seed", "digest", *OF_WHOLE)
 CHECK = "check"  # of all other fields of the line but the shard's
 COLUMNS = (*PLAIN, *OF_EXAMPLE, *OF_RUN, CHECK)
-OURS = {"digest", CHECK, "p_lower", "n_top"}  # a log with any of these columns is one of ours, and must have them all
+OURS = {"digest", CHECK, "p_lower", "n_top", "protocol", "method"}  # a log with any of these columns is one of ours, and must have them all
 SHARD_FORM = r"([0-9]{1,18})/([0-9]{1,18}) of ([0-9]{1,18})"
 SHARD = "shard"  # the last column of a shard's log: which of how many, and of how many examples, as 2/5 of 100; the merged log has none
 NUMBER = r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?"
@@ -199,10 +199,11 @@ def _check_foreign(path: Path, table: pd.DataFrame) -> None:
     """A log of others that states sigma, n and alpha: no radius is above that of n votes of n, sigma * Phi^-1(alpha^(1/n))."""
     if not {"sigma", "n", "alpha"} <= set(table):
         return
-    for i, row in enumerate(table[["radius", "sigma", "n", "alpha"]].itertuples(index=False), start=2):
-        cap = row.sigma * max(0.0, float(ndtri(lower_confidence_bound(int(row.n), int(row.n), float(row.alpha))))) if row.n else 0.0
-        if row.radius > cap + 1e-6:
-            raise DdrsError(f"{path}: line {i}: radius {row.radius:g} is above {cap:g}, the most that n = {row.n} and alpha = {row.alpha:g} allow")
+    for number, row in enumerate(table.to_dict("records"), start=2):
+        n, alpha = row["n"], row["alpha"]
+        cap = row["sigma"] * max(0.0, float(ndtri(lower_confidence_bound(n, n, alpha)))) if n else 0.0
+        if row["radius"] > cap + 1e-6:
+            raise DdrsError(f"{path}: line {number}: radius {row['radius']:g} is above {cap:g}, the most that n = {n} and alpha = {alpha:g} allow")
 
 
 def _problem(line: str, header: list[str]) -> str | None:

@@ -150,7 +150,7 @@ def certify(
                 i = left[place]
                 label = int(part.labels[i])
                 measured = {"idx": i, "label": label, "correct": int(found.prediction == label), "sigma": scale[i]}
-                done[i] = format_line({**constant, **measured, **_of_example(found, settings)})
+                done[i] = format_line({**constant, **measured, **of_example(found, settings)})
                 file.write(done[i] + "\n")
                 file.flush()
                 seconds, last = time.perf_counter() - last, time.perf_counter()
@@ -172,7 +172,7 @@ def _noise_name(asked: str | None, trained: str, model: Path) -> str:
     return trained
 
 
-def _of_example(found: Outcome, settings: SampleSettings) -> dict[str, object]:
+def of_example(found: Outcome, settings: SampleSettings) -> dict[str, object]:
     joint, claimed = settings.bound == "joint", np.isfinite(found.z)
     return {
         "predict": found.prediction,
