@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 RUN    := PATH="$$PWD/$(VENV)/bin:$$PATH"
 
-.PHONY: table2 test test-cluster paper publish lock-status
+.PHONY: table2 test test-cluster test-faults paper publish lock-status
 
 table2: $(VENV)/installed
 	$(RUN) snakemake --cores 8 results/table2.csv results/table2.md
@@ -22,6 +22,10 @@ test: $(VENV)/installed
 # On a SLURM of one node that the test starts and stops; needs Debian's slurm-wlm and munge.
 test-cluster: $(VENV)/installed
 	$(RUN) pytest tests/slurm/check_profile.py
+
+# Kills, full disks, twins and damaged files, by chance: what tests/faults/__init__.py says.
+test-faults: $(VENV)/installed
+	$(RUN) pytest -s tests/faults/check_faults.py
 
 # What a reader should see without running anything: tables and figures of a finished run, in git.
 publish: paper
