@@ -13,18 +13,19 @@ import shutil
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from ddrs.data import SPLITS
 from ddrs.errors import DdrsError
-from ddrs.files import atomic, naming
-from ddrs.provenance import file_digest
+from ddrs.files import atomic, cache_folder, naming
+from ddrs.provenance import digest, file_digest
 from ddrs.sections import count_of
 
 Say = Callable[[str], None]
@@ -265,7 +266,8 @@ def fetch(
     dataset = DATASETS[order.kind]
     if dataset.pools is None:
         assert dataset.prepare is not None
-        return dataset.prepare(order)
+        with _alone(order):
+            return dataset.prepare(order)
     with tempfile.TemporaryDirectory(prefix="ddrs-fetch-") as download:
         pools = dataset.pools(source, Path(download))
     for split, pool in pools.items():
@@ -282,6 +284,23 @@ def fetch(
         pools[split] = Pool(pools[split].images[keep], pools[split].labels[keep])
         seen.update(hashes)
     return _write(order, pools, dropped)
+
+
+@contextmanager
+def _alone(order: Order) -> Iterator[None]:
+    """Wait until no other process of this user writes that dataset: of two that write in pieces each would cut off the other's."""
+    folder = cache_folder() / "fetch"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{digest(str(order.out.resolve()))}.lock")  # released with the process, however that ends
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        order.say(f"{order.out}: another process is writing it; waiting for its end")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _check_order(order: Order) -> None:

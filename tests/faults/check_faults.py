@@ -111,7 +111,7 @@ def test_a_disk_that_fills_up(name: str, world: Path, whole: Whole, tmp_path: Pa
         assert contents(folder) == expected, f"full from operation {at} on"
 
 
-@pytest.mark.parametrize("name", [name for name in STEPS if name != "fetch"])
+@every_step
 @pytest.mark.parametrize("trial", range(2))
 def test_twins(name: str, trial: int, world: Path, whole: Whole, folder: Path, chance: random.Random):
     words, (expected, seconds, _) = STEPS[name].command(world, folder), whole[name]

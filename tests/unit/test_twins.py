@@ -1,12 +1,15 @@
 """Two processes at the same work: both end well, with equal bytes, and leave nothing behind, whichever is done first."""
 
+import threading
 from pathlib import Path
 
 import pytest
 
+from ddrs import imagefolder, pieces
 from ddrs.config import SearchSettings
 from ddrs.options import Runtime
 from ddrs.sigma.run import search
+from tests.unit.test_imagefolder import fetched, files, write_folder
 from tests.unit.training_runs import SETTINGS, KilledError, killed_after, train_ds2, train_fs
 
 SEARCH = SearchSettings(step_size=0.05, k_max=100, sigma_max=0.3, batch_size=4)
@@ -73,3 +76,27 @@ def test_of_two_searches_the_later_ends_with_the_same_bytes(first: int, trained:
     say, met = twin_at(f"images {first} to", lambda: run(tmp_path))
     assert run(tmp_path, say) == run(tmp_path / "alone")
     assert met and list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_of_two_preparations_in_pieces_the_later_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    source, out = write_folder(tmp_path / "pets"), tmp_path / "out" / "manifest.json"
+    fetched(source, tmp_path / "whole" / "manifest.json")
+    started, said = threading.Event(), []
+
+    def waits(line: str) -> None:
+        said.append(line)
+        started.set()
+
+    def meanwhile(path: Path, shape: tuple[int, int, int]):
+        if not later.is_alive() and not started.is_set():
+            later.start()
+            assert started.wait(60)
+        return read(path, shape)
+
+    read, later = imagefolder.read_image, threading.Thread(target=lambda: fetched(source, out, say=waits))
+    monkeypatch.setattr(imagefolder, "read_image", meanwhile)
+    monkeypatch.setattr(pieces, "_cores", lambda: 1)
+    fetched(source, out)
+    later.join(60)
+    assert said[0] == f"{out}: another process is writing it; waiting for its end" and len(said) > 1
+    assert files(out.parent) == files(tmp_path / "whole")
