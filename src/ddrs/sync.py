@@ -22,6 +22,7 @@ from pathlib import Path
 import yaml
 
 from ddrs.errors import DdrsError
+from ddrs.locks import LOCKS, enter
 from ddrs.provenance import require_own_checkout
 
 RECORDS = Path(".snakemake")
@@ -65,8 +66,9 @@ def sync(pull: bool, say: Callable[[str], None]) -> None:
             raise DdrsError(f"sync: needs {tool}, which is not installed here; install ddrs[workflow]")
     lock = read_lock("sync")
     remote = _remote() if pull else ""
-    if any((RECORDS / "locks").glob("*")):
-        raise DdrsError("sync: Snakemake is at work in this folder, or was killed in it; wait for it, or say `snakemake --unlock`")
+    enter(say)
+    if any(LOCKS.glob("*")):
+        raise DdrsError("sync: Snakemake is at work in this folder, here or on another host; wait for it, or if it is not say `snakemake --unlock`")
     differing = stale(_status("sync"), lock)
     if differing:
         raise DdrsError(

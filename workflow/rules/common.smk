@@ -27,6 +27,7 @@ from ddrs import own_model
 from ddrs.errors import DdrsError
 from ddrs.figure_config import FIGURES
 from ddrs.fitting import check_fitting
+from ddrs.locks import enter as enter_run
 from ddrs.made import about, made, shown_figures
 from ddrs.overlays import require_fitting
 from ddrs.provenance import MODEL, code_digest, digest
@@ -35,6 +36,8 @@ from ddrs.stale import check_results
 from ddrs.sync import mark_incomplete
 from ddrs.training import METHODS
 
+if workflow.is_main_process:
+    enter_run(logger.warning)
 try:
     settings = ddrs_config.load(config)
     check_modules(settings.datasets)
