@@ -1,13 +1,17 @@
-"""Results that are of other images than those that lie in data/ now. No torch."""
+"""Results that are of other images than those that lie in data/ now, and files that are dated after now. No torch."""
 
 import json
-from collections.abc import Callable, Iterator
+import shlex
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
 from ddrs.data import split_digests
 from ddrs.errors import DdrsError
+
+SKEW = 5.0  # seconds; a step that stands on such a file and is a moment's work is made again at worst
 
 
 def check_results(manifest: Path, dataset: str, results: Path = Path("results")) -> None:
@@ -26,6 +30,17 @@ def check_results(manifest: Path, dataset: str, results: Path = Path("results"))
                 f"delete scratch/shards/{dataset} and {results}/, or of it {results}/*/{dataset}, {results}/cells/*/{dataset} and the tables, "
                 "figures and pages that show it"
             )
+
+
+def check_dates(paths: Iterable[Path]) -> None:
+    """DdrsError for a file that is dated more than SKEW seconds after now: Snakemake would take what is made of it for older, and delete it."""
+    for path in paths:
+        try:
+            ahead = path.stat().st_mtime - time.time()
+        except OSError:
+            continue  # not there, or away meanwhile
+        if ahead > SKEW:
+            raise DdrsError(f"{path}: is dated {ahead:,.0f} seconds after now; set the clock right, or `touch {shlex.quote(str(path))}`")
 
 
 def _made(dataset: str, results: Path) -> Iterator[tuple[Path, str, str | None]]:

@@ -32,7 +32,7 @@ from ddrs.made import about, made, shown_figures
 from ddrs.overlays import require_fitting
 from ddrs.provenance import MODEL, code_digest, digest
 from ddrs.published import EVEN, SELECTED, TABLES, table_of_print
-from ddrs.stale import check_results
+from ddrs.stale import check_dates, check_results
 from ddrs.sync import mark_incomplete
 from ddrs.training import METHODS
 
@@ -181,6 +181,12 @@ def own_flag(wildcards):
 
 def published_file(wildcards):
     return settings.checkpoints[wildcards.dataset][wildcards.method].path(wildcards.sigma)
+
+
+def published_files():
+    """All the files that the config imports."""
+    chosen = [(name, method, own) for name, methods in settings.checkpoints.items() for method, own in methods.items()]
+    return [Path(own.path(sigma)) for name, method, own in chosen for sigma in settings.sigma_texts(name, method)]
 
 
 def import_flags(wildcards):

@@ -13,6 +13,8 @@ for name, own in settings.datasets.items():
 # whether it is to touch. A touch that is not seen records what the next run finds.)
 if workflow.is_main_process:
     try:
+        if "--touch" not in sys.argv:
+            check_dates([*Path("data").glob("*/manifest.json"), *published_files(), *(path for path in Path("results").rglob("*") if path.is_file())])
         check_fitting(settings, "--touch" in sys.argv, params_of_result, logger.warning, mark_incomplete)
     except DdrsError as error:
         sys.exit(f"ddrs: error: {error}")
