@@ -186,6 +186,11 @@ def check_records(storing: bool, warn: Callable[[str], None], makes: Callable[[s
     file = next(filter(makes, unrecorded("results")), None)
     if file is None:
         return
+    if storing and "/.dvc/tmp/exps/" in Path.cwd().as_posix():
+        raise DdrsError(
+            f"`dvc exp run` with --temp or --queue runs in a folder of its own, with DVC's results ({file}) but not with Snakemake's records of what "
+            f"made them; use `dvc exp run` without either, beside another in a clone: `git clone`, `ddrs sync`, `dvc exp run`"
+        )
     line = (
         f"Snakemake has no record of what made {file}, and would not make it again for another config or code. `ddrs sync` (with --no-pull: "
         f"from DVC's cache) proves results by dvc.lock; if you know them to be of this config, `snakemake --touch --forceall {file}` records it; "
