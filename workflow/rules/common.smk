@@ -54,6 +54,7 @@ MEMORY = "results/memory/{dataset}/{split}/{method}"
 TRAINING = [f"training/{name}.py" for name in ("run", "loop", "images", "precision", "settings")]
 LOGS = [f"certification/{name}.py" for name in ("records", "checks", "bounds", "sequential")] + ["norms.py"]  # what reads a log
 PRINT = ["published/__init__.py", "published/checks.py", "published/tables.csv"]
+SHARED = {"yang": ["training/cohen.py"]}  # what a method's file imports of another's
 CODE = {  # the modules whose code makes a step's result; a change of any of them reruns the step, a new method none
     "train": [*TRAINING, "sigma/ascent.py", *MODEL],
     "import_checkpoint": ["importing.py", "checkpoint_formats.py", *MODEL],
@@ -162,9 +163,9 @@ def code(step):
 
 
 def method_code(wildcards):
-    """Of training, where each method is a file of its own, as is a model of the user's; but cohen.py's plain cross-entropy also serves yang."""
+    """Of training, where each method is a file of its own, as is a model of the user's."""
     own = own_model.code(settings.on(wildcards.dataset, wildcards.method).architecture)  # of the user's; empty for known architectures
-    return code_digest(*CODE["train"], "training/cohen.py", f"training/{wildcards.method}.py") + own
+    return code_digest(*CODE["train"], *SHARED.get(wildcards.method, []), f"training/{wildcards.method}.py") + own
 
 
 def train_flags(wildcards):
