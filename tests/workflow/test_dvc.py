@@ -196,7 +196,10 @@ def test_the_config_keys_that_a_target_reads_are_in_its_params(stage: str) -> No
 
 
 def params(stage: str) -> set[str]:
-    return {"device", *(key for entry in STAGES[stage]["params"] for key in entry["config.yaml"])}  # the device changes no result
+    return {
+        "device",
+        *(key for entry in STAGES[stage]["params"] for key in entry["config.yaml"]),
+    }  # a result of another device stands, and says the device itself
 
 
 def test_results_are_dvcs_not_gits() -> None:

@@ -150,7 +150,7 @@ wildcard_constraints:
 
 
 def runtime(wildcards, threads):
-    """How a job runs, which is no part of the experiment. A result of another device stands until it is deleted or forced."""
+    """How a job runs, which is no part of the experiment. A result of another device stands until it is deleted or forced; models, searches and logs say theirs."""
     return f"--threads {threads} --device {settings.device}"
 
 

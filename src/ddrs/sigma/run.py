@@ -110,7 +110,7 @@ def search(
             "sigma_star": np.ascontiguousarray(trajectory.T).ravel(),
         }
     )
-    report = {"digest": digest(made), **made, "changed_class": changed, "at_min": at_min, "at_max": at_max}
+    report = {"digest": digest(made), **made, "device": device.type, "changed_class": changed, "at_min": at_min, "at_max": at_max}
     check_sigmas(out, table, report)
     report["content"] = content_digest(table, report)
     with atomic(out) as temporary:

@@ -130,7 +130,7 @@ def _train(
     labels = torch.tensor(split.labels, device=device)
     with training_images(split, device) as images:
         loop.train(run, images, labels, facts["method"], facts["regime"], settings, step, get_noise(facts["noise"]), keep, say)
-    models.save_model(out, run.model, {**facts, "mean_sigma": round(float(run.sigmas.double().mean()), 6)})
+    models.save_model(out, run.model, {**facts, "device": device.type, "mean_sigma": round(float(run.sigmas.double().mean()), 6)})
     if branch_out is not None:
         assert branch is not None
         write_bytes(branch_out, branch)
