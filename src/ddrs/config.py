@@ -153,7 +153,9 @@ class SearchSettings(StepSettings):
     strategy: Annotated[str, known_name("strategy", STRATEGIES)] = Field(
         "ascent", description="ascent: Algorithm 1; grid: the best of k_max points up to 1 (GDS, Appendix B), which reads no step_size"
     )
-    k_max: Count = Field(description="steps of the stored trajectory, or points of the grid; certification takes any K up to it")
+    k_max: Count = Field(
+        description="steps of the stored trajectory, or points of the grid; certification takes any K up to it; a change searches anew"
+    )
     objective_class: Literal["current", "fixed"] = Field(
         "current", description="current: the class is picked again in each step (Algorithm 1); fixed: the class at sigma_0 (Equation 3)"
     )
