@@ -13,6 +13,6 @@ from ddrs.sigma.run import search
 
 def test_a_model_and_a_search_say_their_device(trained: Path, small_mnist: Path, tmp_path: Path):
     assert read_facts(trained)["device"] == "cpu"
-    settings = SearchSettings(k_max=1)
-    search(trained, small_mnist, tmp_path / "s.parquet", settings, "test", 2, 0, Runtime(scratch=tmp_path / "scratch"), lambda line: None)
+    settings = SearchSettings.checked(k_max=1)
+    search(trained, small_mnist, tmp_path / "s.parquet", settings, "test", 2, 0, Runtime.checked(scratch=tmp_path / "scratch"), lambda line: None)
     assert json.loads(pq.read_schema(tmp_path / "s.parquet").metadata[b"ddrs"])["device"] == "cpu"
