@@ -15,7 +15,8 @@ def test_a_file_of_the_future_is_named_with_what_mends_it(tmp_path: Path):
     path = tmp_path / "sigma 0.25.safetensors"
     path.touch()
     check_dates([path, tmp_path / "missing"])
-    os.utime(path, (time.time() + 3600,) * 2)
+    later = time.time() + 3600
+    os.utime(path, (later, later))
     with pytest.raises(DdrsError, match=r"is dated 3,600 seconds after now; set the clock right, or `touch '.*sigma 0.25.safetensors'`") as error:
         check_dates([path])
     one_line(error)
@@ -24,5 +25,6 @@ def test_a_file_of_the_future_is_named_with_what_mends_it(tmp_path: Path):
 def test_a_clock_that_is_a_second_ahead_is_no_fault(tmp_path: Path):
     path = tmp_path / "model"
     path.touch()
-    os.utime(path, (time.time() + 1,) * 2)
+    later = time.time() + 1
+    os.utime(path, (later, later))
     check_dates([path])
