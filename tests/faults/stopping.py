@@ -20,7 +20,7 @@ def main() -> None:
     def audit(event: str, arguments: tuple) -> None:
         nonlocal met
         opened = event == "open" and isinstance(arguments[2], int) and bool(arguments[2] & (os.O_WRONLY | os.O_RDWR))
-        if not (opened or event in WRITING) or not str(arguments[0]).startswith(folder):
+        if not (opened or event in WRITING) or not str(arguments[0]).startswith(folder + os.sep):
             return
         met += 1
         if fault == "kill" and met == int(at):
@@ -37,8 +37,7 @@ def main() -> None:
         cli.main()
     except SystemExit as exit:
         code = exit.code
-    count = met
-    Path(note).write_text(str(count), encoding="utf-8")
+    Path(note).write_text(str(met), encoding="utf-8")
     sys.exit(code)  # type: ignore[arg-type]
 
 
