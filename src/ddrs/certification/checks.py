@@ -100,7 +100,7 @@ def _votes(table: Columns, run: dict[str, Any], found: _Found) -> tuple[np.ndarr
 
 
 def _each(bound: Callable[..., Any], k: np.ndarray, n: np.ndarray, alpha: float) -> np.ndarray:
-    """The bound of each row, computed once for equal counts."""
+    """The bound of each row at alpha per image, computed once for equal counts."""
     pairs, place = np.unique(np.stack([k, n], 1), axis=0, return_inverse=True)
     return np.asarray(bound(pairs[:, 0], pairs[:, 1], alpha))[place.ravel()]
 

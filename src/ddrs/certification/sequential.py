@@ -62,7 +62,7 @@ def efficacy_boundary(p0: float, alpha: float, looks: np.ndarray, spending: Spen
     Float64 cannot lift the level above alpha: every number added is positive, so relative errors add up, to less than 8 J W eps for
     windows of W counts (3e-9 for n = 1e7); and an error of p0 in its last two units moves the level by at most 2.2e-16 n / p0 of
     itself (5e-9 for n = 1e7), as its derivative is the mean of (K - n p) / (p (1 - p)) <= n / p over the rejected paths. SHAVE covers both.
-    alpha: of all looks of one input together, in (0, 1); every input is a test at its own alpha. looks: (J,) increasing integers, the last
+    alpha: per image, of all its looks together, in (0, 1). looks: (J,) increasing integers, the last
     at most LARGEST. Errors: DdrsError if an argument is out of range.
     """
     looks = _checked_looks(looks)
@@ -107,7 +107,7 @@ def _checked_looks(looks: np.ndarray) -> np.ndarray:
 
 
 def _spent(alpha: float, looks: np.ndarray, spending: Spending) -> np.ndarray:
-    """Alpha of one input spent up to each look, float64 (J,), alpha at the last."""
+    """The alpha of one image spent up to each look, float64 (J,), alpha at the last."""
     if spending not in get_args(Spending):
         raise DdrsError(f"spending {spending!r}: unknown; known are {', '.join(get_args(Spending))}")
     if len(looks) == 1:
@@ -201,7 +201,7 @@ def boundaries(
 ) -> Boundaries:
     """The boundaries for at most n_max samples, computed once (1 s for n_max = 1e5, 1 min for 1e7) and kept in `cache`, and in this process.
 
-    alpha: P(any claim above the true radius) <= alpha, for one image: of m images that is m tests, each at alpha, so alpha * m of their
+    alpha: P(any claim above the true radius) <= alpha, per image: of m images that is m tests, each at alpha, so alpha * m of their
     certificates are false on average at most. beta: P(giving up a z that could be claimed) <= beta, for each z.
     cache: default $DDRS_CACHE, else $XDG_CACHE_HOME/ddrs, else ~/.cache/ddrs. A folder that cannot be written to is done without. A file
     whose content is not what its digest says, or of another key, is told of in a warning, computed again and replaced.
@@ -222,8 +222,8 @@ def boundaries(
 def priced_boundaries(alpha: float, n_max: int, spending: Spending, law: Law, deviation: float) -> tuple[Boundaries, int]:
     """The boundaries for a sampler whose law of a whole image is up to `deviation` off, and by how many places a claim moves down the grid.
 
-    n samples are n * deviation off: where alpha can pay for that it does, else a step of the grid: a claim of the null at place
-    i + 1 is a claim of the one at place i. Errors: as `boundaries`, and DdrsError where a step is smaller than deviation.
+    alpha: per image, as of `boundaries`. n samples are n * deviation off: where alpha can pay for that it does, else a step of the grid: a
+    claim of the null at place i + 1 is a claim of the one at place i. Errors: as `boundaries`, and DdrsError where a step is smaller than deviation.
     """
     price = n_max * deviation
     if price <= alpha / 100:
