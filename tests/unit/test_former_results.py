@@ -12,6 +12,8 @@ from ddrs.files import temporary_of, write_together
 from ddrs.tables import write_table
 from tests.unit.test_tables import row
 
+pytestmark = pytest.mark.usefixtures("invented_radii")
+
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
