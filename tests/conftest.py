@@ -101,3 +101,9 @@ def ddrs_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
         return code, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture
+def invented_radii(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logs are read without computing their bounds again, for tests of arithmetic on radii that no counts give."""
+    monkeypatch.setattr("ddrs.certification.checks.problems", lambda table: [""] * len(table))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 
 from ddrs.errors import DdrsError
+from ddrs.models import UNDECIDED, can_decide
 
 ROWS = 16  # the fewest images of the check
 PASSES = 4  # of the model
@@ -36,8 +37,8 @@ def check_rows_alone(scores: Callable[[torch.Tensor], torch.Tensor], images: tor
         first, again = _scored(scores, rows), _scored(scores, rows)
         if first is None or again is None:
             return
-        if bool(first.isnan().any()):
-            raise DdrsError("the model returned NaN or infinite scores; nothing can be certified with it")
+        if not bool(can_decide(first)):
+            raise DdrsError(UNDECIDED)
         allowed = _rounding(first, COARSE if coarse else ROUNDING)
         if not _equal(first, again, allowed):
             raise DdrsError("the model answers the same images differently each time (dropout, random layers?); nothing holds of it")

@@ -15,20 +15,23 @@ import typer
 from pydantic import BaseModel
 
 from ddrs import cli
+from ddrs.certification.bounds import lower_confidence_bound
+from ddrs.certification.records import COLUMNS, format_line
 from ddrs.config import Config, SampleSettings, SearchSettings, StepSettings, TrainSettings
 from ddrs.options import Runtime
 
-LOG = (
-    "idx\tlabel\tpredict\tradius\tcorrect\tsigma\tn\tn_top\tn_second\tp_lower\tp_upper\tz\tn0\tn_max\talpha\tprotocol\tbound\tspending\tlooks\t"
-    "noise\tprecision\tdataset\tsplit\tdata\tmethod\tsigma0\tK\tseed\tdigest\n"
-    "3\t7\t{label}\t0.000000\t0\t0.25\t1000\t500\t\t0.450000000000\t\t\t100\t1000\t0.001\tfixed\tbinary\t\t\t"
-    "gaussian\tfloat32\tmnist5k\ttest\tabc\tcohen\t0.25\t{k}\t0\tdef\n"
-)
+FIELDS = {
+    **{"idx": 3, "label": 7, "predict": -1, "radius": 0.0, "correct": 0, "sigma": 0.25, "n": 1000, "n_top": 500, "n_second": ""},
+    **{"p_lower": lower_confidence_bound(500, 1000, 0.001), "p_upper": "", "z": "", "n0": 100, "n_max": 1000, "alpha": 0.001},
+    **{"protocol": "fixed", "bound": "binary", "spending": "", "looks": "", "noise": "gaussian", "precision": "float32", "dataset": "mnist5k"},
+    **{"split": "test", "data": "abc", "method": "cohen", "sigma0": "0.25", "K": "", "seed": 0, "digest": "def", "d": 784, "device": "cpu"},
+    **{"deviation": 0.0, "examples": 1, "split_images": 500},
+}
 
 
-def log(label: str = "-1", k: str = "") -> bytes:
+def log(**other: str) -> bytes:
     """A log of one image on which the certifier abstained."""
-    return LOG.format(label=label, k=k).encode()
+    return "\n".join(["\t".join(COLUMNS), format_line({**FIELDS, **other}), ""]).encode()
 
 
 SIX = "idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t1\t1\t0.5\t1\t0\n"
@@ -71,7 +74,7 @@ WRONG = [
         "K of 5,000 digits in a log",
         ["envelope", "x.tsv", "--radii", "0"],
         "K = '999",
-        {"x.tsv": log(k=DIGITS)},
+        {"x.tsv": log(K=DIGITS)},
     ),
     Wrong("K of 5,000 digits", [*CERTIFY, "--k", DIGITS], "--k"),
     Wrong("K beyond all counts", [*CERTIFY, "--k", "1" + "0" * 25], "--k"),

@@ -153,7 +153,7 @@ def test_a_partial_search_of_another_batch_is_searched_again(sigma_file: Path, t
 
 
 @pytest.fixture
-def cells(tmp_path: Path) -> list[Path]:
+def cells(tmp_path: Path, invented_radii: None) -> list[Path]:
     """The cells of one row: 6 of 8 images are certified at 0.75."""
     log = write_log(tmp_path / "log.tsv", [(i, 1, 1 if i < 6 else -1, 0.75 if i < 6 else 0.0) for i in range(8)])
     write_cells([log], "table1", "cohen", [0.0, 0.5, 1.0], tmp_path / "cells", seed=0)

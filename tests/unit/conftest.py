@@ -21,9 +21,3 @@ def ds2_run(small_mnist: Path, fs_run: Path, tmp_path_factory: pytest.TempPathFa
     folder = tmp_path_factory.mktemp("ds2")
     train_ds2(small_mnist, folder, fs_run / "fs.safetensors", fs_run / "fs.branch.pt")
     return folder
-
-
-@pytest.fixture
-def invented_radii(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Logs are read without computing their bounds again, for tests of arithmetic on radii that no counts give."""
-    monkeypatch.setattr("ddrs.certification.checks.problems", lambda table: [""] * len(table))

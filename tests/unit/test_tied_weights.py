@@ -105,7 +105,7 @@ def test_tied_weights_are_stored_once_and_tied_again(module: None, tmp_path: Pat
     with safe_open(tmp_path / "m", framework="pt") as file:
         assert sorted(file.keys()) == ["a.bias", "a.weight", "b.bias", "end.bias", "end.weight", "nothing", "nothing_too", "rows"]
         assert json.loads(file.metadata()["ddrs"]) == facts_of("tied"), "no new fact is needed"
-    found, x = load_model(tmp_path / "m"), torch.rand(6, 1, 5, 4)
+    found, x = load_model(tmp_path / "m", architecture="tied_for_tests:tied"), torch.rand(6, 1, 5, 4)
     assert isinstance(found.a, nn.Module) and found.a.weight is found.b.weight and found.again is found.end
     assert torch.equal(found(x), model(x)) and torch.equal(found.rows, model.rows)
     save_model(tmp_path / "again", found, facts_of("tied"))
@@ -120,7 +120,7 @@ def test_a_weight_that_is_tied_no_more_is_missing_from_the_checkpoint(module: No
     sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
     try:
         with pytest.raises(DdrsError, match=r"weights do not fit tied_for_tests:tied: .*b\.weight"):
-            load_model(tmp_path / "m")
+            load_model(tmp_path / "m", architecture="tied_for_tests:tied")
     finally:
         sys.dont_write_bytecode = before
 
@@ -132,14 +132,14 @@ def test_a_tied_model_is_trained_tuned_and_certified(module: None, small_mnist: 
         pass
 
     train(small_mnist, tmp_path / "m", tmp_path / "branch", "cohen", "tied_for_tests:tied", 0.25, settings, 0, runtime, quiet)
-    finetune(small_mnist, tmp_path / "m", tmp_path / "branch", tmp_path / "ds2", settings, STEP, 0, runtime, quiet)
-    assert len(certify_files(tmp_path / "ds2", small_mnist, tmp_path).read_text().splitlines()) == 7
+    finetune(small_mnist, tmp_path / "m", tmp_path / "branch", tmp_path / "ds2", settings, STEP, 0, runtime, quiet, "tied_for_tests:tied")
+    assert len(certify_files(tmp_path / "ds2", small_mnist, tmp_path, architecture="tied_for_tests:tied").read_text().splitlines()) == 7
 
 
 def test_a_state_of_tensors_beside_the_weights_is_stored(module: None, tmp_path: Path):
     model = build_model("tied_for_tests:numbers", (1, 5, 4), 3)
     save_model(tmp_path / "m", model, facts_of("numbers"))
-    assert torch.equal(load_model(tmp_path / "m").seen, torch.tensor([3, 4]))
+    assert torch.equal(load_model(tmp_path / "m", architecture="tied_for_tests:numbers").seen, torch.tensor([3, 4]))
 
 
 @pytest.mark.parametrize(
