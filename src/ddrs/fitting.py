@@ -22,7 +22,7 @@ from ddrs.norms import norm_of
 from ddrs.provenance import file_digest
 from ddrs.published import SELECTED
 from ddrs.registry import load as load_registered
-from ddrs.sync import recorded_params
+from ddrs.sync import recorded
 from ddrs.training import METHODS
 
 REGIME = {"ds": "fs", "gds": "fs", "ds2": "ds2", "fs": "fs"}  # of the model that a row of certificates stands on
@@ -77,9 +77,9 @@ def check_fitting(
     believed = []
     for misfit in found.values():
         if misfit.kind in ("models", "sigmas", "certificates"):
-            if repr(params(misfit.kind, misfit.at)) in recorded_params(str(misfit.path)):
+            if repr(params(misfit.kind, misfit.at)) in recorded(str(misfit.path), "params"):
                 believed.append(misfit)
-        elif not any(source in found for source in misfit.sources):
+        elif not any(source in found for source in misfit.sources) and not _of_other_logs(misfit):
             believed.append(misfit)
     if not believed:
         return
@@ -90,6 +90,12 @@ def check_fitting(
     )
     for misfit in believed:
         mark(str(misfit.path))
+
+
+def _of_other_logs(misfit: Misfit) -> bool:
+    """Whether Snakemake's record of a cell names other logs than the config does: then Snakemake makes it again by itself."""
+    logs = {Path(path).name for path in recorded(str(misfit.path), "input") if path.endswith(".tsv")}
+    return misfit.kind == "cells" and logs != {source.name for source in misfit.sources}
 
 
 def _is_made(settings: Config, found: re.Match) -> bool:

@@ -18,6 +18,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
@@ -224,10 +225,10 @@ def _stamps() -> dict[Path, tuple[int, int]]:
     return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in Path("results").rglob("*") if path.is_file()}
 
 
-def recorded_params(path: str) -> list[str]:
-    """The params of the job that Snakemake says made a file, each as Python writes it; none without a record."""
+def recorded(path: str, what: Literal["params", "input"]) -> list[str]:
+    """The params, each as Python writes it, or the input files of the job that Snakemake says made a file; none without a record."""
     try:
-        return list(map(str, json.loads(_record("metadata", path).read_bytes())["params"]))
+        return list(map(str, json.loads(_record("metadata", path).read_bytes())[what]))
     except (OSError, ValueError, KeyError, TypeError):
         return []
 

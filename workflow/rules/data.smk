@@ -15,7 +15,8 @@ if workflow.is_main_process:
     try:
         if "--touch" not in sys.argv:
             check_dates([*Path("data").glob("*/manifest.json"), *published_files(), *(path for path in Path("results").rglob("*") if path.is_file())])
-        check_fitting(settings, "--touch" in sys.argv, params_of_result, logger.warning, mark_incomplete)
+        mark = None if workflow.output_settings.dryrun else mark_incomplete
+        check_fitting(settings, "--touch" in sys.argv, params_of_result, logger.warning, mark)
     except DdrsError as error:
         sys.exit(f"ddrs: error: {error}")
 
