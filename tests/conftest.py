@@ -21,6 +21,14 @@ settings.register_profile("no-deadline", deadline=None)  # a busy machine is no 
 settings.load_profile("no-deadline")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Among several processes (`make test`) a file's tests stay together, as do all that read the one real run: each fixture is made once."""
+    for item in items:
+        group = "tiny" if "tiny" in getattr(item, "fixturenames", ()) else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 class HalfSpace(torch.nn.Module):
     """Class 1 where w.x > b, else class 0, with saturated scores. Smoothed with N(0, sigma^2): p = Phi((w.x - b) / (|w| sigma))."""
 
