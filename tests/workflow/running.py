@@ -1,11 +1,18 @@
-"""One real run of the whole DAG on tests/configs/tiny.yaml, shared by the tests of this folder."""
+"""Snakemake on the project's Snakefile, and one real run of the whole DAG on tests/configs/tiny.yaml, shared by the tests of this folder."""
 
+import importlib
+import io
+import logging
 import os
+import socket
 import subprocess
 import sys
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from snakemake.cli import main
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "tests" / "configs" / "tiny.yaml"
@@ -13,12 +20,51 @@ TINY = ROOT / "tests" / "configs" / "tiny.yaml"
 
 def snakemake(*words: object, folder: Path, config: Path | None = TINY, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run snakemake on the project's Snakefile, with another folder as its working directory."""
-    overlay = ["--configfile", str(config)] if config else []
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder), "--nocolor", *overlay]
+    command = [sys.executable, "-m", "snakemake", *_words(words, folder, config)]
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run([*command, *map(str, words)], capture_output=True, text=True, env=environment, check=False)
-    if check and done.returncode:
-        raise AssertionError(f"snakemake {' '.join(map(str, words))} failed:\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}")
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    return _checked(done) if check else done
+
+
+def dry(*words: object, folder: Path, config: Path | None = TINY, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """What `snakemake -n` says and returns, without a process, whose start takes longer than most plans."""
+    done = in_process("-n", *_words(words, folder, config))
+    return _checked(done) if check else done
+
+
+def in_process(*words: object) -> subprocess.CompletedProcess[str]:
+    """A command line of Snakemake that runs no job, in this process and in its current folder, which are left as they were."""
+    arguments = [*map(str, words)]
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    importlib.invalidate_caches()  # a new process would see files of the same second
+    with (
+        chdir("."),
+        mock.patch.dict(os.environ),
+        mock.patch.object(sys, "argv", ["snakemake", *arguments]),
+        mock.patch.object(sys, "path", [*sys.path]),
+        mock.patch.object(logging.root, "handlers", []),  # pytest's own; without any, the last resort of `logging` is stderr
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        try:
+            main(arguments)
+        except SystemExit as exit:
+            if isinstance(exit.code, str):
+                print(exit.code, file=sys.stderr)
+            code = exit.code if isinstance(exit.code, int) else 1
+    folder = Path(arguments[arguments.index("--directory") + 1] if "--directory" in arguments else ".")
+    (folder / f".snakemake/runs/{socket.gethostname()}.{os.getpid()}.json").unlink(missing_ok=True)  # it ends with the process, which lives on
+    return subprocess.CompletedProcess(["snakemake", *arguments], code, out.getvalue(), err.getvalue())
+
+
+def _words(words: tuple[object, ...], folder: Path, config: Path | None) -> list[str]:
+    overlay = ["--configfile", str(config)] if config else []
+    return ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder), "--nocolor", *overlay, *map(str, words)]
+
+
+def _checked(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+    if done.returncode:
+        raise AssertionError(f"{' '.join(done.args)} failed:\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}")
     return done
 
 
