@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from running import ROOT, snakemake
+from running import snakemake
 
 from ddrs.certification.records import COLUMNS, read_log
 
@@ -192,36 +192,6 @@ def test_all_tables_are_one_target(tmp_path: Path) -> None:
 
 
 CELLS = {f"cells_table{number}{form}_mnist5k" for number in (1, 2, 3, 4) for form in ("", "_selected")}
-OF_CELLS = {"table", "comparison", "claims", "per_class", "page"}
-DRAWN = {"p_lower", "picture"}
-UNSELECTED = {name for name in CELLS if "selected" not in name}
-OF_L1 = {"cells_table4_mnist5k", "cells_table4_selected_mnist5k"}
-
-
-@pytest.mark.parametrize(
-    ("change", "rules"),
-    [
-        ("certify={mnist5k: {n: 300}}", {"certify", "remember_mnist5k", "remember_run_mnist5k", *CELLS, *OF_CELLS, *DRAWN, "figure", "examples"}),
-        ("certify={mnist5k: {n_validation: 150}}", {"certify", "remember_mnist5k", *CELLS - UNSELECTED, *OF_CELLS, *DRAWN}),
-        ("certify={mnist5k: {k: [5, 10, 20]}}", {"certify", "remember_mnist5k", *CELLS, *OF_CELLS, *DRAWN, "figure", "examples"}),
-        ("datasets={mnist5k: {radii: [0.0, 0.25]}}", {*CELLS - OF_L1, *OF_CELLS}),
-        ("datasets={mnist5k: {uniform: {radii: [0.0, 0.2]}}}", {*OF_L1, *OF_CELLS}),
-        ("train={mnist5k: {cohen: {learning_rate: 0.06}}}", None),
-    ],
-)
-def test_a_changed_key_reruns_only_what_reads_it(tiny: Path, tmp_path: Path, change: str, rules: set[str] | None) -> None:
-    overlay = tmp_path / "overlay.yaml"
-    key, value = change.split("=", 1)
-    overlay.write_text(f"{key}: {value}\n")
-    text = snakemake(
-        "-n", "--quiet", "rules", "--configfile", ROOT / "tests/configs/tiny.yaml", overlay, "--", "paper", folder=tiny, config=None
-    ).stdout
-    jobs = planned(text)
-    jobs.pop("paper", None)
-    if rules is None:  # Cohen's models are trained again, SmoothAdv's are not
-        assert jobs["train"] == 2 and jobs["finetune"] == 2
-    else:
-        assert set(jobs) == rules
 
 
 def test_report_opens_with_what_was_reproduced(tiny: Path, tmp_path: Path) -> None:
