@@ -15,12 +15,10 @@ LIMIT = 300  # seconds until a step is given up
 
 @dataclass(frozen=True)
 class Step:
-    """A verb. words: with {world}, where its inputs are, and {folder}, where it writes; outputs: files there. resumes: whether partial states
-    are digested, so that a damaged one must be noticed."""
+    """A verb. words: with {world}, where its inputs are, and {folder}, where it writes; outputs: files there."""
 
     words: str
     outputs: tuple[str, ...]
-    resumes: bool = True
 
     def command(self, world: Path, folder: Path) -> list[str]:
         return self.words.format(world=world, folder=folder).split()
@@ -49,7 +47,6 @@ STEPS = {
         "certify --data {world}/manifest.json --model {world}/m --out {folder}/l --scratch {folder}/scratch --sigma 0.25 --images 24 --n 2000"
         " --batch-size 100",
         ("l",),
-        resumes=False,
     ),
 }
 
