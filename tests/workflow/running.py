@@ -9,6 +9,7 @@ import subprocess
 import sys
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -66,6 +67,17 @@ def _checked(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProc
     if done.returncode:
         raise AssertionError(f"{' '.join(done.args)} failed:\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}")
     return done
+
+
+@pytest.fixture
+def plan_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ddrs plan` asks Snakemake in this process."""
+    start = subprocess.run
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        return in_process(*command[3:]) if command[1:3] == ["-m", "snakemake"] else start(command, **options)
+
+    monkeypatch.setattr(subprocess, "run", run)
 
 
 @pytest.fixture(scope="session")

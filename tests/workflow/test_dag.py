@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from running import snakemake
+from running import dry, snakemake
 
 from ddrs.certification.records import COLUMNS, read_log
 
@@ -126,13 +126,13 @@ def test_times_and_provenance_stay_out_of_results(tiny: Path) -> None:
 
 
 def test_a_second_run_has_nothing_to_do(tiny: Path) -> None:
-    done = snakemake("-n", "paper", folder=tiny)
+    done = dry("paper", folder=tiny)
     assert "Nothing to be done" in done.stdout + done.stderr
 
 
 def test_a_fresh_clone_runs_the_whole_chain(tmp_path: Path) -> None:
     """Never "nothing to be done" before anything ran: with the shipped config, every job of Table 2 is planned."""
-    text = snakemake("-n", "--quiet", "rules", "--", "results/table2.csv", folder=tmp_path, config=None).stdout
+    text = dry("--quiet", "rules", "--", "results/table2.csv", folder=tmp_path, config=None).stdout
     assert planned(text) == {
         "fetch": 1,
         "train": 3,
@@ -146,7 +146,7 @@ def test_a_fresh_clone_runs_the_whole_chain(tmp_path: Path) -> None:
 
 
 def test_a_table_without_a_ds2_row_finetunes_nothing(tmp_path: Path) -> None:
-    text = snakemake("-n", "--quiet", "rules", "--", "results/table4.csv", folder=tmp_path, config=None).stdout
+    text = dry("--quiet", "rules", "--", "results/table4.csv", folder=tmp_path, config=None).stdout
     assert planned(text) == {
         "fetch": 1,
         "train": 3,
@@ -161,25 +161,25 @@ def test_a_table_without_a_ds2_row_finetunes_nothing(tmp_path: Path) -> None:
 def test_the_stages_are_all_that_the_tables_stand_on(tmp_path: Path) -> None:
     """Targets `models` and `certificates` make no row that no table has."""
     for target, rule, count in (("models", "train", 12), ("models", "finetune", 9), ("certificates", "remember_mnist5k", 42)):
-        assert planned(snakemake("-n", "--quiet", "rules", "--", target, folder=tmp_path, config=None).stdout)[rule] == count
+        assert planned(dry("--quiet", "rules", "--", target, folder=tmp_path, config=None).stdout)[rule] == count
 
 
 def test_a_cell_of_no_row_of_its_table_is_no_target(tmp_path: Path) -> None:
     for cell in ("table4/mnist5k/yang-ds2/0.50", "table4/mnist5k/yang/2.25", "table1/mnist5k/macer/0.50"):
-        done = snakemake("-n", f"results/cells/{cell}.json", folder=tmp_path, config=None, check=False)
+        done = dry(f"results/cells/{cell}.json", folder=tmp_path, config=None, check=False)
         assert done.returncode != 0 and "No rule to produce" in done.stderr + done.stdout
 
 
 def test_one_cell_is_a_target_of_its_own(tmp_path: Path) -> None:
-    text = snakemake("-n", "--quiet", "rules", "--", "results/cells/table2/mnist5k/smoothadv/0.50.json", folder=tmp_path, config=None).stdout
+    text = dry("--quiet", "rules", "--", "results/cells/table2/mnist5k/smoothadv/0.50.json", folder=tmp_path, config=None).stdout
     assert planned(text) == {"fetch": 1, "train": 3, "certify": 3, "cells_table2_mnist5k": 1}
     cell = "results/cells/table2_selected/mnist5k/smoothadv/0.50.json"
-    text = snakemake("-n", "--quiet", "rules", "--", cell, folder=tmp_path, config=None).stdout
+    text = dry("--quiet", "rules", "--", cell, folder=tmp_path, config=None).stdout
     assert planned(text) == {"fetch": 1, "train": 3, "certify": 6, "cells_table2_selected_mnist5k": 1}
 
 
 def test_all_tables_are_one_target(tmp_path: Path) -> None:
-    text = snakemake("-n", "--quiet", "rules", "--", "tables", folder=tmp_path, config=None).stdout
+    text = dry("--quiet", "rules", "--", "tables", folder=tmp_path, config=None).stdout
     found = planned(text)
     assert {name: found[name] for name in ("table", "comparison", "claims", "per_class", "p_lower")} == {
         "table": 8,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from running import ROOT, snakemake
+from running import ROOT, dry
 
 from ddrs.config import load
 from ddrs.overlays import fitted, merge, read_all
@@ -29,7 +29,7 @@ def covers(places: list[str], path: str) -> bool:
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Every output of the shipped config's DAG, and the rule that makes it."""
-    text = snakemake("--summary", "paper", folder=tmp_path_factory.mktemp("summary"), config=None).stdout
+    text = dry("--summary", "paper", folder=tmp_path_factory.mktemp("summary"), config=None).stdout
     lines = [line.split("\t") for line in text.splitlines()]
     head = next(line for line in lines if line[0] == "output_file")
     return {line[0]: line[head.index("rule")] for line in lines if len(line) == len(head) and line is not head}
@@ -64,7 +64,7 @@ def test_after_use_a_stage_owns_what_the_overlay_makes(overlays: tuple[str, ...]
             for sigma in settings.sigma_texts(name, method):
                 (tmp_path / own.path(sigma)).parent.mkdir(parents=True)
                 (tmp_path / own.path(sigma)).touch()
-    text = snakemake("--configfile", *paths, "--summary", "--", "paper", folder=tmp_path, config=None).stdout
+    text = dry("--configfile", *paths, "--summary", "--", "paper", folder=tmp_path, config=None).stdout
     made = [line.split("\t")[0] for line in text.splitlines() if line.startswith("results/")]
     stages = yaml.safe_load(fitted((ROOT / "dvc.yaml").read_text(), settings))["stages"]
     assert len(made) > 150
@@ -77,7 +77,7 @@ def test_a_stage_refuses_outputs_that_the_config_does_not_make(tmp_path: Path, m
     """DVC would store what lies there as of this config."""
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
     monkeypatch.setenv("DVC_STAGE", "models")
-    done = snakemake("-n", "models", folder=tmp_path, config=ROOT / "configs/fashion.yaml", check=False)
+    done = dry("models", folder=tmp_path, config=ROOT / "configs/fashion.yaml", check=False)
     assert done.returncode != 0
     assert "ddrs: error: dvc.yaml: lists results/captions/figure6.md, which config.yaml does not make; `ddrs use config.yaml`" in done.stderr
 

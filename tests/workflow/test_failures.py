@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from running import ROOT, TINY, snakemake
+from running import ROOT, TINY, dry, snakemake
 
 MODEL = "results/models/mnist5k/cohen/fs/sigma_0.25.safetensors"
 LOG = "results/certificates/mnist5k/test/cohen/fs/sigma_0.25.tsv"
@@ -153,8 +153,8 @@ def test_lost_records_are_said_and_never_stored_as_another_configs(
     snakemake("--cores", 1, LOG, folder=folder)
     before = (folder / LOG).read_bytes()
     shutil.rmtree(folder / ".snakemake")
-    changed = ("-n", "--configfile", TINY, long, "--", LOG)
-    done = snakemake(*changed, folder=folder, config=None)
+    changed = ("--configfile", TINY, long, "--", LOG)
+    done = dry(*changed, folder=folder, config=None)
     assert "Nothing to be done" in done.stdout + done.stderr
     assert f"ddrs: warning: Snakemake has no record of what made {LOG}" in done.stdout + done.stderr
     with monkeypatch.context() as stage:
@@ -162,7 +162,7 @@ def test_lost_records_are_said_and_never_stored_as_another_configs(
         refused = snakemake("--cores", 1, LOG, folder=folder, check=False)
         assert refused.returncode != 0 and f"ddrs: error: Snakemake has no record of what made {LOG}" in refused.stderr
     snakemake("--touch", "--forceall", "--cores", 1, LOG, folder=folder)
-    done = snakemake(*changed, folder=folder, config=None)
+    done = dry(*changed, folder=folder, config=None)
     assert "params have changed since last execution" in done.stdout and "ddrs: warning" not in done.stdout + done.stderr
     monkeypatch.setenv("DVC_STAGE", "certificates")
     done = snakemake("--cores", 1, LOG, folder=folder)

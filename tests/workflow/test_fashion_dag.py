@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import yaml
-from running import ROOT, snakemake
+from running import ROOT, dry
 from test_dag import planned
 
 FASHION = ROOT / "configs" / "fashion.yaml"
@@ -13,7 +13,7 @@ SEARCHED = METHODS + WITH_DS2
 
 
 def test_the_dag_is_of_fashion_mnist_alone(tmp_path: Path) -> None:
-    text = snakemake("-n", "--printshellcmds", "--", "paper", folder=tmp_path, config=FASHION).stdout
+    text = dry("--printshellcmds", "--", "paper", folder=tmp_path, config=FASHION).stdout
     assert "mnist5k" not in text
     assert planned(text) == {
         "fetch": 1,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from running import snakemake
+from running import dry
 from test_dag import planned
 
 from ddrs.certification.records import read_log
@@ -24,12 +24,12 @@ NEEDS = {
 @pytest.mark.parametrize("figure", NEEDS)
 def test_a_figure_needs_its_own_logs_only(figure: str, tmp_path: Path) -> None:
     """The memory passes all K of a row's table at once; the others one by one."""
-    assert planned(snakemake("-n", "--quiet", "rules", "--", f"results/{figure}.png", folder=tmp_path, config=None).stdout) == NEEDS[figure]
+    assert planned(dry("--quiet", "rules", "--", f"results/{figure}.png", folder=tmp_path, config=None).stdout) == NEEDS[figure]
 
 
 def test_a_grid_that_no_figure_has_is_one_line(tmp_path: Path) -> None:
     target = "results/sigmas/mnist5k/test/smoothadv/gds/sigma_0.50.K_40.parquet"
-    done = snakemake("-n", target, folder=tmp_path, config=None, check=False)
+    done = dry(target, folder=tmp_path, config=None, check=False)
     assert done.returncode != 0 and "figures.figure8 has no grid of 40 points for smoothadv on mnist5k" in done.stdout + done.stderr
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from running import ROOT, TINY, snakemake
+from running import ROOT, TINY, dry, snakemake
 
 from ddrs.config import json_schema
 
@@ -60,12 +60,19 @@ def test_dry_run_loads_no_torch(tmp_path: Path) -> None:
         ("certify: {mnist5k: {k: [10, 2000]}}", "certify.mnist5k.k: 2000 is beyond search.mnist5k.k_max"),
     ],
 )
-def test_bad_config_is_one_line_before_any_work(tmp_path: Path, overlay: str, message: str) -> None:
+def test_bad_config_is_one_line(tmp_path: Path, overlay: str, message: str) -> None:
     bad = tmp_path / "bad.yaml"
     bad.write_text(overlay + "\n")
-    done = snakemake("--configfile", TINY, bad, "--cores", 1, "--", "paper", folder=tmp_path, config=None, check=False)
+    done = dry("--configfile", TINY, bad, "--", "paper", folder=tmp_path, config=None, check=False)
     assert done.returncode != 0
     lines = [line for line in done.stderr.splitlines() if line.startswith("ddrs: error:")]
     assert len(lines) == 1 and message in lines[0]
     assert "Traceback" not in done.stderr
+
+
+def test_a_bad_config_ends_a_run_before_any_work(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("certify: {mnist5k: {k: [10, 2000]}}\n")
+    done = snakemake("--configfile", TINY, bad, "--cores", 1, "--", "paper", folder=tmp_path, config=None, check=False)
+    assert done.returncode != 0 and "ddrs: error: config: certify.mnist5k.k: 2000 is beyond" in done.stderr
     assert not (tmp_path / "results").exists() and not (tmp_path / "data").exists()

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from running import ROOT, snakemake
+from running import ROOT, dry
 from test_dag import planned
 
 from ddrs.config import load
@@ -17,9 +17,9 @@ CONFIGS = {  # the config of n = 8, the overlay, both datasets, and the steps wh
 TARGETS = [f"results/{name}" for name in ("table3.md", "table3_selected.md", "figure5.png")]
 
 
-def dry(names: list[str], folder: Path) -> str:
+def commands(names: list[str], folder: Path) -> str:
     overlays = ["--configfile", *(ROOT / f"configs/{name}.yaml" for name in names)] if names else []
-    return snakemake("-n", "--printshellcmds", *overlays, "--", *TARGETS, folder=folder, config=None).stdout
+    return dry("--printshellcmds", *overlays, "--", *TARGETS, folder=folder, config=None).stdout
 
 
 def of(name: str, text: str) -> set[str]:
@@ -39,7 +39,7 @@ def uncaptioned(line: str) -> str:
 @pytest.mark.parametrize("which", CONFIGS)
 def test_n_alone_differs_and_no_path_is_shared(which: str, tmp_path: Path) -> None:
     below, overlay, eight, one, steps = CONFIGS[which]
-    text, before = dry([*below, overlay], tmp_path), dry(below, tmp_path)
+    text, before = commands([*below, overlay], tmp_path), commands(below, tmp_path)
     theirs, ours = of(eight, text), of(one, text)
     assert theirs == of(eight, before) and one not in before
     assert not any(f"/{eight}/" in line for line in ours) and not any(one in line for line in theirs)
@@ -63,7 +63,7 @@ def test_the_dag_is_of_table_3_with_both(which: str, tmp_path: Path) -> None:
     certificates = splits * sigmas * (1 + 2 * len(certify.k))  # fs; ds and ds2 with every K
     certified = {"certify": certificates} if certify.shards == 1 else {"certify_shard": certify.shards * certificates, "merge": certificates}
     each = {"fetch": 1, "train": sigmas, "finetune": sigmas, "sigma": splits * sigmas * 2, **certified}
-    assert planned(dry([*below, overlay], tmp_path)) == {
+    assert planned(commands([*below, overlay], tmp_path)) == {
         **{rule: 2 * count for rule, count in each.items()},
         **{f"remember_{name}": splits * sigmas * 2 for name in (eight, one)},
         **{f"cells_table3{form}_{name}": 3 for form in ("", "_selected") for name in (eight, one)},

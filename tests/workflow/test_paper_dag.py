@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from running import ROOT, snakemake
+from running import ROOT, dry
 from test_dag import planned
 
 from ddrs.published import IMAGES, printed_row
@@ -82,10 +82,10 @@ TABLE_2 = {
 
 
 @pytest.fixture(scope="module")
-def dry(tmp_path_factory: pytest.TempPathFactory) -> str:
+def paper(tmp_path_factory: pytest.TempPathFactory) -> str:
     """What Snakemake would run for `paper`, in an empty folder, which it leaves empty."""
     folder = tmp_path_factory.mktemp("paper")
-    text = snakemake("-n", "--printshellcmds", "--", "paper", folder=folder, config=PAPER).stdout
+    text = dry("--printshellcmds", "--", "paper", folder=folder, config=PAPER).stdout
     assert [path for path in folder.rglob("*") if ".snakemake" not in path.parts] == []
     return text
 
@@ -101,8 +101,8 @@ def commands(text: str, verb: str) -> list[dict[str, list[str]]]:
     return found
 
 
-def test_the_whole_paper_is_planned(dry: str) -> None:
-    assert planned(dry) == WHOLE
+def test_the_whole_paper_is_planned(paper: str) -> None:
+    assert planned(paper) == WHOLE
     assert (sum(WHOLE.values()), WHOLE["train"], WHOLE["finetune"], WHOLE["sigma"], WHOLE["merge"], WHOLE["certify_shard"]) == (
         1259,
         21,
@@ -114,22 +114,22 @@ def test_the_whole_paper_is_planned(dry: str) -> None:
 
 
 def test_a_table_is_planned_alone(tmp_path: Path) -> None:
-    text = snakemake("-n", "--quiet", "rules", "--", "results/table2.csv", folder=tmp_path, config=PAPER).stdout
+    text = dry("--quiet", "rules", "--", "results/table2.csv", folder=tmp_path, config=PAPER).stdout
     assert planned(text) == TABLE_2
     assert sum(TABLE_2.values()) == 342 and [path.name for path in tmp_path.iterdir()] == [".snakemake"]
 
 
-def test_every_printed_cell_is_planned_and_no_other(dry: str) -> None:
-    rows = {(found["table"][0], Path(found["out-dir"][0]).parts[-2], found["label"][0]): found["radii"][0] for found in commands(dry, "cell")}
+def test_every_printed_cell_is_planned_and_no_other(paper: str) -> None:
+    rows = {(found["table"][0], Path(found["out-dir"][0]).parts[-2], found["label"][0]): found["radii"][0] for found in commands(paper, "cell")}
     tables = {row: radii for row, radii in rows.items() if not row[0].endswith("_selected")}
     assert len(tables) == sum(ROWS.values()) and {(f"{table}_selected", *rest) for table, *rest in tables} == set(rows) - set(tables)
     for row, radii in tables.items():
         assert [*radii.split(","), "acr"] == list(printed_row(*row)), row
 
 
-def test_the_jobs_are_the_papers(dry: str) -> None:
+def test_the_jobs_are_the_papers(paper: str) -> None:
     """Section 4: networks, sigmas, epochs, samples, images, MACER's n = 8; all of it reaches the commands."""
-    trained = {(*Path(one["out"][0]).parts[2:4], one["sigma"][0]): one for one in commands(dry, "train")}
+    trained = {(*Path(one["out"][0]).parts[2:4], one["sigma"][0]): one for one in commands(paper, "train")}
     nets = {(name, method): one["architecture"][0] for (name, method, _), one in trained.items()}
     assert nets == {(n, m): "resnet50" if n == "imagenet" else "wide_resnet40_2" if m == "yang" else "resnet18" for n in METHODS for m in METHODS[n]}
     for name, methods in METHODS.items():
@@ -141,13 +141,13 @@ def test_the_jobs_are_the_papers(dry: str) -> None:
     assert set(trained["cifar10", "smoothadv", "0.50"]["loss"]) == {"epsilon=0.25", "attack_steps=2", "noise_samples=1"}
     assert [trained["imagenet", "smoothadv", sigma]["loss"][0] for sigma in ("0.25", "0.50", "1.00")] == ["epsilon=0.5", "epsilon=1.0", "epsilon=1.0"]
     assert trained["cifar10", "cohen", "0.12"]["branch-epoch"] == ["50"]
-    tuned = commands(dry, "finetune")
+    tuned = commands(paper, "finetune")
     assert {(one["epochs"][0], "branch" in one) for one in tuned if "imagenet/cohen" in one["out"][0]} == {("30", False)}
     assert {(one["epochs"][0], "branch" in one) for one in tuned if "cifar10/cohen" in one["out"][0]} == {("200", True)}
-    searched = [*tuned, *(one for one in commands(dry, "sigma") if one["strategy"] == ["ascent"])]
+    searched = [*tuned, *(one for one in commands(paper, "sigma") if one["strategy"] == ["ascent"])]
     assert {("macer" in one["out"][0], one["samples"][0], one["step-size"][0]) for one in searched} == {(False, "1", "0.0001"), (True, "8", "0.0001")}
-    assert {one["objective-class"][0] for one in commands(dry, "sigma")} == {"current"}
-    certified = commands(dry, "certify")
+    assert {one["objective-class"][0] for one in commands(paper, "sigma")} == {"current"}
+    certified = commands(paper, "certify")
     for name in METHODS:
         of = [one for one in certified if f"/{name}/" in one["data"][0]]
         assert {(one["split"][0], int(one["images"][0])) for one in of} == {("test", IMAGES[name])} and IMAGES[name] <= SIZES[name]["test"]
@@ -155,28 +155,28 @@ def test_the_jobs_are_the_papers(dry: str) -> None:
     assert same == {("100", "100000", "0.001", "fixed", "cuda", False)}
 
 
-def test_nothing_is_held_out_and_half_of_the_test_images_choose(dry: str) -> None:
-    assert dict(re.findall(r"ddrs fetch (\w+) .*--validation (\d+)", dry)) == {"cifar10": "0", "imagenet": "0"}
-    cells = commands(dry, "cell")
+def test_nothing_is_held_out_and_half_of_the_test_images_choose(paper: str) -> None:
+    assert dict(re.findall(r"ddrs fetch (\w+) .*--validation (\d+)", paper)) == {"cifar10": "0", "imagenet": "0"}
+    cells = commands(paper, "cell")
     assert {(one["table"][0].endswith("_selected"), *one.get("choose-on", [])) for one in cells} == {(True, "even"), (False,)}
     assert {(Path(one["out-dir"][0]).parts[-2], one["kind"][0]) for one in cells} == {("cifar10", "cifar10"), ("imagenet", "imagenet")}
-    assert not re.search("ddrs .*validation.*tsv", dry)
-    drawn = re.findall(r"ddrs distribution .*?((?: --even \w+)+) .*?--pdf results/p_lower_(table\d)", dry)
+    assert not re.search("ddrs .*validation.*tsv", paper)
+    drawn = re.findall(r"ddrs distribution .*?((?: --even \w+)+) .*?--pdf results/p_lower_(table\d)", paper)
     assert {table: flags.split()[1::2] for flags, table in drawn} == {
         **{f"table{number}": ["cifar10", "imagenet"] for number in (1, 2, 4)},
         "table3": ["cifar10"],
     }
 
 
-def test_the_run_with_selection_is_the_same_beside_it(dry: str, tmp_path: Path) -> None:
+def test_the_run_with_selection_is_the_same_beside_it(paper: str, tmp_path: Path) -> None:
     """Its models, on 45,000 images, have places of their own, settings of the other's, and the print of CIFAR-10."""
     overlays = ("--configfile", PAPER, PAPER.parent / "selection.yaml")
-    text = snakemake("-n", "--printshellcmds", *overlays, "--", "paper", folder=tmp_path, config=None).stdout
+    text = dry("--printshellcmds", *overlays, "--", "paper", folder=tmp_path, config=None).stdout
     assert planned(text) == HELD_OUT and sum(HELD_OUT.values()) == 1333
     assert re.findall(r"ddrs fetch (\S+) .*--kind (\S+) --validation (\d+)", text) == [("cifar10-held-out", "cifar10", "5000")]
     ours, theirs = (
         {re.sub("cifar10-held-out", "cifar10", line) for line in re.findall("ddrs (?:train|finetune) .*", one) if "imagenet" not in line}
-        for one in (text, dry)
+        for one in (text, paper)
     )
     assert ours == theirs and len(ours) == 21
     assert {(one["split"][0], one["images"][0]) for one in commands(text, "certify")} == {("test", "10000"), ("validation", "5000")}
@@ -193,15 +193,13 @@ def test_a_change_of_one_of_the_two_leaves_the_other(tmp_path: Path) -> None:
     overlay = tmp_path / "longer.yaml"
     overlay.write_text("train: {cifar10: {cohen: {epochs: 300}}}\n")
     models = [f"results/models/{name}/cohen/fs/sigma_0.12.safetensors" for name in ("cifar10", "cifar10-held-out")]
-    text = snakemake("-n", "--printshellcmds", "--configfile", PAPER, overlay, "--", *models, folder=tmp_path, config=None).stdout
+    text = dry("--printshellcmds", "--configfile", PAPER, overlay, "--", *models, folder=tmp_path, config=None).stdout
     assert {Path(one["out"][0]).parts[2]: one["epochs"][0] for one in commands(text, "train")} == {"cifar10": "300", "cifar10-held-out": "200"}
 
 
 def test_figures_7_and_8_are_the_papers(tmp_path: Path) -> None:
     """Figure 7: SmoothAdv-DS2 from 0.12 on CIFAR-10 and SmoothAdv-DS from 0.50 on ImageNet come first. Figure 8: 200 evaluations."""
-    text = snakemake(
-        "-n", "--printshellcmds", "--quiet", "host", "--", "results/figure7.png", "results/figure8.png", folder=tmp_path, config=PAPER
-    ).stdout
+    text = dry("--printshellcmds", "--quiet", "host", "--", "results/figure7.png", "results/figure8.png", folder=tmp_path, config=PAPER).stdout
     drawn = dict(re.findall(r"ddrs figure (.*?) (--kind \S+)", text))
     (steps,) = [logs for logs, kind in drawn.items() if kind == "--kind steps"]
     assert steps.split()[:10] == [

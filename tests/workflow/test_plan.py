@@ -59,6 +59,7 @@ def test_the_plan_is_the_config_counted_by_hand(plan: Plan, tmp_path: Path) -> N
     assert files(tmp_path) == {} and lock.read_text() == "results/table2.csv\n"
 
 
+@pytest.mark.usefixtures("plan_here")
 def test_a_protocol_that_stops_early_is_planned_at_most(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At known speeds: 1,200 samples of 0.1 s and 2 epochs of 4,000 images at 0.01 s; two jobs at a time."""
     monkeypatch.setattr(Certification, "seconds", lambda self, device: 0.1)
@@ -76,6 +77,7 @@ def test_a_protocol_that_stops_early_is_planned_at_most(plan: Plan, tmp_path: Pa
     assert "2 jobs side by side" in out and "At most: the protocol stops" in out
 
 
+@pytest.mark.usefixtures("plan_here")
 def test_a_finished_run_leaves_nothing_to_plan_and_a_change_what_it_reruns(
     plan: Plan, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,6 +92,7 @@ def test_a_finished_run_leaves_nothing_to_plan_and_a_change_what_it_reruns(
     assert files(tiny) == before
 
 
+@pytest.mark.usefixtures("plan_here")
 @pytest.mark.parametrize(
     ("words", "parts"),
     [

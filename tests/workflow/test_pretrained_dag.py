@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from running import ROOT, snakemake
+from running import ROOT, dry, snakemake
 from test_dag import planned
 from test_paper_dag import commands
 
@@ -48,7 +48,7 @@ def files(tmp_path: Path) -> Path:
 
 
 def test_the_published_models_are_planned_in_place_of_training(files: Path) -> None:
-    text = snakemake("-n", "--printshellcmds", "--", *TARGETS, folder=files, config=PRETRAINED).stdout
+    text = dry("--printshellcmds", "--", *TARGETS, folder=files, config=PRETRAINED).stdout
     assert planned(text) == PLANNED
     assert sum(PLANNED.values()) == 12 + 2 + 12 + 24 + 486 + 108 + 24 + 12 + 4 and "ddrs train " not in text and "branch" not in text
     found = {(one["dataset"][0], one["method"][0], one["sigma"][0]): one for one in commands(text, "import-checkpoint")}
@@ -87,9 +87,7 @@ def test_what_is_not_imported_is_trained(tmp_path: Path) -> None:
     for sigma in ("0.12", "0.25", "0.50"):
         (tmp_path / "my models").mkdir(exist_ok=True)
         (tmp_path / "my models" / f"{sigma}.pth").touch()
-    text = snakemake(
-        "-n", "-p", "--configfile", PRETRAINED, overlay, "--", "results/table1.csv", "results/table3.csv", folder=tmp_path, config=None
-    ).stdout
+    text = dry("-p", "--configfile", PRETRAINED, overlay, "--", "results/table1.csv", "results/table3.csv", folder=tmp_path, config=None).stdout
     assert (planned(text)["train"], planned(text)["import_checkpoint"]) == (3, 3)
     assert {one["method"][0] for one in commands(text, "train")} == {"macer"}
     assert text.count("ddrs import-checkpoint 'my models/0.") == 3
@@ -106,6 +104,6 @@ def test_the_rule_imports_a_published_file(tmp_path: Path) -> None:
     facts = read_facts(tmp_path / model)
     assert (facts["architecture"], facts["origin"]["format"], facts["sigma"]) == ("resnet18_ddrs", "ddrs", 0.25)
     assert "resnet18_ddrs behind normalize" in (tmp_path / "logs/import/cifar10/cohen/fs/sigma_0.25.log").read_text()
-    assert "Nothing to be done" in snakemake("-n", *run, folder=tmp_path, config=None).stdout
+    assert "Nothing to be done" in dry(*run, folder=tmp_path, config=None).stdout
     write_published(file, "ddrs cifar10")
-    assert planned(snakemake("-n", *run, folder=tmp_path, config=None).stdout) == {"import_checkpoint": 1}
+    assert planned(dry(*run, folder=tmp_path, config=None).stdout) == {"import_checkpoint": 1}

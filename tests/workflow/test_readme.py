@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from running import ROOT, snakemake
+from running import ROOT, dry
 
 README = (ROOT / "README.md").read_text()
 
@@ -31,7 +31,7 @@ def test_snakemake_lines_name_real_targets(page: str, tmp_path: Path) -> None:
     lines = commands((ROOT / page).read_text())
     assert lines
     for line in lines:
-        snakemake("-n", *shlex.split(line)[1:], folder=tmp_path, config=None)
+        dry(*shlex.split(line)[1:], folder=tmp_path, config=None)
 
 
 def test_envelope_line_reads_the_logs(tiny: Path) -> None:

@@ -1,48 +1,19 @@
 """Which files a change of each key of the config makes again in the finished run: what reads the key and what stands on that, and no others."""
 
-import contextlib
-import io
-import os
 import re
-import subprocess
-import sys
 import types
 import typing
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest import mock
 
 import pytest
 import yaml
 from pydantic import BaseModel
-from running import ROOT, TINY
-from snakemake.cli import main
+from running import TINY, dry
 
 from ddrs.config import Config
-
-
-def dry(*words: object, folder: Path, config: Path = TINY) -> subprocess.CompletedProcess[str]:
-    """A dry run in this process, which spares the start of another. It leaves the folder as it was."""
-    command = [str(word) for word in ("-n", "--snakefile", ROOT / "Snakefile", "--directory", folder, "--configfile", config, "--nocolor", *words)]
-    said, complained, code = io.StringIO(), io.StringIO(), 0
-    with (
-        mock.patch.dict(os.environ),
-        mock.patch.object(sys, "path", [*sys.path]),
-        contextlib.chdir(ROOT),
-        contextlib.redirect_stdout(said),
-        contextlib.redirect_stderr(complained),
-    ):
-        try:
-            main(command)
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 1
-            complained.write("" if isinstance(end.code, int) else f"{end.code}\n")
-    for entry in (folder / ".snakemake/runs").glob(f"*.{os.getpid()}.json"):
-        entry.unlink()  # this process lives on, but not as a run in the folder
-    return subprocess.CompletedProcess(command, code, said.getvalue(), complained.getvalue())
-
 
 # Patterns of paths below results/. Snakemake goes by times, so whatever stands on a file that is made again is made again too: every pattern below
 # goes on to the tables, figures and pages.

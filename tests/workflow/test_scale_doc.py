@@ -10,6 +10,7 @@ PAGE = ROOT / "docs" / "scale.md"
 COMMAND = ("plan", "paper", "--configfile", "configs/paper.yaml", "--on", "h200", "--on", "a100")
 
 
+@pytest.mark.usefixtures("plan_here")
 def test_the_gpu_hours_are_those_of_the_command(
     ddrs_cli: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from running import ROOT, TINY, snakemake
+from running import ROOT, TINY, dry, snakemake
 
 LOG = "results/certificates/mnist5k/test/cohen/ds2/sigma_0.25.K_20.tsv"
 
@@ -23,6 +23,6 @@ def test_shards_are_jobs_and_leave_no_trace(tiny: Path, tmp_path: Path) -> None:
 def test_more_shards_than_images_is_one_line_before_any_work(tmp_path: Path) -> None:
     overlay = tmp_path / "shards.yaml"
     overlay.write_text("certify: {mnist5k: {shards: 3}}\n")
-    words = ("-n", "--configfile", ROOT / "tests/configs/tiny.yaml", overlay, "--", LOG)
-    done = snakemake(*words, folder=tmp_path, config=None, check=False)
+    words = ("--configfile", ROOT / "tests/configs/tiny.yaml", overlay, "--", LOG)
+    done = dry(*words, folder=tmp_path, config=None, check=False)
     assert done.returncode and "certify.mnist5k.shards: 3 is above the 2 images of a split" in done.stdout + done.stderr

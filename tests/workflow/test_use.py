@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from running import ROOT, TINY, snakemake
+from running import ROOT, TINY, dry
 
 
 def commands(*words: object, snakefile: Path, folder: Path) -> list[str]:
     """The shell commands of a dry run."""
-    words = ("-n", "--printshellcmds", "--quiet", "host", "reason", "--snakefile", snakefile, *words, "--", "results/table3.csv")
-    return sorted(re.findall(r"^(?:Shell command: )?\s*(ddrs .*)$", snakemake(*words, folder=folder, config=None).stdout, re.M))
+    words = ("--printshellcmds", "--quiet", "host", "reason", "--snakefile", snakefile, *words, "--", "results/table3.csv")
+    return sorted(re.findall(r"^(?:Shell command: )?\s*(ddrs .*)$", dry(*words, folder=folder, config=None).stdout, re.M))
 
 
 @pytest.mark.parametrize("overlay", [TINY, ROOT / "configs/paper.yaml"], ids=lambda path: path.stem)

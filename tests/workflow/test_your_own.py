@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from running import ROOT, snakemake
+from running import ROOT, dry, snakemake
 
 from ddrs.provenance import file_digest
 
@@ -89,7 +89,7 @@ def test_where_even_images_choose_a_dry_run_says_on_what(here: Path) -> None:
     """On the certificates of rows with a memory, and only in the selected form; p_lower's K too."""
     overlays = ("--configfile", here / "mine.yaml", here / "smaller.yaml")
     targets = ("results/table1.md", "results/table1_selected.md", "results/p_lower_table1.png")
-    text = snakemake("-n", "--printshellcmds", "--forceall", *overlays, "--", *targets, folder=here, config=None).stdout
+    text = dry("--printshellcmds", "--forceall", *overlays, "--", *targets, folder=here, config=None).stdout
     row = "--before results/certificates/pets/test/cohen/{}/sigma_0.25.K_5.tsv"
     found = {line: re.findall(r"--before \S+", line) for line in re.findall(r"ddrs (?:cell|distribution) .*", text)}
     assert len(found) == 7
@@ -107,15 +107,15 @@ def test_a_dataset_fetched_anew_leaves_no_old_result_unnoticed(run: Path, tmp_pa
     shutil.rmtree(folder / "data/pets")
     Image.new("RGB", (40, 40), (0, 200, 0)).save(folder / "pets/test/cat/0.jpg")
     snakemake("--cores", 1, *overlays, "--", "data/pets/manifest.json", folder=folder, config=None)
-    done = snakemake("-n", *overlays, "--", "results/table1.md", folder=folder, config=None, check=False)
+    done = dry(*overlays, "--", "results/table1.md", folder=folder, config=None, check=False)
     assert done.returncode and "was made of other test images than those of data/pets/manifest.json" in done.stderr
     assert "give the dataset another name, or delete scratch/shards/pets and results/, or of it results/*/pets, results/cells/*/pets" in done.stderr
     for place in sorted((folder / "results").glob("*/pets")):
         shutil.rmtree(place)
-    done = snakemake("-n", *overlays, "--", "results/table1.md", folder=folder, config=None, check=False)
+    done = dry(*overlays, "--", "results/table1.md", folder=folder, config=None, check=False)
     assert done.returncode and re.search(r"results/cells/table1/pets/\S+/acr\.json: was made of other test images", done.stderr)
     shutil.rmtree(folder / "results")
-    assert "certify" in snakemake("-n", *overlays, "--", "results/table1.md", folder=folder, config=None).stdout
+    assert "certify" in dry(*overlays, "--", "results/table1.md", folder=folder, config=None).stdout
 
 
 def test_a_changed_model_trains_again_and_a_comment_does_not(run: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_changed_model_trains_again_and_a_comment_does_not(run: Path) -> None:
     before = path.read_text()
 
     def planned() -> str:
-        done = snakemake("-n", "--quiet", "rules", *overlays, "--", "results/table1.md", folder=run, config=None)
+        done = dry("--quiet", "rules", *overlays, "--", "results/table1.md", folder=run, config=None)
         return done.stdout + done.stderr
 
     path.write_text("# a comment\n" + before)
@@ -137,15 +137,15 @@ def test_a_changed_model_trains_again_and_a_comment_does_not(run: Path) -> None:
 def test_the_config_as_it_stands_is_planned(here: Path, tmp_path: Path) -> None:
     for name in ("pets", "mynet.py"):  # without the data, of which there is less than the page has
         (tmp_path / name).symlink_to(here / name)
-    text = snakemake("-n", "--quiet", "rules", "--configfile", here / "mine.yaml", "--", "paper", folder=tmp_path, config=None).stdout
+    text = dry("--quiet", "rules", "--configfile", here / "mine.yaml", "--", "paper", folder=tmp_path, config=None).stdout
     assert re.search(r"^table +2$", text, re.M)
 
 
 def test_every_step_that_reads_a_checkpoint_names_the_factory(here: Path, tmp_path: Path) -> None:
     for name in ("pets", "mynet.py"):
         (tmp_path / name).symlink_to(here / name)
-    words = ("-n", "--printshellcmds", "--configfile", here / "mine.yaml", "--", "results/table1.md")
-    commands = re.findall(r"\bddrs (?:train|finetune|sigma|certify) --.*", snakemake(*words, folder=tmp_path, config=None).stdout)
+    words = ("--printshellcmds", "--configfile", here / "mine.yaml", "--", "results/table1.md")
+    commands = re.findall(r"\bddrs (?:train|finetune|sigma|certify) --.*", dry(*words, folder=tmp_path, config=None).stdout)
     assert len({command.split()[1] for command in commands}) == 4
     assert all(command.count(" --architecture mynet:build ") == 1 for command in commands)
 
@@ -153,14 +153,14 @@ def test_every_step_that_reads_a_checkpoint_names_the_factory(here: Path, tmp_pa
 def test_a_model_that_is_not_there_is_one_line(here: Path) -> None:
     (here / "nowhere.yaml").write_text("datasets: {pets: {architecture: 'nowhere:build'}}\n")
     overlays = ("--configfile", here / "mine.yaml", here / "nowhere.yaml")
-    done = snakemake("-n", *overlays, "--", "paper", folder=here, config=None, check=False)
+    done = dry(*overlays, "--", "paper", folder=here, config=None, check=False)
     assert done.returncode and "ddrs: error: config: datasets.pets.architecture: there is no module nowhere, neither in" in done.stderr
 
 
 def test_another_shape_under_the_same_name_is_one_line(run: Path) -> None:
     (run / "larger.yaml").write_text("datasets: {pets: {shape: [3, 64, 64]}}\n")
     overlays = ("--configfile", run / "mine.yaml", run / "smaller.yaml", run / "larger.yaml")
-    done = snakemake("-n", *overlays, "--", "results/table1.md", folder=run, config=None, check=False)
+    done = dry(*overlays, "--", "results/table1.md", folder=run, config=None, check=False)
     assert done.returncode and "data/pets/manifest.json: was fetched with shape [3, 32, 32], but the config says [3, 64, 64]; give" in done.stderr
 
 
