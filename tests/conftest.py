@@ -23,7 +23,10 @@ settings.load_profile("no-deadline")
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Among several processes (`make test`) a file's tests stay together, as do all that read the one real run: each fixture is made once."""
+    """Among several processes (`make test`) a file's tests stay together, as do all that read the one real run: each fixture is made once.
+
+    pytest-xdist 3.8 reads the groups of pytest up to 9.1, and overlooks those of 9.2: hence the version in constraints.txt.
+    """
     for item in items:
         group = "tiny" if "tiny" in getattr(item, "fixturenames", ()) else item.path.stem
         item.add_marker(pytest.mark.xdist_group(group))

@@ -29,7 +29,7 @@ def snakemake(*words: object, folder: Path, config: Path | None = TINY, check: b
 
 def dry(*words: object, folder: Path, config: Path | None = TINY, check: bool = True) -> subprocess.CompletedProcess[str]:
     """What `snakemake -n` says and returns, without a process, whose start takes longer than most plans."""
-    done = in_process("-n", *_words(words, folder, config))
+    done = in_process(*_words(("-n", *words), folder, config))
     return _checked(done) if check else done
 
 
