@@ -61,14 +61,14 @@ def misfits(settings: Config, results: Path = Path("results")) -> Iterator[Misfi
 
 
 def check_fitting(
-    settings: Config, touch: bool, params: Callable[[str, Mapping[str, str]], str], warn: Callable[[str], None], mark: Callable[[str], None]
+    settings: Config, touch: bool, params: Callable[[str, Mapping[str, str]], str], warn: Callable[[str], None], mark: Callable[[str], None] | None
 ) -> None:
     """Have every result made again that is not of the config though Snakemake believes it to be, and say so.
 
     One that Snakemake makes again by itself, as its params or a file that it stands on differ, is left to it. touch: Snakemake is about to
     record all results as of this config; then the first that is not is a DdrsError. params: what Snakemake's record of a result has among its
     params if it is of this config, by its kind (models, sigmas or certificates) and the parts of its path. mark: called with the path of what
-    is to be made again.
+    is to be made again; None marks nothing, as in a dry run.
     """
     found = {misfit.path: misfit for misfit in misfits(settings)}
     if touch and found:
@@ -88,8 +88,9 @@ def check_fitting(
         f"ddrs: warning: {believed[0].path}: is not of this config: {believed[0].what}; it{more} made again where a target needs it. "
         "`ddrs sync --no-pull` brings instead what dvc.lock has of this config"
     )
-    for misfit in believed:
-        mark(str(misfit.path))
+    if mark is not None:
+        for misfit in believed:
+            mark(str(misfit.path))
 
 
 def _of_other_logs(misfit: Misfit) -> bool:

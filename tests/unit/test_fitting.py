@@ -91,6 +91,8 @@ def test_what_snakemake_believes_is_made_again_and_what_it_makes_again_itself_is
         config(), False, lambda kind, at: f"--n {100 if kind == 'certificates' and at['split'] == 'validation' else 0}", said.append, marked.append
     )
     assert marked == again and len(said) == len(again)
+    check_fitting(config(), False, lambda kind, at: f"--n {100 if kind == 'certificates' and at['split'] == 'validation' else 0}", said.append, None)
+    assert marked == again and len(said) == 2 * len(again), "a dry run says the same and marks nothing"
     assert all("n_max = 110, not 100" in line and "ddrs sync --no-pull" in line and "\n" not in line for line in said)
 
 
