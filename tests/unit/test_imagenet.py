@@ -236,8 +236,10 @@ def test_the_published_checksums_are_those_of_ilsvrc_2012():
         ("val", b"", ["img_val.tar: truncated or corrupt"]),
         ("devkit", devkit([1, 2]), ["img_val.tar: has 5 images", "devkit_t12.tar.gz has 2 labels"]),
         ("devkit", devkit([1, 2, 3, 1, 9]), ["devkit_t12.tar.gz: truncated or corrupt"]),
-        ("devkit", gzip.compress(b"no tar", mtime=0), ["devkit_t12.tar.gz: truncated or corrupt"]),
+        ("devkit", gzip.compress(b"no tar"), ["devkit_t12.tar.gz: truncated or corrupt"]),
     ],
+    # an archive holds the second in which it was made, and a test must have one name in all processes
+    ids=["train cut", "no tar in train", "unknown class", "no image", "val cut", "val empty", "too few labels", "label beyond", "no tar in devkit"],
 )
 def test_an_archive_that_cannot_be_read_is_one_line(key: str, data: bytes, words: list[str], archives: Write, tmp_path: Path):
     text = refusal("imagenet", tmp_path / "manifest.json", archives(**{key: data}), 5)
