@@ -42,11 +42,12 @@ def test_fewer_images_than_the_config_says_are_one_line_before_any_work(tmp_path
     ],
 )
 def test_another_dataset_under_the_same_name_is_one_line_before_any_work(text: str, message: str, tmp_path: Path) -> None:
-    write_manifest(tmp_path, text)
+    path = write_manifest(tmp_path, text)
     done = dry("--", "paper", folder=tmp_path, config=PAPER, check=False)
     lines = [line for line in done.stderr.splitlines() if line.startswith("ddrs: error:")]
     assert done.returncode and len(lines) == 1 and f"ddrs: error: data/cifar10/manifest.json: {message}" in lines[0]
     assert "Traceback" not in done.stderr
+    assert path.read_text() == text and not (tmp_path / "results").exists() and not (tmp_path / "logs").exists()
 
 
 def test_the_dataset_that_the_config_says_is_not_fetched_again(tmp_path: Path) -> None:

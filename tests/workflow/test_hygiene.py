@@ -68,6 +68,7 @@ def test_bad_config_is_one_line(tmp_path: Path, overlay: str, message: str) -> N
     lines = [line for line in done.stderr.splitlines() if line.startswith("ddrs: error:")]
     assert len(lines) == 1 and message in lines[0]
     assert "Traceback" not in done.stderr
+    assert not (tmp_path / "results").exists() and not (tmp_path / "data").exists()
 
 
 def test_a_bad_config_ends_a_run_before_any_work(tmp_path: Path) -> None:
