@@ -1,0 +1,157 @@
+"""What a row of a table is: whose models, what finds each image's sigma, what the certificate stands on. Whatever differs by row asks here.
+
+A row is a training method and a `Kind`; a `Run` is what one log is of; `TABLES` says which rows a table has.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+from ddrs.errors import DdrsError
+
+Dashes = str | tuple[float, tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A way to train, search and certify. With a training method it is a row.
+
+    name: in paths and logs, and behind the method in labels (`fs` has none there).
+    shown: what a table says in its columns `train` and `certify`.
+    trained: whose models, as a folder of results/models and a file of training/regimes.
+    strategy: what finds a sigma per image, a file of sigma/strategies; None: every image has the sigma of training.
+    knob: the second number of a configuration, as it stands in a run's name; None where sigma is the only one.
+    every_k: whether one search holds all smaller K (a trajectory), or each K is a search of its own (a grid).
+    certificate: what is concluded, and so what is promised: a file of certification/certificates.
+    memory: whether Algorithm 3 stands behind the answers.
+    colour, dashes: of its curves, in every figure; colours that colour-blind readers tell apart (Okabe and Ito), dashes that do in grey print.
+    """
+
+    name: str
+    shown: tuple[str, str]
+    trained: str = "fs"
+    strategy: str | None = None
+    knob: str | None = None
+    every_k: bool = True
+    certificate: str = "smoothing"
+    memory: bool = False
+    colour: str = "#000000"
+    dashes: Dashes = "--"
+
+    @property
+    def search(self) -> str:
+        """The folder of its searches: rows of one model whose trajectories hold every K share them."""
+        return self.trained if self.every_k else self.name
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("fs", ("FS", "FS")),
+        Kind("ds", ("FS", "DS"), strategy="ascent", knob="K", memory=True, colour="#0072B2", dashes="-"),
+        Kind("ds2", ("DS", "DS"), trained="ds2", strategy="ascent", knob="K", memory=True, colour="#D55E00", dashes=(0, (5, 1.2, 1, 1.2))),
+        Kind("gds", ("FS", "GDS"), strategy="grid", knob="K", every_k=False, memory=True, colour="#E69F00", dashes=(0, (1, 1))),
+    )
+}
+FIXED = KINDS["fs"]  # the sigma of training for every image: where every search starts, and what the others are compared with
+
+
+@dataclass(frozen=True)
+class Row:
+    """A training method and what is done with its models."""
+
+    method: str
+    kind: Kind
+
+    @property
+    def label(self) -> str:
+        """The row's name in logs, cells and tables: cohen, cohen-ds2."""
+        return label_of(self.method, self.kind)
+
+    @classmethod
+    def parse(cls, label: str) -> Self:
+        """Of smoothadv-ds2. DdrsError for a kind that is not known."""
+        method, _, name = label.partition("-")
+        kind = FIXED if name == "" else KINDS.get(name)
+        if not method or kind is None or (name != "" and kind is FIXED):
+            known = ", ".join(f"METHOD-{one.name}" for one in KINDS.values() if one is not FIXED)
+            raise DdrsError(f"label {label!r}: must be METHOD, {known}")
+        return cls(method, kind)
+
+
+def label_of(method: str, kind: Kind) -> str:
+    """The label of a row, METHOD or METHOD-KIND."""
+    return method if kind is FIXED else f"{method}-{kind.name}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one log is of: a kind of row at a sigma, with the second number of its configuration where it has one.
+
+    As a path it is ds/sigma_0.25.K_900, or fs/sigma_0.25.
+    """
+
+    kind: Kind
+    sigma: str  # two decimals, as in paths
+    k: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind.name}/{self.file}"
+
+    @property
+    def file(self) -> str:
+        """The file's name without its ending."""
+        return f"sigma_{self.sigma}" + ("" if self.kind.knob is None else f".{self.kind.knob}_{self.k}")
+
+    @property
+    def search(self) -> str:
+        """The search whose sigmas it is certified with, as a path without its ending; errors (of values) for a kind that searches none."""
+        if self.kind.strategy is None:
+            raise ValueError(f"run {self}: its kind searches no sigma")
+        return f"{self.kind.search}/sigma_{self.sigma}" if self.kind.every_k else str(self)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Of ds/sigma_0.25.K_900. DdrsError for what names no kind, or lacks or has a second number against its kind."""
+        found = re.fullmatch(r"([a-z0-9-]+)/sigma_(\d+\.\d\d)(?:\.([A-Za-z]+)_(\d+))?", text)
+        kind = KINDS.get(found[1]) if found else None
+        if not found or kind is None or kind.knob != found[3]:
+            raise DdrsError(f"run {text!r}: must be KIND/sigma_S, with .K_K where the kind has a second number")
+        return cls(kind, found[2], None if found[4] is None else int(found[4]))
+
+
+def _rows(methods: str, kinds: str) -> tuple[Row, ...]:
+    return tuple(Row(method, KINDS[kind]) for method in methods.split() for kind in kinds.split())
+
+
+TABLES = {  # the rows of each table, in its order
+    "table1": _rows("cohen", "fs ds ds2"),
+    "table2": _rows("smoothadv", "fs ds ds2"),
+    "table3": _rows("macer", "fs ds ds2"),
+    "table4": _rows("yang", "fs ds"),
+}
+FIGURES = {"3": "table1", "4": "table2", "5": "table3"}  # figures that show what a table holds
+SELECTED = "_selected"  # ends the name of the table whose sigma and K are chosen on validation images
+ALTERNATE = "even"  # where there are no validation images: every second test image chooses, and the others are reported
+
+
+def table_of_print(table: str) -> str:
+    """The table whose rows another form of it has: table2 for table2_selected."""
+    return table.removesuffix(SELECTED)
+
+
+def title_of(table: str) -> str:
+    """How a table is called in captions: Table 2; of one that the paper does not number, its name."""
+    name = table_of_print(table)
+    return f"Table {name.removeprefix('table')}" if re.fullmatch(r"table\d+", name) else f"Table {name}"
+
+
+def methods_of(table: str) -> list[str]:
+    """The training methods of a table's rows, each once, in their order."""
+    return list(dict.fromkeys(row.method for row in TABLES[table_of_print(table)]))
+
+
+def kinds_of(table: str, method: str) -> Iterable[Kind]:
+    """The kinds of the rows that a table has of a method, in their order."""
+    return [row.kind for row in TABLES[table_of_print(table)] if row.method == method]
