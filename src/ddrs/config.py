@@ -91,6 +91,10 @@ class TrainSettings(Section):
             raise ValueError(f"milestones = {self.milestones}: schedule: step takes one, its period; schedule: multistep takes several")
         return self
 
+    def unread(self) -> frozenset[str]:
+        """The steps of a schedule that has none."""
+        return frozenset(("milestones", "gamma") if self.schedule in ("constant", "cosine") else ())
+
     def at_sigma(self, sigma: str) -> Self:
         """The same settings with the loss's mappings replaced by their value at one sigma (two decimals)."""
         return self.model_copy(update={"loss": {name: _pick(name, value, sigma) for name, value in self.loss.items()}})
@@ -271,13 +275,6 @@ class Config(Section):
     search: dict[Dataset, DatasetSearch]
     certify: dict[Dataset, CertifySettings]
 
-    @model_validator(mode="after")
-    def _parts_fit(self) -> Self:
-        check_parts(self)
-        check_checkpoints(self)
-        check_figures(self)
-        return self
-
     def makes(self, part: str, dataset: str, method: str) -> bool:
         """Whether `train` or `finetune` makes a method's models on a dataset; published ones stand in for `train`."""
         return method in getattr(self, part).get(dataset, {}) or (part == "train" and method in self.checkpoints.get(dataset, {}))
@@ -307,23 +304,21 @@ class Config(Section):
 def load(raw: Mapping) -> Config:
     """Check a parsed config. DdrsError: one line that names each key and says what is allowed."""
     try:
-        return Config(**raw)
+        settings = Config(**raw)
+        check_parts(settings)
+        check_checkpoints(settings)
+        check_figures(settings)
+        return settings
     except ValidationError as error:
         raise DdrsError(f"config: {one_line(error)}") from None
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise DdrsError(f"config: {error}") from None
-
-
-def read_settings(settings: Section) -> dict[str, Any]:
-    """Settings by name, but for those that the others leave unread: another value of such a one makes the same result."""
-    unread = {"milestones", "gamma"} if isinstance(settings, TrainSettings) and settings.schedule in ("constant", "cosine") else ()
-    return {name: value for name, value in settings if name not in unread}
 
 
 def flags(settings: Section) -> str:
     """Settings as the flags of a verb; reading them back gives settings that make the same result."""
     words = []
-    for name, value in read_settings(settings).items():
+    for name, value in settings.read().items():
         flag = "--" + name.replace("_", "-")
         if value is None:
             continue

@@ -10,6 +10,7 @@ import pandas as pd
 from ddrs.certification.bounds import lower_confidence_bound
 from ddrs.certification.records import Log, read_logs
 from ddrs.errors import DdrsError
+from ddrs.verdicts import bootstrap_weights
 
 
 def certified_accuracy(log: Log, radii: Sequence[float]) -> np.ndarray:
@@ -52,7 +53,7 @@ def envelope(logs: Sequence[Log], radii: Sequence[float], replicates: int = 1000
     hits = _hits(logs, radii)
     scores = np.stack([log.radius * log.correct for log in logs])
     images = scores.shape[1]
-    weights = np.random.Generator(np.random.Philox(key=seed)).multinomial(images, np.full(images, 1 / images), size=replicates) / images
+    weights = bootstrap_weights(images, replicates, seed)
     replicated = np.stack([(weights @ of_radius.T).max(1) for of_radius in hits])
     accuracy, acr = hits.mean(2), scores.mean(1)
     low, high = np.quantile(replicated, (0.025, 0.975), axis=1)

@@ -16,9 +16,9 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from ddrs.certification.records import STATISTICS, memory_digest, run_digest
-from ddrs.config import Config, SampleSettings, SearchSettings, Section, TrainSettings, read_settings
+from ddrs.config import Config, SampleSettings, SearchSettings, Section, TrainSettings
 from ddrs.errors import DdrsError
-from ddrs.norms import norm_of
+from ddrs.norms import ON_GRID, norm_of
 from ddrs.provenance import file_digest
 from ddrs.published import SELECTED
 from ddrs.registry import load as load_registered
@@ -26,7 +26,6 @@ from ddrs.sync import recorded
 from ddrs.training import METHODS
 
 REGIME = {"ds": "fs", "gds": "fs", "ds2": "ds2", "fs": "fs"}  # of the model that a row of certificates stands on
-GRIDS = {"gaussian": "lattice", "uniform": "uniform-lattice"}
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, SafetensorError)
 
 
@@ -125,7 +124,7 @@ def _same(own: object, wanted: object) -> bool:
 
 def _of_section(own: Mapping, wanted: Section) -> str:
     """The same of settings, but for those that are not read."""
-    return _differing(type(wanted)(**own).model_dump(), read_settings(wanted))
+    return _differing(type(wanted)(**own).model_dump(), wanted.read())
 
 
 def _facts(path: Path) -> dict:
@@ -221,7 +220,7 @@ def _columns(settings: Config, at: Mapping[str, str], path: Path) -> tuple[dict[
     statistics = {
         **sampling.model_dump(),
         "n_max": sampling.n,
-        "noise": GRIDS[trained] if sampling.noise == "lattice" else sampling.noise or trained,
+        "noise": ON_GRID[trained] if sampling.noise == "lattice" else sampling.noise or trained,
         "sigma0": float(at["sigma"]),
         "K": at["k"] or "",
         "seed": settings.seed,

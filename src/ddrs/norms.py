@@ -7,6 +7,8 @@ from ddrs.errors import DdrsError
 Norm = Literal["l1", "l2"]
 NORMS: dict[str, Norm] = {"gaussian": "l2", "lattice": "l2", "uniform": "l1", "uniform-lattice": "l1"}
 
+ON_GRID = {"gaussian": "lattice", "uniform": "uniform-lattice"}  # the noise on the pixel grid, by the noise that a model is trained with
+
 
 def norm_of(noise: object, where: str) -> Norm:
     """The norm of a noise's certificates, or a DdrsError that says where an unknown one was met."""

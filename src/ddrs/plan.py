@@ -30,13 +30,13 @@ from ddrs.files import require
 from ddrs.imagefolder import listing
 from ddrs.models import check_named, read_facts
 from ddrs.noise import BLOCK
+from ddrs.norms import ON_GRID
 from ddrs.options import Runtime, prepare
 from ddrs.probe import FORWARD, IMAGE_GRADIENT, MEAN_CLASSES, UPDATE, Certification, Network, Probe, Search, Training, flops_per_forward
 from ddrs.registry import load as load_registered
 from ddrs.sources import DATASETS, HOLD_OUT, SIZES, parse_shape
 from ddrs.training import METHODS
 
-LATTICE = {"gaussian": "lattice", "uniform": "uniform-lattice"}  # the noise on the pixel grid, by the noise that a model was trained with
 COLUMNS = ("step", "jobs", "images", "samples", "at_most", "flops", "seconds")
 NOTHING = "Nothing to be done: every file that the targets need is there and up to date."
 S = TypeVar("S", bound=Section)
@@ -137,7 +137,7 @@ def work_of(command: Command, files: Files) -> Work:
     settings = section(SampleSettings, flags)
     images = len(Shard.parse(flags["shard"]).of(np.arange(images)))
     samples = images * (settings.n0 + settings.n)
-    probe = Certification(network, LATTICE[noise] if settings.noise == "lattice" else noise, settings.precision)
+    probe = Certification(network, ON_GRID[noise] if settings.noise == "lattice" else noise, settings.precision)
     return Work("certify", images, samples, FORWARD * samples, settings.protocol != "fixed", network, probe, samples)
 
 

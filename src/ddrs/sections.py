@@ -35,6 +35,15 @@ class Section(BaseModel):
         except ValidationError as error:
             raise DdrsError(one_line(error)) from None
 
+    def unread(self) -> frozenset[str]:
+        """Names of settings that the others leave unread: another value of such a one makes the same result."""
+        return frozenset()
+
+    def read(self) -> dict[str, Any]:
+        """Settings by name, but for those that are unread."""
+        unread = self.unread()
+        return {name: value for name, value in self if name not in unread}
+
 
 def nearest(name: str, known: Any) -> str:
     """' (did you mean ...?)' if a known name is close, else nothing."""

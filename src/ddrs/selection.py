@@ -15,6 +15,7 @@ from ddrs.certification.records import Log
 from ddrs.envelope import average_certified_radius, certified_accuracy, check_comparable
 from ddrs.errors import DdrsError
 from ddrs.published import EVEN
+from ddrs.verdicts import bootstrap_weights
 
 Configuration = tuple[float, int]  # sigma0 and K, which is 0 for a fixed sigma
 TIES = {  # by what chooses
@@ -114,7 +115,7 @@ def selected(logs: Sequence[Log], choice: Choice, radii: Sequence[float], replic
     hits = np.rint(accuracy * images).astype(int)
     exact = np.stack([lower_confidence_bound(hits, images, 0.025), upper_confidence_bound(hits, images, 0.025)], axis=1)
     scores = logs[places[choice.for_acr]].radius * logs[places[choice.for_acr]].correct
-    weights = np.random.Generator(np.random.Philox(key=seed)).multinomial(images, np.full(images, 1 / images), size=replicates) / images
+    weights = bootstrap_weights(images, replicates, seed)
     return Selected(
         accuracy=accuracy,
         chosen=chosen,

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
+import numpy as np
+
 from ddrs.published import IMAGES, published
 from ddrs.published.checks import ALPHA, N0, N, flaw
 
@@ -45,6 +47,11 @@ def mean(value: float, deviation: float, images: int) -> Estimate:
     """A mean over images, with the normal interval."""
     half = Z * deviation / sqrt(images)
     return Estimate(value, value - half, value + half)
+
+
+def bootstrap_weights(images: int, replicates: int, seed: int) -> np.ndarray:
+    """How much each image weighs in each replicate of a bootstrap over images: (replicates, images), each row adds up to 1."""
+    return np.random.Generator(np.random.Philox(key=seed)).multinomial(images, np.full(images, 1 / images), size=replicates) / images
 
 
 def difference(plus: Sequence[Estimate], minus: Sequence[Estimate]) -> Estimate:

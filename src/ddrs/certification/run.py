@@ -24,6 +24,7 @@ from ddrs.errors import DdrsError
 from ddrs.files import cache_folder, naming, write_text
 from ddrs.models import load_with_data
 from ddrs.noise import check_sigma
+from ddrs.norms import ON_GRID
 from ddrs.options import Runtime, prepare
 from ddrs.progress import CertificationProgress
 from ddrs.provenance import MODEL, code_digest, digest, file_digest, write_sidecar
@@ -166,7 +167,7 @@ def certify(
 
 def _noise_name(asked: str | None, trained: str, model: Path) -> str:
     if asked == "lattice":
-        return {"gaussian": "lattice", "uniform": "uniform-lattice"}[trained]
+        return ON_GRID[trained]
     if asked not in (None, trained):
         raise DdrsError(f"noise {asked!r}: {model} was trained with {trained} noise; certify it with {trained} or lattice")
     return trained
