@@ -6,11 +6,12 @@ A row is a training method and a `Kind`; a `Run` is what one log is of; `TABLES`
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Literal, Self
 
 from ddrs.errors import DdrsError
 
 Dashes = str | tuple[float, tuple[float, ...]]
+Chooser = Literal["validation", "even"]  # the images that choose sigma and K
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,11 @@ class Row:
         return cls(method, kind)
 
 
+def kind_of(trained: str, strategy: str | None, certificate: str = FIXED.certificate) -> Kind | None:
+    """The kind of what was trained, searched and certified so; None if that is no row."""
+    return next((kind for kind in KINDS.values() if (kind.trained, kind.strategy, kind.certificate) == (trained, strategy, certificate)), None)
+
+
 def label_of(method: str, kind: Kind) -> str:
     """The label of a row, METHOD or METHOD-KIND."""
     return method if kind is FIXED else f"{method}-{kind.name}"
@@ -133,7 +139,7 @@ TABLES = {  # the rows of each table, in its order
 }
 FIGURES = {"3": "table1", "4": "table2", "5": "table3"}  # figures that show what a table holds
 SELECTED = "_selected"  # ends the name of the table whose sigma and K are chosen on validation images
-ALTERNATE = "even"  # where there are no validation images: every second test image chooses, and the others are reported
+ALTERNATE: Final = "even"  # where there are no validation images: every second test image chooses, and the others are reported
 
 
 def table_of_print(table: str) -> str:
