@@ -54,7 +54,7 @@ def _check_names(settings: "Config") -> None:
 
 
 def _check_searches(settings: "Config") -> None:
-    kinds = [kind for kind in KINDS.values() if kind.strategy is not None and kind.every_k]
+    kinds = [kind for kind in KINDS.values() if kind.trajectory]
     strategies, rows = dict.fromkeys(str(kind.strategy) for kind in kinds), " and ".join(kind.name for kind in kinds)
     for name, search in settings.search.items():
         if search.strategy not in strategies:

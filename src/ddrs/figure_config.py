@@ -12,7 +12,7 @@ from ddrs.sections import COUNT_MAX, Count, Increasing, Section, Sigma
 if TYPE_CHECKING:
     from ddrs.config import Config, SearchSettings
 
-TRAJECTORIES = tuple(name for name, kind in KINDS.items() if kind.strategy is not None and kind.every_k)
+TRAJECTORIES = tuple(name for name, kind in KINDS.items() if kind.trajectory)
 Quantile = Annotated[float, Field(ge=0, le=1)]
 
 

@@ -79,10 +79,10 @@ def _kind(log: Log) -> Kind:
 
 
 def row_styles(labels: Sequence[str]) -> dict[str, Style]:
-    """Rows are told apart by what their kinds look like; where they are of several methods, by colour of the method and dashes of the kind."""
+    """Colour and dashes of each row: of its kind; where rows are of several methods, the colour tells the methods apart."""
     rows = {label: Row.parse(label) for label in labels}
-    methods = list(dict.fromkeys(row.method for row in rows.values()))
-    colours = dict(zip(methods, (SERIES[i % len(SERIES)][0] for i in range(len(methods))), strict=True))
+    methods = dict.fromkeys(row.method for row in rows.values())
+    colours = {method: SERIES[i % len(SERIES)][0] for i, method in enumerate(methods)}
     return {label: (row.kind.colour if len(methods) == 1 else colours[row.method], row.kind.dashes) for label, row in rows.items()}
 
 
@@ -173,7 +173,7 @@ def _panel(log: Log, logs: Sequence[Log]) -> tuple[str, str, float]:
     dataset, sigma = str(log.constant("dataset")), _sigma0(log)
     if _kind(log) is not FIXED:
         return dataset, _label(log), sigma
-    starts = [kind for kind in KINDS.values() if kind.trained == FIXED.trained and kind.strategy is not None and kind.every_k]
+    starts = [kind for kind in KINDS.values() if kind.trajectory and kind.trained == FIXED.trained]
     there = {_label(other) for other in logs if (str(other.constant("dataset")), _sigma0(other)) == (dataset, sigma)}
     labels = [label_of(_label(log), kind) for kind in starts]
     return dataset, next((label for label in labels if label in there), labels[0]), sigma

@@ -41,6 +41,11 @@ class Kind:
     dashes: Dashes = "--"
 
     @property
+    def trajectory(self) -> bool:
+        """Whether its searches go step by step from the sigma of training on: at K = 0 it is a fixed sigma."""
+        return self.strategy is not None and self.every_k
+
+    @property
     def search(self) -> str:
         """The folder of its searches: rows of one model whose trajectories hold every K share them."""
         return self.trained if self.every_k else self.name
@@ -73,9 +78,9 @@ class Row:
     @classmethod
     def parse(cls, label: str) -> Self:
         """Of smoothadv-ds2. DdrsError for a kind that is not known."""
-        method, _, name = label.partition("-")
-        kind = FIXED if name == "" else KINDS.get(name)
-        if not method or kind is None or (name != "" and kind is FIXED):
+        method, dash, name = label.partition("-")
+        kind = KINDS.get(name) if dash else FIXED
+        if not method or kind is None or (dash and kind is FIXED):
             known = ", ".join(f"METHOD-{one.name}" for one in KINDS.values() if one is not FIXED)
             raise DdrsError(f"label {label!r}: must be METHOD, {known}")
         return cls(method, kind)

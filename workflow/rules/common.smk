@@ -30,7 +30,7 @@ from ddrs.locks import enter as enter_run
 from ddrs.made import about, made, shown_figures
 from ddrs.overlays import require_fitting
 from ddrs.provenance import MODEL, code_digest, digest
-from ddrs.rows import ALTERNATE, FIGURES, SELECTED, TABLES, table_of_print
+from ddrs.rows import ALTERNATE, FIGURES, SELECTED, TABLES, table_of_print, title_of
 from ddrs.stale import check_dates, check_results
 from ddrs.sync import mark_incomplete
 from ddrs.training import METHODS
