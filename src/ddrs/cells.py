@@ -13,7 +13,8 @@ from ddrs.errors import DdrsError
 from ddrs.files import require, write_text
 from ddrs.norms import norm_of
 from ddrs.provenance import digest, file_digest, require_distinct
-from ddrs.published import EVEN, SELECTED, SOURCE, TABLES, table_of_print
+from ddrs.published import SOURCE
+from ddrs.rows import ALTERNATE, KINDS, SELECTED, TABLES, Row, table_of_print
 from ddrs.selection import TIES, Choice, Selected, choose, configuration, halves, selected
 from ddrs.statements import memory_counts
 from ddrs.verdicts import judge
@@ -24,7 +25,7 @@ INTERVALS = {  # by where sigma and K were chosen: of an accuracy, of the ACR
         "95 % bootstrap over images, the choice of sigma and K redone in each replicate, at least the Clopper-Pearson interval; optimistic",
         "95 % bootstrap over images, the choice of sigma and K redone in each replicate; optimistic",
     ),
-    **dict.fromkeys(("validation", EVEN), ("95 % Clopper-Pearson", "95 % bootstrap over images of the one chosen configuration")),
+    **dict.fromkeys(("validation", ALTERNATE), ("95 % Clopper-Pearson", "95 % bootstrap over images of the one chosen configuration")),
 }
 FACTS = ("dataset", "split", "data", *STATISTICS, "seed")
 OF_ROW = ("table", "label", *FACTS, "kind", "made", "images", "choice", "selection", "memory")  # what all cells of a row share, and ...
@@ -68,11 +69,11 @@ def write_cells(
     _check_same([*logs, *held_out], SAME_ON_VALIDATION)
     _check_same(logs, FACTS)
     reported, choosers = logs, held_out
-    if choose_on == EVEN:
+    if choose_on == ALTERNATE:
         earlier = read_logs(before) or logs
         check_before(earlier, logs)
         choosers, reported = halves(earlier)[0], halves(logs)[1]
-        choice = choose(choosers, radii, EVEN)
+        choice = choose(choosers, radii, ALTERNATE)
     best = selected(reported, choice, radii, seed=seed) if choice else envelope(reported, radii, seed=seed)
     shared = {
         "table": table,
@@ -96,27 +97,28 @@ def write_cells(
 def _check_choice(table: str, label: str, validation: Sequence[Path], choose_on: str, before: Sequence[Path]) -> None:
     if table_of_print(table) not in TABLES:
         raise DdrsError(f"--table {table!r}: must be {', '.join(TABLES)}, or one of them with {SELECTED} at its end")
-    if choose_on not in ("validation", EVEN):
-        raise DdrsError(f"--choose-on {choose_on!r}: must be validation or {EVEN}")
-    if choose_on == EVEN and validation:
+    if choose_on not in ("validation", ALTERNATE):
+        raise DdrsError(f"--choose-on {choose_on!r}: must be validation or {ALTERNATE}")
+    if choose_on == ALTERNATE and validation:
         raise DdrsError(f"cells of {table}: validation logs are given, but every second test image is to choose; give one or the other")
-    if choose_on == EVEN and not table.endswith(SELECTED):
-        raise DdrsError(f"cells of {table}: --choose-on {EVEN} is for a table that ends in {SELECTED}, and for no other")
-    if bool(before) != (choose_on == EVEN and row_of(label) != "fs"):
+    if choose_on == ALTERNATE and not table.endswith(SELECTED):
+        raise DdrsError(f"cells of {table}: --choose-on {ALTERNATE} is for a table that ends in {SELECTED}, and for no other")
+    if bool(before) != (choose_on == ALTERNATE and Row.parse(label).kind.memory):
         raise DdrsError(f"cells of {table}, {label}: --before is needed for a row with a memory whose even images choose, and for no other")
-    if choose_on != EVEN and table.endswith(SELECTED) != bool(validation):
+    if choose_on != ALTERNATE and table.endswith(SELECTED) != bool(validation):
         raise DdrsError(f"cells of {table}: validation logs are needed for a table that ends in {SELECTED}, and for no other")
 
 
 def read_row(paths: Sequence[Path], label: str) -> list[Log]:
     """The logs of one row. DdrsError for a log of another row, or one that lacks the memory pass or has one that its row has not."""
     logs = read_logs(paths)
+    memory = Row.parse(label).kind.memory
     for log in logs:
         if log.constant("method") != label:
             raise DdrsError(f"{log.name}: is of row {log.constant('method')}, not {label}")
-        if ("memory" in log.table) != (row_of(label) != "fs"):
-            state = "never passed" if row_of(label) != "fs" else "has been through"
-            raise DdrsError(f"{log.name}: {state} the memory; rows ds and ds2 are of `ddrs remember`, rows of a fixed sigma are not")
+        if ("memory" in log.table) != memory:
+            state, passed = "never passed" if memory else "has been through", ", ".join(kind.name for kind in KINDS.values() if kind.memory)
+            raise DdrsError(f"{log.name}: {state} the memory; rows {passed} are of `ddrs remember`, others are not")
     return logs
 
 
@@ -151,7 +153,7 @@ def _selection(reported: Sequence[Log], choosers: Sequence[Log], choice: Choice 
     if choice.on == "validation":
         return f"sigma and K chosen on {len(one.table)} validation images at n = {one.constant('n_max'):,}; {TIES[choice.on]}"
     which = f"every second {split} image in order of idx, from the first on ({len(one.table)})"
-    if row_of(str(one.constant("method"))) != "fs":
+    if Row.parse(str(one.constant("method"))).kind.memory:
         which += ", before the memory"
     return f"sigma and K chosen on {which}, and reported on the other {len(reported[0].table)}; {TIES[choice.on]}"
 
@@ -186,14 +188,6 @@ def _write(out_dir: Path, column: str, value: float, interval: np.ndarray, log: 
     cell["paper_source"] = SOURCE if cell["paper"] is not None else None
     cell["digest"] = digest(cell)
     write_text(out_dir / f"{column}.json", json.dumps(cell, indent=2, sort_keys=True) + "\n")
-
-
-def row_of(label: str) -> str:
-    """The row of a label: fs for a method alone, else ds, ds2 or gds."""
-    row = label.partition("-")[2] or "fs"
-    if row not in ("fs", "ds", "ds2", "gds"):
-        raise DdrsError(f"label {label!r}: must be a method, method-ds, method-ds2 or method-gds")
-    return row
 
 
 def read_cell(path: Path) -> dict:
@@ -249,7 +243,7 @@ def read_cells(paths: Sequence[Path]) -> list[dict]:
     first: dict[tuple[str, ...], tuple[dict, Path]] = {}
     for cell, path in zip(cells, paths, strict=True):
         place = (table_of_print(cell["table"]), cell["dataset"])
-        half = EVEN if cell["choice"] == EVEN else ""  # whose cells are of half the images
+        half = ALTERNATE if cell["choice"] == ALTERNATE else ""  # whose cells are of half the images
         row = ("row", cell["table"], cell["dataset"], cell["label"])
         for key, names in ((place, ("split", "kind", *STATISTICS)), ((*place, half), ("images",)), (row, OF_ROW)):
             other, where = first.setdefault(key, (cell, path))

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from ddrs.cells import read_cells, row_of
+from ddrs.cells import read_cells
 from ddrs.envelope import render
 from ddrs.files import write_together
 from ddrs.provenance import digest
-from ddrs.published import SOURCE, TABLES, published, read_csv, table_of_print
+from ddrs.published import SOURCE, published, read_csv
 from ddrs.published.checks import half_unit
+from ddrs.rows import TABLES, Row, table_of_print
 from ddrs.statements import of_cells
 from ddrs.verdicts import DEFINITION, difference, estimates, why_not, word
 
@@ -44,9 +45,8 @@ class Claim:
 
     def rows(self, pattern: str) -> list[tuple[str, str]]:
         """The (table, label) that a pattern stands for, as far as the paper prints them for the claim's dataset."""
-        tables = ANY if self.table == "any" else (self.table,)
-        row = {"*": "fs", "*-ds2": "ds2"}.get(pattern)
-        found = [(table, label) for table in tables for label in TABLES[table] if (row_of(label) == row if row else label == pattern)]
+        tables, wanted = ANY if self.table == "any" else (self.table,), Row.parse(pattern)
+        found = [(table, row.label) for table in tables for row in TABLES[table] if row.kind is wanted.kind and wanted.method in ("*", row.method)]
         return [(table, label) for table, label in found if published(table, self.dataset, label, self.column) is not None]
 
     def printed(self, pattern: str) -> tuple[float, float]:

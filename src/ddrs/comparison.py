@@ -11,7 +11,8 @@ from ddrs.envelope import render
 from ddrs.errors import DdrsError
 from ddrs.files import write_together
 from ddrs.provenance import digest
-from ddrs.published import EVEN, SOURCE, table_of_print
+from ddrs.published import SOURCE
+from ddrs.rows import ALTERNATE, table_of_print, title_of
 from ddrs.statements import of_cells
 from ddrs.verdicts import DEFINITION
 
@@ -48,7 +49,7 @@ def line(cell: dict) -> dict:
 
 
 def _caption(cells: Sequence[dict]) -> str:
-    number = table_of_print(cells[0]["table"]).removeprefix("table")
+    table = title_of(cells[0]["table"])
     said = Counter((cell["dataset"], cell["choice"], cell["verdict"].partition(":")[0]) for cell in cells)
     counts = ". ".join(
         f"{dataset}, choice {choice}: " + ", ".join(f"{count} {word}" for (of, by, word), count in said.items() if (of, by) == (dataset, choice))
@@ -56,8 +57,8 @@ def _caption(cells: Sequence[dict]) -> str:
     )
     chosen = INTERVALS["validation"]
     return (
-        f"**Table {number}: ours beside the print.** {of_cells(cells)} {counts}. The print is {SOURCE}. `choice` says which images chose "
-        f"sigma and K: `test`, as in the paper, or `validation`, or `{EVEN}`: every second test image, the others being reported. low and high "
+        f"**{table}: ours beside the print.** {of_cells(cells)} {counts}. The print is {SOURCE}. `choice` says which images chose "
+        f"sigma and K: `test`, as in the paper, or `validation`, or `{ALTERNATE}`: every second test image, the others being reported. low and high "
         f"are the interval of ours alone, {WITHOUT}: for choice test {INTERVALS['test'][0]}; for other choices {chosen[0]}, of an ACR {chosen[1]}. "
         f"{DEFINITION}"
     )

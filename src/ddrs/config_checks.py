@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ddrs.errors import DdrsError
-from ddrs.published import TABLES
+from ddrs.rows import FIXED, KINDS, kinds_of, methods_of
 from ddrs.sections import nearest
 
 if TYPE_CHECKING:
@@ -35,10 +35,15 @@ def _check_tables(settings: "Config") -> None:
             for part in ("train", "finetune", "search", "certify"):
                 if name not in getattr(settings, part) and not (part == "train" and name in settings.checkpoints):
                     raise ValueError(f"tables.{table}: dataset {name!r} has no {part}.{name}")
-            method, *rows = TABLES[table]
-            for part in ("train", "finetune") if f"{method}-ds2" in rows else ("train",):
-                if not settings.makes(part, name, method):
-                    raise ValueError(f"tables.{table}: method {method!r} has no {part}.{name}.{method}")
+            for method in methods_of(table):
+                for part in dict.fromkeys(("train", *(part_of(kind.trained) for kind in kinds_of(table, method)))):
+                    if not settings.makes(part, name, method):
+                        raise ValueError(f"tables.{table}: method {method!r} has no {part}.{name}.{method}")
+
+
+def part_of(trained: str) -> str:
+    """The part of a config that says how the models of a kind of row are made; those of `finetune` start from those of `train`."""
+    return "train" if trained == FIXED.trained else "finetune"
 
 
 def _check_names(settings: "Config") -> None:
@@ -49,9 +54,12 @@ def _check_names(settings: "Config") -> None:
 
 
 def _check_searches(settings: "Config") -> None:
+    kinds = [kind for kind in KINDS.values() if kind.trajectory]
+    strategies, rows = dict.fromkeys(str(kind.strategy) for kind in kinds), " and ".join(kind.name for kind in kinds)
     for name, search in settings.search.items():
-        if search.strategy != "ascent":
-            raise ValueError(f"search.{name}.strategy: must be ascent, on which rows ds and ds2 stand; grids are those of figures.figure8")
+        if search.strategy not in strategies:
+            allowed = " or ".join(strategies)
+            raise ValueError(f"search.{name}.strategy: must be {allowed}, on which rows {rows} stand; grids are those of figures.figure8")
         for place, sigma in _starts(settings, name):
             if not search.sigma_min <= sigma <= search.sigma_max:
                 raise ValueError(f"{place}: {sigma} is outside search.{name}'s [{search.sigma_min}, {search.sigma_max}]")

@@ -14,7 +14,7 @@ from ddrs.errors import DdrsError
 from ddrs.imagefolder import check_classes, check_shape
 from ddrs.names import Architecture, Kind
 from ddrs.own_model import check_factory, code, is_own
-from ddrs.published import EVEN
+from ddrs.rows import ALTERNATE, Chooser
 from ddrs.sections import COUNT_MAX, Count, Increasing, Radius, Section, Sigma, nearest
 from ddrs.sources import DATASETS, HOLD_OUT, SIZES, check_images
 
@@ -99,9 +99,9 @@ class DatasetSettings(Section):
         return {**facts, "asked_hold_out": held} if self.hold_out is None else {**facts, "hold_out": held, "asked_hold_out": held}
 
     @property
-    def chooses_on(self) -> str:
+    def chooses_on(self) -> Chooser:
         """Which images choose sigma and K of selected tables: those of the validation split, or every second test image."""
-        return "validation" if "validation" in self.images else EVEN
+        return "validation" if "validation" in self.images else ALTERNATE
 
 
 def check_counts(manifest: Path, name: str, images: Mapping[str, int]) -> None:

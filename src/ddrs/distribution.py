@@ -8,13 +8,13 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from scipy.special import ndtri
 
-from ddrs.cells import check_before, row_of
+from ddrs.cells import check_before
 from ddrs.certification.records import Log, read_logs
 from ddrs.envelope import check_comparable
 from ddrs.errors import DdrsError
-from ddrs.figures import STYLES
+from ddrs.figures import Style, row_styles
 from ddrs.pictures import plt, save
-from ddrs.published import EVEN
+from ddrs.rows import ALTERNATE, Row
 from ddrs.selection import choose, configuration, halves
 from ddrs.statements import NO_CAPTION, Caption, of_logs
 
@@ -67,6 +67,7 @@ def p_lower_figure(
     figure, axes = plt.subplots(
         len(datasets), width, figsize=(max(3.2 * width, 6.4), 2.7 * len(datasets) + 0.6), sharey=True, squeeze=False, layout="constrained"
     )
+    styles = row_styles([str(log.constant("method")) for log in logs])
     handles: dict[str, Artist] = {}
     drawn: list[Log] = []
     try:
@@ -76,7 +77,7 @@ def p_lower_figure(
                 for label in dict.fromkeys(str(log.constant("method")) for log in own):
                     row = [one for one in own if one.constant("method") == label]
                     log = _chosen_on_half(row, earlier) if name in even else _chosen(row, held_out)
-                    handles[label] = _draw(axis, log, label)
+                    handles[label] = _draw(axis, log, styles[label])
                     drawn.append(log)
                 cap = float(ndtri(_cap(own[0])))
                 handles["largest possible"] = axis.axvline(cap, color="#999999", linestyle=":", linewidth=1.2)
@@ -108,7 +109,7 @@ def _read(paths: Sequence[Path]) -> list[Log]:
     for log in logs:
         if log.constant("method") is None:
             raise DdrsError(f"{log.name}: has no column 'method'; figures need logs written by ddrs certify")
-        row_of(str(log.constant("method")))
+        Row.parse(str(log.constant("method")))
     for name in dict.fromkeys(log.constant("dataset") for log in logs):
         check_comparable([log for log in logs if log.constant("dataset") == name])
     return logs
@@ -139,7 +140,7 @@ def _chosen_on_half(logs: Sequence[Log], before: Sequence[Log]) -> Log:
     """The other images of the log of the K that every second image chooses, on the logs before the memory where the row has one."""
     earlier = [other for other in before if _place(other) == _place(logs[0])] if "memory" in logs[0].table else logs
     check_before(earlier, logs)
-    wanted = choose(halves(earlier)[0], [0.0], EVEN).for_acr
+    wanted = choose(halves(earlier)[0], [0.0], ALTERNATE).for_acr
     return next(log for log in halves(logs)[1] if configuration(log) == wanted)
 
 
@@ -153,11 +154,11 @@ def _cap(log: Log) -> float:
     return (alpha / 2 if log.constant("bound") == "joint" else alpha) ** (1 / n)
 
 
-def _draw(axis: Axes, log: Log, label: str) -> Artist:
+def _draw(axis: Axes, log: Log, style: Style) -> Artist:
     values = np.sort(p_lower_of(log))
     known = values[values > TICKS[0]]
     share = 100 * np.arange(len(values) - len(known), len(values) + 1) / len(values)
-    colour, dashes = STYLES[row_of(label)]
+    colour, dashes = style
     x = np.concatenate([[ndtri(TICKS[0])], ndtri(known)])
     above = 2 if dashes == "-" else 3  # dashes on a solid curve show both where two coincide
     (line,) = axis.step(x, share, where="post", color=colour, linestyle=dashes, linewidth=1.5, zorder=above)

@@ -14,6 +14,7 @@ from ddrs.errors import DdrsError
 from ddrs.noise import NoiseStream, get_noise
 from ddrs.norms import norm_of
 from ddrs.pictures import plt, save
+from ddrs.rows import FIXED, Row
 from ddrs.statements import NO_CAPTION, Caption, of_logs
 
 CAPTION = (
@@ -80,7 +81,9 @@ def _shown(panel: Panel) -> tuple[Split, Log, Log, list[int]]:
                 raise DdrsError(f"{log.name}: has no column {column!r}; figures need logs written by ddrs certify")
     check_comparable([own, fixed])
     (label, sigma0), (method, sigma) = ((str(log.constant("method")), float(str(log.constant("sigma0")))) for log in (own, fixed))
-    if label != f"{method}-ds" or sigma0 != sigma:
+    row = Row.parse(label)
+    of_one_model = (row.method, row.kind.trained) == (method, FIXED.trained) and row.kind.strategy is not None
+    if not of_one_model or sigma0 != sigma:
         both = f"is of {label} from sigma {sigma0:g}, but {fixed.name} of {method} at {sigma:g}"
         raise DdrsError(f"{own.name}: {both}; one model is needed, as -ds and fixed")
     split = load_split(panel.data, str(own.constant("split")))

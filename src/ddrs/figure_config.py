@@ -4,13 +4,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from ddrs.config_checks import part_of
 from ddrs.names import Dataset, Method
+from ddrs.rows import FIXED, KINDS, Kind
 from ddrs.sections import COUNT_MAX, Count, Increasing, Section, Sigma
 
 if TYPE_CHECKING:
     from ddrs.config import Config, SearchSettings
 
-FIGURES = {"3": "table1", "4": "table2", "5": "table3"}  # a figure shows the rows of a table; 6 to 9 what config's `figures` says
+TRAJECTORIES = tuple(name for name, kind in KINDS.items() if kind.trajectory)
 Quantile = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -31,7 +33,9 @@ class StepsPanel(Section):
 
     dataset: Dataset
     method: Method
-    row: Literal["ds", "ds2"] = Field("ds", description="ds: model of a fixed sigma; ds2: of data-dependent training")
+    row: Literal[*TRAJECTORIES] = Field(  # pyright: ignore[reportInvalidTypeForm]
+        "ds", description="ds: model of a fixed sigma; ds2: of data-dependent training"
+    )
     sigma: Sigma = Field(description="training sigma, where the trajectory starts")
     k: Annotated[list[Annotated[int, Field(ge=0, le=COUNT_MAX)]], Increasing] = Field(min_length=1, description="search steps, a curve each")
 
@@ -72,7 +76,7 @@ def check_figures(settings: "Config") -> None:
     for figure, panels in settings.figures:
         for i, panel in enumerate(panels):
             name, method, place = panel.dataset, panel.method, f"figures.{figure}.{i}"
-            _check_model(settings, place, name, method, getattr(panel, "row", "ds"))
+            _check_model(settings, place, name, method, KINDS[panel.row] if isinstance(panel, StepsPanel) else FIXED)
             own, search = settings.on(name, method), settings.search_on(name, method)
             if not isinstance(panel, GridFigure) and panel.sigma not in own.sigmas:
                 raise ValueError(f"{place}: sigma {panel.sigma} is none of {method} on {name}: {own.sigmas}")
@@ -92,12 +96,12 @@ def check_figures(settings: "Config") -> None:
         raise ValueError("figures.figure8: all entries must have one budget (2 * k * search.samples), as they share a legend")
 
 
-def _check_model(settings: "Config", place: str, name: str, method: str, row: str) -> None:
+def _check_model(settings: "Config", place: str, name: str, method: str, kind: Kind) -> None:
     for part in ("datasets", "train", "search", "certify"):
         if name not in getattr(settings, part) and not (part == "train" and name in settings.checkpoints):
             raise ValueError(f"{place}: dataset {name!r} has no {part}.{name}")
     if "test" not in settings.datasets[name].images:
         raise ValueError(f"datasets.{name}.images: needs test, for {place}")
-    for part in ("train", "finetune") if row == "ds2" else ("train",):
+    for part in dict.fromkeys(("train", part_of(kind.trained))):
         if not settings.makes(part, name, method):
             raise ValueError(f"{place}: method {method!r} has no {part}.{name}.{method}")

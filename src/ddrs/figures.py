@@ -8,18 +8,16 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ddrs.cells import row_of
 from ddrs.certification.records import Log, read_logs
 from ddrs.envelope import check_comparable
 from ddrs.errors import DdrsError
 from ddrs.norms import norm_of
 from ddrs.pictures import plt, save
+from ddrs.rows import FIXED, KINDS, Dashes, Kind, Row, label_of
 from ddrs.statements import NO_CAPTION, Caption, of_logs
 
-Style = tuple[str, str | tuple[float, tuple[float, ...]]]  # colour and dashes
+Style = tuple[str, Dashes]  # colour and dashes
 
-# the paper's order of curves; colours that stay apart for colour-blind readers (Okabe and Ito), dashes that do in grey print
-STYLES: dict[str, Style] = {"fs": ("#000000", "--"), "ds": ("#0072B2", "-"), "ds2": ("#D55E00", (0, (5, 1.2, 1, 1.2)))}
 SERIES: list[Style] = [  # of curves that differ by a number: the grids of Figure 8 by n, the steps of Figure 7 by K > 0
     ("#E69F00", (0, (1, 1))),
     ("#56B4E9", (0, (4, 1, 1, 1))),
@@ -54,7 +52,7 @@ def certified_accuracy_figure(
     """
     logs = [_own(log) for log in read_logs(paths)]
     if kind == "rows":
-        figure = _by_sigma(logs, _label, lambda names: {name: STYLES[row_of(name)] for name in names})
+        figure = _by_sigma(logs, _label, row_styles)
     elif kind == "searches":
         figure = _by_sigma(logs, lambda log: _search_name(log, evaluations), _search_styles)
     elif kind == "steps":
@@ -68,12 +66,24 @@ def certified_accuracy_figure(
 def _own(log: Log) -> Log:
     if log.constant("method") is None:
         raise DdrsError(f"{log.name}: has no column 'method'; figures need logs written by ddrs certify")
-    row_of(_label(log))
+    _kind(log)
     return log
 
 
 def _label(log: Log) -> str:
     return str(log.constant("method"))
+
+
+def _kind(log: Log) -> Kind:
+    return Row.parse(_label(log)).kind
+
+
+def row_styles(labels: Sequence[str]) -> dict[str, Style]:
+    """Colour and dashes of each row: of its kind; where rows are of several methods, the colour tells the methods apart."""
+    rows = {label: Row.parse(label) for label in labels}
+    methods = dict.fromkeys(row.method for row in rows.values())
+    colours = {method: SERIES[i % len(SERIES)][0] for i, method in enumerate(methods)}
+    return {label: (row.kind.colour if len(methods) == 1 else colours[row.method], row.kind.dashes) for label, row in rows.items()}
 
 
 def _sigma0(log: Log) -> float:
@@ -86,10 +96,10 @@ def _steps(log: Log) -> int:
 
 
 def _search_name(log: Log, evaluations: int | None) -> str:
-    row = row_of(_label(log))
-    if row == "fs":
+    kind = _kind(log)
+    if kind.strategy is None:
         return _label(log)
-    if row != "gds":
+    if kind.strategy != "grid":
         return f"{_label(log)}, K = {_steps(log)}"
     if evaluations is None or evaluations % _steps(log):
         raise DdrsError(f"{log.name}: a grid of {_steps(log)} points needs --evaluations, a multiple of it")
@@ -97,9 +107,9 @@ def _search_name(log: Log, evaluations: int | None) -> str:
 
 
 def _search_styles(names: Sequence[str]) -> dict[str, Style]:
-    rows = {name: row_of(name.partition(",")[0]) for name in names}
-    grids = [name for name in names if rows[name] == "gds"]
-    return {name: SERIES[grids.index(name) % len(SERIES)] if name in grids else STYLES[rows[name]] for name in names}
+    kinds = {name: Row.parse(name.partition(",")[0]).kind for name in names}
+    grids = [name for name in names if kinds[name].strategy == "grid"]
+    return {name: SERIES[grids.index(name) % len(SERIES)] if name in grids else (kind.colour, kind.dashes) for name, kind in kinds.items()}
 
 
 def _by_sigma(logs: Sequence[Log], name_of: Callable[[Log], str], styles_of: Callable[[Sequence[str]], dict[str, Style]]) -> Figure:
@@ -132,15 +142,15 @@ def _by_sigma(logs: Sequence[Log], name_of: Callable[[Log], str], styles_of: Cal
 def _by_steps(logs: Sequence[Log]) -> Figure:
     panels: dict[tuple[str, str, float], list[Log]] = {}
     for log in logs:
-        label = _label(log) if row_of(_label(log)) != "fs" else f"{_label(log)}-ds"
-        panels.setdefault((str(log.constant("dataset")), label, _sigma0(log)), []).append(log)
+        panels.setdefault(_panel(log, logs), []).append(log)
     for (_, label, sigma), own in panels.items():
         check_comparable(own)
         if all(_label(log) != label for log in own):
             raise DdrsError(f"{own[0].name}: has no K, and no log of {label} at sigma {sigma:g} stands beside it, of which it would be K = 0")
     ks = sorted({_steps(log) for log in logs})
     positive = [k for k in ks if k]
-    styles = {k: SERIES[(positive.index(k) - len(positive)) % len(SERIES)] if k else STYLES["fs"] for k in ks}  # the largest K is the solid curve
+    start = (FIXED.colour, FIXED.dashes)
+    styles = {k: SERIES[(positive.index(k) - len(positive)) % len(SERIES)] if k else start for k in ks}  # the largest K is the solid curve
     width = min(COLUMNS, len(panels))
     height = -(-len(panels) // width)
     figure, axes = plt.subplots(height, width, figsize=(3.0 * width, 2.7 * height + 0.4), sharey=True, squeeze=False, layout="constrained")
@@ -156,6 +166,17 @@ def _by_steps(logs: Sequence[Log]) -> Figure:
         line[0].set_ylabel("certified accuracy (%)")
     _legend(figure, {f"K = {k}": handles[f"K = {k}"] for k in ks})
     return figure
+
+
+def _panel(log: Log, logs: Sequence[Log]) -> tuple[str, str, float]:
+    """Dataset, row and sigma. A log of a fixed sigma is of the row beside it whose trajectories start from the same model: without any, of ds."""
+    dataset, sigma = str(log.constant("dataset")), _sigma0(log)
+    if _kind(log) is not FIXED:
+        return dataset, _label(log), sigma
+    starts = [kind for kind in KINDS.values() if kind.trajectory and kind.trained == FIXED.trained]
+    there = {_label(other) for other in logs if (str(other.constant("dataset")), _sigma0(other)) == (dataset, sigma)}
+    labels = [label_of(_label(log), kind) for kind in starts]
+    return dataset, next((label for label in labels if label in there), labels[0]), sigma
 
 
 def _end(logs: Sequence[Log]) -> float:

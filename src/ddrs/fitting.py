@@ -17,15 +17,15 @@ from safetensors import SafetensorError, safe_open
 
 from ddrs.certification.records import STATISTICS, memory_digest, run_digest
 from ddrs.config import Config, SampleSettings, SearchSettings, Section, TrainSettings
+from ddrs.config_checks import part_of
 from ddrs.errors import DdrsError
 from ddrs.norms import ON_GRID, norm_of
 from ddrs.provenance import file_digest
-from ddrs.published import SELECTED
 from ddrs.registry import load as load_registered
+from ddrs.rows import FIXED, KINDS, SELECTED, Row, Run
 from ddrs.sync import recorded
 from ddrs.training import METHODS
 
-REGIME = {"ds": "fs", "gds": "fs", "ds2": "ds2", "fs": "fs"}  # of the model that a row of certificates stands on
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, SafetensorError)
 
 
@@ -100,15 +100,23 @@ def _of_other_logs(misfit: Misfit) -> bool:
 
 def _is_made(settings: Config, found: re.Match) -> bool:
     at = found.groupdict()
-    dataset, method = at["dataset"], at.get("method") or at["label"].partition("-")[0]
+    try:
+        dataset, method = at["dataset"], at.get("method") or Row.parse(at["label"]).method
+    except DdrsError:
+        return False
     if dataset not in settings.datasets or method not in METHODS:
         return False
     if "label" not in at and at["sigma"] not in settings.sigma_texts(dataset, method):
         return False
     if "split" in at and at["split"] not in settings.datasets[dataset].images:
         return False
-    row = REGIME.get(at.get("row") or at["label"].partition("-")[2] or "fs", "")
-    return settings.makes({"fs": "train", "ds2": "finetune"}.get(row, ""), dataset, method) if row else False
+    return settings.makes(part_of(_trained(at)), dataset, method)
+
+
+def _trained(at: Mapping[str, str]) -> str:
+    """Whose models a result is, or stands on: in its path is that, a search's folder or a kind."""
+    kind = Row.parse(at["label"]).kind if "label" in at else KINDS.get(at["row"])
+    return kind.trained if kind else at["row"]
 
 
 def _differing(own: Mapping, wanted: Mapping[str, object]) -> str:
@@ -136,19 +144,19 @@ def _model(settings: Config, results: Path, path: Path, at: dict[str, str]) -> s
     dataset, method, sigma = at["dataset"], at["method"], at["sigma"]
     facts = _facts(path)
     wanted = {"dataset": dataset, "method": method, "regime": at["row"], "sigma": float(sigma)}
-    if at["row"] == "fs" and method in settings.checkpoints.get(dataset, {}):
+    if at["row"] == FIXED.trained and method in settings.checkpoints.get(dataset, {}):
         return _differing(facts, wanted)
     run: TrainSettings
-    if at["row"] == "fs":
+    if at["row"] == FIXED.trained:
         wanted["architecture"] = settings.on(dataset, method).architecture
         run = settings.train[dataset][method].at_sigma(sigma)
     else:
         run = settings.finetune_settings(dataset, method).at_sigma(sigma)
     found = _differing(facts, {**wanted, "seed": settings.seed}) or _of_section(facts["settings"], run)
-    if found or at["row"] == "fs":
+    if found or at["row"] == FIXED.trained:
         return found
     own = settings.finetune[dataset][method]
-    start = results / f"models/{dataset}/{method}/fs/sigma_{sigma}{'.branch.pt' if own.start == 'branch' else '.safetensors'}"
+    start = results / f"models/{dataset}/{method}/{FIXED.trained}/sigma_{sigma}{'.branch.pt' if own.start == 'branch' else '.safetensors'}"
     return _of_section(facts["step"], own.step) or _link(facts["start"], start)
 
 
@@ -161,8 +169,8 @@ def _sources(settings: Config, results: Path, path: Path, at: Mapping[str, str],
 
 def _places(results: Path, at: Mapping[str, str]) -> dict[str, Path]:
     """Where the logs of a cell lie, by the name under which it records their digests."""
-    method, _, row = at["label"].partition("-")
-    after, of_test = results / ("memory" if row else "certificates"), f"{at['dataset']}/test/{method}/{row or 'fs'}"
+    row = Row.parse(at["label"])
+    after, of_test = results / ("memory" if row.kind.memory else "certificates"), f"{at['dataset']}/test/{row.method}/{row.kind.name}"
     places = {"digests": after / of_test, "digests_before_memory": results / "certificates" / of_test}
     if at["table"].endswith(SELECTED):
         places["validation_digests"] = after / of_test.replace("/test/", "/validation/")
@@ -170,9 +178,9 @@ def _places(results: Path, at: Mapping[str, str]) -> dict[str, Path]:
 
 
 def _log_names(settings: Config, at: Mapping[str, str]) -> set[str]:
-    method, _, row = at["label"].partition("-")
-    endings = [f".K_{k}" for k in settings.certify[at["dataset"]].k] if row else [""]
-    return {f"sigma_{sigma}{ending}.tsv" for sigma in settings.sigma_texts(at["dataset"], method) for ending in endings}
+    row = Row.parse(at["label"])
+    ks = [None] if row.kind.knob is None else settings.certify[at["dataset"]].k
+    return {f"{Run(row.kind, sigma, k).file}.tsv" for sigma in settings.sigma_texts(at["dataset"], row.method) for k in ks}
 
 
 def _link(recorded: str, made_from: Path) -> str:
@@ -181,7 +189,7 @@ def _link(recorded: str, made_from: Path) -> str:
 
 
 def _model_of(results: Path, at: Mapping[str, str]) -> Path:
-    return results / f"models/{at['dataset']}/{at['method']}/{REGIME[at['row']]}/sigma_{at['sigma']}.safetensors"
+    return results / f"models/{at['dataset']}/{at['method']}/{_trained(at)}/sigma_{at['sigma']}.safetensors"
 
 
 def _search(settings: Config, results: Path, path: Path, at: dict[str, str]) -> str:
@@ -190,7 +198,7 @@ def _search(settings: Config, results: Path, path: Path, at: dict[str, str]) -> 
     file = pq.ParquetFile(path)
     facts = json.loads(file.schema_arrow.metadata[b"ddrs"])
     own = settings.search_on(at["dataset"], at["method"])
-    if at["row"] == "gds":
+    if at["row"] in KINDS and not KINDS[at["row"]].every_k:
         panels = [one for one in settings.figures.figure8 if (one.dataset, one.method) == (at["dataset"], at["method"])]
         grids: dict[int, SearchSettings] = panels[0].grids(own) if panels else {}
         if int(at["k"]) not in grids:
@@ -236,14 +244,14 @@ def _columns(settings: Config, at: Mapping[str, str], path: Path) -> tuple[dict[
 def _log(settings: Config, results: Path, path: Path, at: dict[str, str]) -> str:
     first, found = _columns(settings, at, path)
     model = _model_of(results, at)
-    search = f"gds/sigma_{at['sigma']}.K_{at['k']}" if at["row"] == "gds" else f"{REGIME[at['row']]}/sigma_{at['sigma']}"
-    sigmas = results / f"sigmas/{at['dataset']}/{at['split']}/{at['method']}/{search}.parquet"
-    if found or not model.is_file() or (at["k"] and not sigmas.is_file()):
-        return found
-    inputs = {"model": file_digest(model), "data": first["data"], "sigmas": file_digest(sigmas) if at["k"] else f"{float(at['sigma']):.9g}"}
     k = int(at["k"]) if at["k"] else None
+    run = Run(KINDS[at["row"]], at["sigma"], k)
+    sigmas = results / f"sigmas/{at['dataset']}/{at['split']}/{at['method']}/{run.search}.parquet" if run.kind.strategy else None
+    if found or not model.is_file() or (sigmas and not sigmas.is_file()):
+        return found
+    inputs = {"model": file_digest(model), "data": first["data"], "sigmas": file_digest(sigmas) if sigmas else f"{float(at['sigma']):.9g}"}
     wanted = run_digest(_sampling(settings, at).model_dump(), first["noise"], settings.seed, at["split"], k, inputs)
-    return "" if first["digest"] == wanted else f"it was certified with another {model}" + (f" or {sigmas}" if at["k"] else "")
+    return "" if first["digest"] == wanted else f"it was certified with another {model}" + (f" or {sigmas}" if sigmas else "")
 
 
 def _remembered(settings: Config, results: Path, path: Path, at: dict[str, str]) -> str:
@@ -257,7 +265,7 @@ def _remembered(settings: Config, results: Path, path: Path, at: dict[str, str])
 
 def _cell(settings: Config, results: Path, path: Path, at: dict[str, str]) -> str:
     cell = json.loads(path.read_bytes())
-    sampling = _sampling(settings, {**at, "method": at["label"].partition("-")[0], "split": "test"})
+    sampling = _sampling(settings, {**at, "method": Row.parse(at["label"]).method, "split": "test"})
     found = _differing(cell, {"n_max": sampling.n, "alpha": sampling.alpha, "seed": settings.seed})
     if not found and set(cell["digests"]) != _log_names(settings, at):
         return "it is the best of another choice of sigma and K"
@@ -265,9 +273,11 @@ def _cell(settings: Config, results: Path, path: Path, at: dict[str, str]) -> st
     return found or next(filter(None, links), "")
 
 
-_RUN = r"(?P<dataset>[^/]+)/(?P<split>validation|test)/(?P<method>[^/]+)/(?P<row>fs|ds|ds2|gds)/sigma_(?P<sigma>\d+\.\d\d)(\.K_(?P<k>\d+))?"
+_TRAINED = "|".join(dict.fromkeys(kind.trained for kind in KINDS.values()))
+_ROWS = "|".join(dict.fromkeys((*KINDS, *(kind.search for kind in KINDS.values()))))
+_RUN = rf"(?P<dataset>[^/]+)/(?P<split>validation|test)/(?P<method>[^/]+)/(?P<row>{_ROWS})/sigma_(?P<sigma>\d+\.\d\d)(\.K_(?P<k>\d+))?"
 _PATTERNS = [
-    (r"models/(?P<dataset>[^/]+)/(?P<method>[^/]+)/(?P<row>fs|ds2)/sigma_(?P<sigma>\d+\.\d\d)\.safetensors", _model),
+    (rf"models/(?P<dataset>[^/]+)/(?P<method>[^/]+)/(?P<row>{_TRAINED})/sigma_(?P<sigma>\d+\.\d\d)\.safetensors", _model),
     (rf"sigmas/{_RUN}\.parquet", _search),
     (rf"certificates/{_RUN}\.tsv", _log),
     (rf"memory/{_RUN}\.tsv", _remembered),

@@ -14,7 +14,7 @@ from ddrs.data import load_split
 from ddrs.errors import DdrsError
 from ddrs.plan import NOTHING, Command, Files, flops_of, planned, work_of
 from ddrs.probe import IMAGE_GRADIENT, UPDATE
-from ddrs.published import TABLES, table_of_print
+from ddrs.rows import TABLES, table_of_print
 
 # Peak FLOP/s of dense products: NVIDIA's data sheets of the H200 SXM and the A100 SXM. Where a sheet prints tensor cores with sparsity only (H200:
 # 989 in tf32, 1,979 in bfloat16 and float16), half of that.
@@ -101,7 +101,8 @@ def by_row(commands: Sequence[Command]) -> dict[Row, Cost]:
     cells = [(_row(commands, i, makers, files), i) for i, command in enumerate(commands) if command.verb == "cell"]
     owner: dict[int, Row] = {}
     costs: dict[Row, Cost] = {}
-    for row, cell in sorted(cells, key=lambda one: (*one[0][:2], TABLES[one[0].table].index(one[0].label), one[1])):
+    order = {(table, row.label): i for table, rows in TABLES.items() for i, row in enumerate(rows)}
+    for row, cell in sorted(cells, key=lambda one: (*one[0][:2], order[one[0].table, one[0].label], one[1])):
         costs.setdefault(row, Cost())
         for i in _needed(commands, cell, makers):
             owner.setdefault(i, row)

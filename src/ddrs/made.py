@@ -1,9 +1,8 @@
 """How a config's models are trained and their sigmas searched, in the words of a caption, and where that is not as in the paper. No torch."""
 
 from ddrs.config import Config, SearchSettings, StepSettings, TrainSettings
-from ddrs.figure_config import FIGURES
-from ddrs.published import TABLES
 from ddrs.registry import load
+from ddrs.rows import FIGURES, methods_of, title_of
 from ddrs.statements import of_protocol
 from ddrs.training import METHODS
 
@@ -83,11 +82,10 @@ def about(settings: Config) -> str:
 def _shown(settings: Config, dataset: str) -> str:
     parts = []
     for table, names in settings.tables.items():
-        if dataset in names:
-            method = TABLES[table][0]
+        for method in methods_of(table) if dataset in names else ():
             symbol = "lambda" if load("method", METHODS, method).NOISE == "uniform" else "sigma"
             sigmas = ", ".join(settings.sigma_texts(dataset, method))
-            parts.append(f"- Table {table.removeprefix('table')}: {method} at {symbol} {sigmas}. {made(settings, dataset, method)}.")
+            parts.append(f"- {title_of(table)}: {method} at {symbol} {sigmas}. {made(settings, dataset, method)}.")
     if not parts:
         return ""
     images, certify = settings.datasets[dataset].images, settings.certify[dataset]

@@ -7,7 +7,7 @@ from pydantic import AfterValidator
 
 from ddrs.architectures import ARCHITECTURES
 from ddrs.own_model import FORM, is_own
-from ddrs.published import TABLES
+from ddrs.rows import TABLES
 from ddrs.sections import known_name, nearest
 from ddrs.sources import DATASETS, NAMES
 from ddrs.training import METHODS

@@ -11,9 +11,9 @@ import yaml
 
 from ddrs.config import Config, load
 from ddrs.errors import DdrsError
-from ddrs.figure_config import FIGURES
 from ddrs.files import read_text, require, write_text
 from ddrs.provenance import require_own_checkout
+from ddrs.rows import FIGURES, table_of_print
 
 SCHEMA = "# yaml-language-server: $schema="
 OUTPUT = re.compile(r"^( +)(# )?- (results/\S+): \{persist: true\}$", re.MULTILINE)  # a line of dvc.yaml
@@ -66,12 +66,15 @@ def require_fitting(stages: Path, settings: Config) -> None:
 def _makes(settings: Config, path: str) -> bool:
     """Whether the config has something for an output of dvc.yaml."""
     tables = [table for table, datasets in settings.tables.items() if datasets]
-    if table := re.search(r"table\d", path):
-        return table[0] in tables
-    if figure := re.search(r"figure(\d)", path):
+    name = Path(path).stem
+    if name in ("cells", "claims"):
+        return bool(tables)
+    if figure := re.fullmatch(r"figure(\d)", name):
         number = figure[1]
         return FIGURES[number] in tables if number in FIGURES else bool(getattr(settings.figures, f"figure{number}", True))
-    return bool(tables) or not re.search("cells|claims", path)
+    if not Path(path).suffix:  # a folder that more than tables need
+        return True
+    return table_of_print(name.removesuffix("_comparison").removeprefix("per_class_").removeprefix("p_lower_")) in tables
 
 
 def _write(merged: dict, config: Path, overlays: Sequence[Path]) -> None:

@@ -11,7 +11,7 @@ from ddrs.envelope import average_certified_radius, certified_accuracy, render
 from ddrs.errors import DdrsError
 from ddrs.files import write_together
 from ddrs.provenance import digest, file_digest
-from ddrs.published import EVEN, table_of_print
+from ddrs.rows import ALTERNATE, title_of
 from ddrs.selection import configuration, halves
 from ddrs.statements import of_cells
 
@@ -60,7 +60,7 @@ def _log_of(cell: dict, logs: Sequence[Log]) -> Log:
         if (log.constant("dataset"), log.constant("method"), configuration(log)) == (cell["dataset"], cell["label"], wanted):
             if file_digest(Path(log.name)) not in cell["digests"].values():
                 raise DdrsError(f"{log.name}: is not the log that the cell of {cell['dataset']} {cell['label']} was made of")
-            return halves([log])[1][0] if cell["choice"] == EVEN else log
+            return halves([log])[1][0] if cell["choice"] == ALTERNATE else log
     raise DdrsError(f"no log of {cell['dataset']} {cell['label']} at sigma {wanted[0]:g} and K {wanted[1]} was given")
 
 
@@ -85,11 +85,10 @@ def _lines(log: Log, cell: dict, columns: Sequence[str]) -> list[dict]:
 
 
 def _caption(cells: Sequence[dict], table: pd.DataFrame) -> str:
-    number = table_of_print(cells[0]["table"]).removeprefix("table")
     counts = ", ".join(f"{least} to {most} of {name}" for name, least, most in table.groupby("dataset")["images"].agg(["min", "max"]).itertuples())
     return (
-        f"**Certified accuracy per class, rows of Table {number}.** Percent of a class's images that are predicted correctly with at least the "
-        f"radius; the ACR over the class. {of_cells(cells)} "
+        f"**Certified accuracy per class, rows of {title_of(cells[0]['table'])}.** Percent of a class's images that are predicted correctly "
+        f"with at least the radius; the ACR over the class. {of_cells(cells)} "
         f"{_choices(cells)} Images per class: {counts}, so that one image is "
         f"as much as {100 / table['images'].min():.1f} %."
     )
@@ -99,7 +98,7 @@ def _choices(cells: Sequence[dict]) -> str:
     """What chose sigma and K, said once for all datasets or for each."""
     ways = {
         "validation": "is at the one sigma and K that the validation images chose for its ACR.",
-        EVEN: "is at the one sigma and K that every second test image chose for its ACR, and of the other images.",
+        ALTERNATE: "is at the one sigma and K that every second test image chose for its ACR, and of the other images.",
     }
     chosen = dict.fromkeys((cell["dataset"], cell["choice"]) for cell in cells)
     if len({choice for _, choice in chosen}) == 1:

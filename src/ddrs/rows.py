@@ -6,11 +6,12 @@ A row is a training method and a `Kind`; a `Run` is what one log is of; `TABLES`
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Literal, Self
 
 from ddrs.errors import DdrsError
 
 Dashes = str | tuple[float, tuple[float, ...]]
+Chooser = Literal["validation", "even"]  # the images that choose sigma and K
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class Kind:
     memory: bool = False
     colour: str = "#000000"
     dashes: Dashes = "--"
+
+    @property
+    def trajectory(self) -> bool:
+        """Whether its searches go step by step from the sigma of training on: at K = 0 it is a fixed sigma."""
+        return self.strategy is not None and self.every_k
 
     @property
     def search(self) -> str:
@@ -72,12 +78,17 @@ class Row:
     @classmethod
     def parse(cls, label: str) -> Self:
         """Of smoothadv-ds2. DdrsError for a kind that is not known."""
-        method, _, name = label.partition("-")
-        kind = FIXED if name == "" else KINDS.get(name)
-        if not method or kind is None or (name != "" and kind is FIXED):
+        method, dash, name = label.partition("-")
+        kind = KINDS.get(name) if dash else FIXED
+        if not method or kind is None or (dash and kind is FIXED):
             known = ", ".join(f"METHOD-{one.name}" for one in KINDS.values() if one is not FIXED)
             raise DdrsError(f"label {label!r}: must be METHOD, {known}")
         return cls(method, kind)
+
+
+def kind_of(trained: str, strategy: str | None, certificate: str = FIXED.certificate) -> Kind | None:
+    """The kind of what was trained, searched and certified so; None if that is no row."""
+    return next((kind for kind in KINDS.values() if (kind.trained, kind.strategy, kind.certificate) == (trained, strategy, certificate)), None)
 
 
 def label_of(method: str, kind: Kind) -> str:
@@ -133,7 +144,7 @@ TABLES = {  # the rows of each table, in its order
 }
 FIGURES = {"3": "table1", "4": "table2", "5": "table3"}  # figures that show what a table holds
 SELECTED = "_selected"  # ends the name of the table whose sigma and K are chosen on validation images
-ALTERNATE = "even"  # where there are no validation images: every second test image chooses, and the others are reported
+ALTERNATE: Final = "even"  # where there are no validation images: every second test image chooses, and the others are reported
 
 
 def table_of_print(table: str) -> str:

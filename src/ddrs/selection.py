@@ -14,29 +14,29 @@ from ddrs.certification.bounds import lower_confidence_bound, upper_confidence_b
 from ddrs.certification.records import Log
 from ddrs.envelope import average_certified_radius, certified_accuracy, check_comparable
 from ddrs.errors import DdrsError
-from ddrs.published import EVEN
+from ddrs.rows import ALTERNATE, Chooser
 from ddrs.verdicts import bootstrap_weights
 
 Configuration = tuple[float, int]  # sigma0 and K, which is 0 for a fixed sigma
-TIES = {  # by what chooses
+TIES: dict[Chooser, str] = {  # by what chooses
     "validation": "ties: the larger ACR on validation, then the smaller sigma, then the smaller K",
-    EVEN: "ties: the larger ACR on those that choose, then the smaller sigma, then the smaller K",
+    ALTERNATE: "ties: the larger ACR on those that choose, then the smaller sigma, then the smaller K",
 }
-CHOOSERS = {"validation": "the validation images", EVEN: "every second image"}
+CHOOSERS: dict[Chooser, str] = {"validation": "the validation images", ALTERNATE: "every second image"}
 
 
 @dataclass(frozen=True)
 class Choice:
     """What some images chose: a configuration per radius and one for the ACR, and what each is worth on them (shares, ACR).
 
-    on: which images, "validation" or "even".
+    on: which images.
     """
 
     per_radius: list[Configuration]
     accuracy: np.ndarray
     for_acr: Configuration
     acr: float
-    on: str
+    on: Chooser
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def halves(logs: Sequence[Log]) -> tuple[list[Log], list[Log]]:
     return [Log(name, table.iloc[::2]) for name, table in ordered], [Log(name, table.iloc[1::2]) for name, table in ordered]
 
 
-def choose(choosers: Sequence[Log], radii: Sequence[float], on: str = "validation") -> Choice:
+def choose(choosers: Sequence[Log], radii: Sequence[float], on: Chooser = "validation") -> Choice:
     """Per radius the configuration of the largest certified accuracy on the images that choose, and that of the largest ACR.
 
     on: "validation", or "even" for the first of `halves`. Of equals, which a few dozen images often give: the one with the larger ACR, then

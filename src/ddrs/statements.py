@@ -1,6 +1,6 @@
 """What tables and figures say of the certificates behind them: images, protocol, and what the memory did."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,14 +8,22 @@ from typing import Any
 from ddrs.certification.records import Log
 from ddrs.errors import DdrsError
 from ddrs.files import write_text
+from ddrs.rows import Row
 
 OF_PROTOCOL = ("split", "protocol", "bound", "n0", "n_max", "alpha", "noise", "precision")
 PROMISE = (
-    "DS rows certify the stateful classifier that answers from its memory first. That promises consistency with later queries, by construction; "
+    "{rows} rows certify the stateful classifier that answers from its memory first. That promises consistency with later queries, by construction; "
     "it promises nothing about correctness or about earlier queries."
 )
 OF_ALPHA = "alpha is of each log by itself and is not divided among the logs that a cell is the best of."
 NBSP = "\N{NO-BREAK SPACE}"
+
+
+def promise(labels: Iterable[str]) -> list[str]:
+    """What the rows with a memory among these promise, if there are any: they are called as in tables, but GDS is a DS where that stands."""
+    called = dict.fromkeys(kind.shown[1] for kind in (Row.parse(label).kind for label in labels) if kind.memory)
+    names = [name for name in called if not any(name != other and name.endswith(other) for other in called)]
+    return [PROMISE.format(rows=" and ".join(names))] if names else []
 
 
 def of_protocol(facts: Mapping[str, Any]) -> str:
@@ -46,7 +54,7 @@ def of_memory(label: str, counts: Mapping[str, int]) -> str:
 
 def of_making(cell: Mapping[str, Any]) -> str:
     """How the models and sigmas behind a cell were made."""
-    return f"{cell['label'].partition('-')[0]} on {cell['dataset']}: {cell['made']}."
+    return f"{Row.parse(cell['label']).method} on {cell['dataset']}: {cell['made']}."
 
 
 def of_cells(cells: Sequence[Mapping[str, Any]]) -> str:
@@ -93,8 +101,7 @@ class Caption:
             return
         parts = [f"**{self.title}.**"] if self.title else []
         parts += [text, *([of_logs(logs)] if logs else []), *self.made]
-        if any("memory" in log.table for log in logs):
-            parts.append(PROMISE)
+        parts += promise(str(log.constant("method")) for log in logs if "memory" in log.table)
         write_text(self.path, " ".join(parts) + "\n")
 
 

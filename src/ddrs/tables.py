@@ -5,16 +5,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from ddrs.cells import read_cells, row_of
+from ddrs.cells import read_cells
 from ddrs.envelope import render
 from ddrs.errors import DdrsError
 from ddrs.files import write_together
 from ddrs.norms import norm_of
 from ddrs.provenance import digest
-from ddrs.published import EVEN, SELECTED, table_of_print
-from ddrs.statements import OF_ALPHA, PROMISE, of_making, of_memory, of_protocol
-
-REGIMES = {"fs": ("FS", "FS"), "ds": ("FS", "DS"), "ds2": ("DS", "DS")}  # row: (train, certify)
+from ddrs.rows import ALTERNATE, SELECTED, Row, title_of
+from ddrs.statements import OF_ALPHA, of_making, of_memory, of_protocol, promise
 
 
 def write_table(cells: Sequence[Path], csv: Path, md: Path, tex: Path) -> None:
@@ -29,34 +27,34 @@ def write_table(cells: Sequence[Path], csv: Path, md: Path, tex: Path) -> None:
     rows: dict[tuple[str, str], dict] = {}
     for cell in found:
         label = cell["label"]
-        train, certify = REGIMES[row_of(label)]
+        train, certify = Row.parse(label).kind.shown
         entry = rows.setdefault((cell["dataset"], label), {"dataset": cell["dataset"], "method": label, "train": train, "certify": certify})
         if cell["column"] in entry:
             raise DdrsError(f"the cell {cell['dataset']} {label} {cell['column']} was given twice")
         entry[cell["column"]] = cell["value"]
     table = pd.DataFrame(list(rows.values()), columns=["dataset", "method", "train", "certify", *columns])
-    caption = _caption(found)
+    title, caption = _title(found), _caption(found)
     readable, made = ["%.1f"] * (len(columns) - 1) + ["%.3f"], digest([cell["digest"] for cell in found])
-    tex_caption = caption.replace("%", r"\%").replace("_", r"\_").replace("ℓ1", r"$\ell_1$").replace("ℓ2", r"$\ell_2$")
+    tex_caption = f"{title} {caption}".replace("%", r"\%").replace("_", r"\_").replace("ℓ1", r"$\ell_1$").replace("ℓ2", r"$\ell_2$")
     body = render(table, "tex", readable)
     write_together(
         {
             csv: render(table, "csv", ["%.2f"] * (len(columns) - 1) + ["%.4f"]) + "\n",
-            md: f"**{_title(found)}** {caption}\n\n{render(table, 'md', readable)}\n\nDigest of the cells: `{made}`\n",
-            tex: f"\\begin{{table}}\n\\caption{{{_title(found)} {tex_caption}}}\n{body}\n\\end{{table}}\n",
+            md: f"**{title}** {caption}\n\n{render(table, 'md', readable)}\n\nDigest of the cells: `{made}`\n",
+            tex: f"\\begin{{table}}\n\\caption{{{tex_caption}}}\n{body}\n\\end{{table}}\n",
         }
     )
 
 
 def _title(cells: Sequence[dict]) -> str:
-    table, method = cells[0]["table"], cells[0]["label"].split("-")[0]
-    number = table_of_print(table).removeprefix("table")
-    what = f"certified accuracy per radius and ACR of {method} and its data-dependent forms."
+    table, methods = cells[0]["table"], list(dict.fromkeys(Row.parse(cell["label"]).method for cell in cells))
+    title, their = title_of(table), "its" if len(methods) == 1 else "their"
+    what = f"certified accuracy per radius and ACR of {', '.join(methods)} and {their} data-dependent forms."
     if not table.endswith(SELECTED):
-        return f"Table {number}: best {what}"
-    if any(cell["choice"] == EVEN for cell in cells):
-        return f"Table {number} with a choice on half of the test images, of the other half: {what}"
-    return f"Table {number} without a choice on test images: {what}"
+        return f"{title}: best {what}"
+    if any(cell["choice"] == ALTERNATE for cell in cells):
+        return f"{title} with a choice on half of the test images, of the other half: {what}"
+    return f"{title} without a choice on test images: {what}"
 
 
 def _caption(cells: Sequence[dict]) -> str:
@@ -73,8 +71,7 @@ def _caption(cells: Sequence[dict]) -> str:
         parts += dict.fromkeys(of_making(cell) for cell in own if cell.get("made"))
         parts += dict.fromkeys(of_memory(cell["label"], cell["memory"]) for cell in own if cell["memory"])
     parts += _choices(cells)
-    if any(cell["memory"] for cell in cells):
-        parts.append(PROMISE)
+    parts += promise(cell["label"] for cell in cells)
     return " ".join(parts)
 
 
@@ -83,7 +80,7 @@ def _choices(cells: Sequence[dict]) -> list[str]:
     if cells[0]["choice"] == "test":
         return ["Each cell is the best over sigma (and K for DS), chosen on the same test images as in the paper: optimistic.", OF_ALPHA]
     ways = dict.fromkeys((cell["dataset"], cell["selection"]) for cell in cells)
-    even = any(cell["choice"] == EVEN for cell in cells)
+    even = any(cell["choice"] == ALTERNATE for cell in cells)
     apart = "No image that chose is one of those that a cell is of." if even else "The test images chose nothing."
     return [
         *(f"{dataset}, for each cell: {way}." for dataset, way in ways),

@@ -7,7 +7,7 @@ import pytest
 
 from ddrs.cells import write_cells
 from ddrs.claims import claims, of_paper, write_claims
-from ddrs.published import TABLES
+from ddrs.rows import TABLES
 from tests.unit.helpers import write_log
 
 pytestmark = pytest.mark.usefixtures("invented_radii")  # bounds are computed again in test_certify_log.py and tests/adversarial

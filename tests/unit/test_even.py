@@ -16,7 +16,7 @@ from ddrs.comparison import write_comparison
 from ddrs.distribution import p_lower_figure
 from ddrs.errors import DdrsError
 from ddrs.per_class import write_per_class
-from ddrs.published import EVEN
+from ddrs.rows import ALTERNATE
 from ddrs.selection import choose, halves, selected
 from ddrs.tables import write_table
 from tests.unit.helpers import write_log
@@ -61,7 +61,7 @@ def logs(before: list[Path]) -> list[Path]:
 
 
 def cells(logs: list[Path], out: Path, table: str = "table1_selected", before: Sequence[Path] = (), **more: object) -> dict[str, dict]:
-    given = {"choose_on": EVEN} if table.endswith("_selected") else {}
+    given = {"choose_on": ALTERNATE} if table.endswith("_selected") else {}
     write_cells(logs, table, "cohen-ds", RADII, out, 0, **{**given, "before": before, **more})  # type: ignore[arg-type]
     return {path.stem: read_cell(path) for path in out.iterdir()}
 
@@ -107,7 +107,7 @@ def test_what_the_reported_images_say_changes_no_choice(logs: list[Path], before
 
 def test_a_row_of_a_fixed_sigma_chooses_on_its_own_logs(tmp_path: Path):
     logs = [log(tmp_path, sigma, k, radii, method="cohen", memory=None, K=None) for sigma, k, radii in (RUNS[0], RUNS[2])]
-    write_cells(logs, "table1_selected", "cohen", RADII, tmp_path / "cells", 0, choose_on=EVEN)
+    write_cells(logs, "table1_selected", "cohen", RADII, tmp_path / "cells", 0, choose_on=ALTERNATE)
     cell = read_cell(tmp_path / "cells" / "0.50.json")
     assert (cell["sigma0"], cell["K"], cell["memory"], cell["digests_before_memory"]) == (0.25, None, None, {})
     assert "from the first on (3), and reported on the other 3" in cell["selection"]
@@ -137,7 +137,7 @@ def test_what_is_not_from_before_the_memory_is_named(logs: list[Path], before: l
     ("table", "more", "message"),
     [
         ("table1_selected", {"validation": True}, "validation logs are given, but every second test image is to choose; give one or the other"),
-        ("table1", {"choose_on": EVEN}, "--choose-on even is for a table that ends in _selected"),
+        ("table1", {"choose_on": ALTERNATE}, "--choose-on even is for a table that ends in _selected"),
         ("table1_selected", {"choose_on": "validation"}, "validation logs are needed for a table that ends in _selected"),
         ("table1_selected", {"choose_on": "odd"}, "--choose-on 'odd': must be validation or even"),
         ("table1", {"before": True}, "--before is needed for a row with a memory whose even images choose, and for no other"),
@@ -156,7 +156,7 @@ def test_two_ways_of_choosing_do_not_mix(table: str, more: dict, message: str, l
 def test_a_choice_that_no_log_has_is_refused(logs: list[Path]):
     first, second = halves([read_log(path) for path in logs])
     with pytest.raises(DdrsError, match=r"has sigma 0\.25 and K 5, which every second image chose"):
-        selected(second[1:], choose(first, RADII, EVEN), RADII)
+        selected(second[1:], choose(first, RADII, ALTERNATE), RADII)
 
 
 def test_cells_of_both_forms_stand_together(logs: list[Path], before: list[Path], tmp_path: Path):

@@ -17,8 +17,9 @@ from ddrs.config import CertifySettings, SampleSettings, TotalAlpha
 from ddrs.noise import NOISES
 from ddrs.provenance import write_sidecar
 from ddrs.publish import BYTES, publish
-from ddrs.published import IMAGES, TABLES, printed_row
+from ddrs.published import IMAGES, printed_row
 from ddrs.published.checks import flaw, half_unit, largest_acr
+from ddrs.rows import TABLES
 from ddrs.statements import OF_ALPHA, of_protocol
 from ddrs.verdicts import DEFINITION
 
@@ -63,7 +64,7 @@ def test_p_lower_is_the_bound_of_the_votes_less_what_is_proven(name: str):
 
 
 def test_two_of_the_prints_flaws_rest_on_sigma_at_most_doubling_and_say_so():
-    places = [(table, dataset, label) for table, labels in TABLES.items() for label in labels for dataset in IMAGES]
+    places = [(table, dataset, row.label) for table, rows in TABLES.items() for row in rows for dataset in IMAGES]
     found = {place[2]: said.partition(":")[0] for place in places if printed_row(*place) and (said := flaw(*place, "acr"))}
     assert found == {
         "cohen-ds": "print inconsistent",

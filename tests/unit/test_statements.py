@@ -9,7 +9,7 @@ from PIL import Image
 from ddrs.certification.records import read_log
 from ddrs.errors import DdrsError
 from ddrs.pages import write_page
-from ddrs.statements import OF_PROTOCOL, PROMISE, Caption, memory_counts, of_cells, of_logs, of_memory
+from ddrs.statements import OF_PROTOCOL, Caption, memory_counts, of_cells, of_logs, of_memory, promise
 from tests.unit.helpers import one_line, write_log
 
 pytestmark = pytest.mark.usefixtures("invented_radii")  # bounds are computed again in test_certify_log.py and tests/adversarial
@@ -58,7 +58,7 @@ def test_a_caption_has_title_text_certificates_making_and_the_memorys_promise(tm
     text = (tmp_path / "a.md").read_text()
     assert text == f"**Figure 0.** What it shows. {of_logs([fixed])} Made so. And so.\n"
     Caption(tmp_path / "b.md").write("What it shows.", [fixed, passed])
-    assert (tmp_path / "b.md").read_text() == f"What it shows. {of_logs([fixed, passed])} {PROMISE}\n"
+    assert (tmp_path / "b.md").read_text() == f"What it shows. {of_logs([fixed, passed])} {promise(['cohen-ds'])[0]}\n"
     before = sorted(tmp_path.iterdir())
     Caption().write("Nowhere.", [fixed])
     assert sorted(tmp_path.iterdir()) == before

@@ -25,13 +25,12 @@ from ddrs.data import check_fetched
 from ddrs.dataset_config import check_counts, check_modules
 from ddrs import own_model
 from ddrs.errors import DdrsError
-from ddrs.figure_config import FIGURES
 from ddrs.fitting import check_fitting
 from ddrs.locks import enter as enter_run
 from ddrs.made import about, made, shown_figures
 from ddrs.overlays import require_fitting
 from ddrs.provenance import MODEL, code_digest, digest
-from ddrs.published import EVEN, SELECTED, TABLES, table_of_print
+from ddrs.rows import ALTERNATE, FIGURES, SELECTED, TABLES, table_of_print, title_of
 from ddrs.stale import check_dates, check_results
 from ddrs.sync import mark_incomplete
 from ddrs.training import METHODS
@@ -53,14 +52,14 @@ REGIME = {"fs": "fs", "ds": "fs", "ds2": "ds2", "gds": "fs"}  # which training t
 MEMORY = "results/memory/{dataset}/{split}/{method}"
 TRAINING = [f"training/{name}.py" for name in ("run", "loop", "images", "precision", "settings")]
 LOGS = [f"certification/{name}.py" for name in ("records", "checks", "bounds", "sequential")] + ["norms.py"]  # what reads a log
-PRINT = ["published/__init__.py", "published/checks.py", "published/tables.csv"]
+PRINT = ["rows.py", "published/__init__.py", "published/checks.py", "published/tables.csv"]
 SHARED = {"yang": ["training/cohen.py"]}  # what a method's file imports of another's
 CODE = {  # the modules whose code makes a step's result; a change of any of them reruns the step, a new method none
     "train": [*TRAINING, "sigma/ascent.py", *MODEL],
     "import_checkpoint": ["importing.py", "checkpoint_formats.py", *MODEL],
     "finetune": [*TRAINING, "sigma/ascent.py", *MODEL],
     "sigma": ["sigma/run.py", "sigma/files.py", "sigma/ascent.py", *MODEL],
-    "certify": ["certification", "sigma/files.py", *MODEL],
+    "certify": ["certification", "sigma/files.py", "rows.py", *MODEL],
     "merge": [*LOGS],
     "remember": ["memory.py", *LOGS, "data.py"],
     "cells": [
@@ -72,8 +71,8 @@ CODE = {  # the modules whose code makes a step's result; a change of any of the
         *PRINT,
         *LOGS,
     ],
-    "table": ["tables.py", "statements.py", "norms.py", "cells.py", "envelope.py", "published/__init__.py"],
-    "comparison": ["comparison.py", "norms.py", "statements.py", "verdicts.py", "cells.py", "envelope.py", "published/__init__.py"],
+    "table": ["tables.py", "statements.py", "norms.py", "cells.py", "envelope.py", "rows.py", "published/__init__.py"],
+    "comparison": ["comparison.py", "norms.py", "statements.py", "verdicts.py", "cells.py", "envelope.py", "rows.py", "published/__init__.py"],
     "claims": ["claims.py", "norms.py", "statements.py", "published/claims.csv", "verdicts.py", "cells.py", "envelope.py", *PRINT],
     "per_class": [
         "per_class.py",
@@ -81,6 +80,7 @@ CODE = {  # the modules whose code makes a step's result; a change of any of the
         "selection.py",
         "cells.py",
         "envelope.py",
+        "rows.py",
         "published/__init__.py",
         *LOGS,
     ],
@@ -89,6 +89,7 @@ CODE = {  # the modules whose code makes a step's result; a change of any of the
     "p_lower": [
         "distribution.py",
         "selection.py",
+        "rows.py",
         "published/__init__.py",
         "figures.py",
         "pictures.py",
@@ -97,9 +98,10 @@ CODE = {  # the modules whose code makes a step's result; a change of any of the
         "envelope.py",
         *LOGS,
     ],
-    "figure": ["figures.py", "pictures.py", "statements.py", "cells.py", "envelope.py", *LOGS],
+    "figure": ["figures.py", "rows.py", "pictures.py", "statements.py", "cells.py", "envelope.py", *LOGS],
     "examples": [
         "examples.py",
+        "rows.py",
         "pictures.py",
         "statements.py",
         "envelope.py",
@@ -110,6 +112,7 @@ CODE = {  # the modules whose code makes a step's result; a change of any of the
     ],
     "illustrate": [
         "illustrations",
+        "rows.py",
         "pictures.py",
         "statements.py",
         "certification",
@@ -306,7 +309,7 @@ def _images(wildcards):
 
 
 def labels(table):
-    return TABLES[table_of_print(table)]
+    return [row.label for row in TABLES[table_of_print(table)]]
 
 
 def one_of(names):

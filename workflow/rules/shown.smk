@@ -34,7 +34,7 @@ def validation_logs(dataset, label):
 def logs_before_memory(dataset, label):
     """The logs of a row from before the memory, on which every second test image chooses; none of a row without memory, or where others choose."""
     place = row_place(dataset, label)
-    if place["row"] == "fs" or chooses_on(dataset) != EVEN:
+    if place["row"] == "fs" or chooses_on(dataset) != ALTERNATE:
         return []
     return expand(f"{CERTIFICATES}/{{row}}/sigma_{{sigma}}.K_{{K}}.tsv", K=settings.certify[dataset].k, split="test", **place)
 
@@ -198,7 +198,7 @@ def choice_flags(table, dataset):
 
 def even_flags(wildcards):
     """The datasets of a table of which every second test image chooses."""
-    return " ".join(f"--even {dataset}" for dataset in settings.tables[wildcards.table] if chooses_on(dataset) == EVEN)
+    return " ".join(f"--even {dataset}" for dataset in settings.tables[wildcards.table] if chooses_on(dataset) == ALTERNATE)
 
 
 def validation_of_row(table, dataset):

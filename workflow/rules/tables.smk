@@ -147,7 +147,7 @@ rule p_lower:
         "logs/benchmarks/tables/p_lower_{table}.tsv"
     params:
         made=made_of_table,
-        number=lambda wildcards: wildcards.table.removeprefix("table"),
+        title=lambda wildcards: title_of(wildcards.table),
         validation=flagged("--validation", "validation"),
         even=even_flags,
         before=flagged("--before", "before"),
@@ -157,7 +157,7 @@ rule p_lower:
         "Draw the distribution of p_lower of {wildcards.table}"
     shell:
         "ddrs distribution {input.logs} {params.validation} {params.even} {params.before} --pdf {output.pdf} --png {output.png}"
-        " --caption {output.caption} --title 'p_lower of Table {params.number}' {params.made} > {log} 2>&1"
+        " --caption {output.caption} --title 'p_lower of {params.title}' {params.made} > {log} 2>&1"
 
 
 rule page:
@@ -170,7 +170,7 @@ rule page:
     benchmark:
         "logs/benchmarks/pages/{page}.tsv"
     wildcard_constraints:
-        page=r"(table|per_class_|claims)\w*",
+        page=rf"({'|'.join(TABLES)}|per_class_|claims)\w*",
     params:
         code=code("page"),
     message:

@@ -28,6 +28,7 @@ from ddrs.norms import ON_GRID
 from ddrs.options import Runtime, prepare
 from ddrs.progress import CertificationProgress
 from ddrs.provenance import MODEL, code_digest, digest, file_digest, write_sidecar
+from ddrs.rows import FIXED, KINDS, kind_of, label_of
 from ddrs.sections import count_of
 from ddrs.sigma.files import read_sigmas
 
@@ -87,13 +88,10 @@ def certify(
     indices = shard.of(examples)
     if sigma is not None:
         check_sigma(sigma)
-        # a fixed sigma on a model of per-example training is no row of the paper
-        scale, sigma0, row = {int(i): sigma for i in indices}, sigma, "fs" if facts["regime"] == "fs" else "ds2-fixed"
+        scale, sigma0, row = {int(i): sigma for i in indices}, sigma, FIXED.name
     else:
         assert sigmas is not None and k is not None
         scale, sigma0, row = read_sigmas(sigmas, k, indices, {"model": file_digest(model), "data": part.digest, "split": split})
-        if facts["regime"] == "ds2":
-            row = "ds2" if row == "ds" else f"ds2-{row}"  # a grid on a model of per-example training is no row of the paper
     values = int(np.prod(part.images.shape[1:]))
     inputs = {"model": file_digest(model), "data": part.digest, "sigmas": file_digest(sigmas) if sigmas else f"{sigma:.9g}"}
     made = {**settings.model_dump(), "noise": noise.name, "seed": seed, "split": split, "K": k, "inputs": inputs}
@@ -109,7 +107,7 @@ def certify(
         "dataset": part.dataset,
         "split": split,
         "data": part.digest,
-        "method": facts["method"] if row == "fs" else f"{facts['method']}-{row}",
+        "method": _label(facts, row),
         "sigma0": f"{sigma0:.9g}",
         "K": "" if k is None else k,
         "seed": seed,
@@ -163,6 +161,18 @@ def certify(
     write_text(out, "\n".join(lines) + "\n")
     partial.unlink(missing_ok=True)  # another process at the same work may have been first
     write_sidecar(runtime.sidecar, made, {"model": str(model), "data": str(data), "sigmas": str(sigmas)}, started, str(device))
+
+
+def _label(facts: dict, row: str) -> str:
+    """The row that a certificate is of, from the model's facts and the row of its search or of a fixed sigma.
+
+    What is no row, as a fixed sigma or a grid on a model of per-example training, has a label that no table takes.
+    """
+    method, trained, searched = facts["method"], facts["regime"], KINDS.get(row)
+    kind = kind_of(trained, searched.strategy) if searched else None
+    if kind is not None:
+        return label_of(method, kind)
+    return "-".join([method, *([] if trained == FIXED.trained else [trained]), "fixed" if searched is FIXED else row])
 
 
 def _noise_name(asked: str | None, trained: str, model: Path) -> str:

@@ -8,21 +8,10 @@ import csv
 from functools import cache
 from importlib.resources import files
 
-TABLES = {  # the rows of each table, in its order; the first is the method that the table is about
-    "table1": ("cohen", "cohen-ds", "cohen-ds2"),
-    "table2": ("smoothadv", "smoothadv-ds", "smoothadv-ds2"),
-    "table3": ("macer", "macer-ds", "macer-ds2"),
-    "table4": ("yang", "yang-ds"),
-}
-SELECTED = "_selected"  # ends the name of the table whose sigma and K are chosen on validation images
-EVEN = "even"  # where there are no validation images: every second test image chooses, and the others are reported
+from ddrs.rows import table_of_print
+
 IMAGES = {"cifar10": 10_000, "imagenet": 500}  # test images behind the print
 SOURCE = "Alfarra, Bibi, Torr, Ghanem: Data Dependent Randomized Smoothing, UAI 2022"
-
-
-def table_of_print(table: str) -> str:
-    """The paper's table that a table of ours stands beside: table2 for table2_selected."""
-    return table.removesuffix(SELECTED)
 
 
 def read_csv(name: str) -> list[dict[str, str]]:

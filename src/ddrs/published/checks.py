@@ -2,7 +2,8 @@
 
 from scipy.special import ndtri
 
-from ddrs.published import printed_row, table_of_print
+from ddrs.published import printed_row
+from ddrs.rows import FIXED, Row, table_of_print
 
 N0, N, ALPHA = 100, 100_000, 0.001  # the certificates behind the print
 LARGEST_SIGMA = {"cifar10": 0.5, "imagenet": 1.0}  # of training
@@ -25,7 +26,7 @@ def largest_radius(table: str, dataset: str, label: str, growth: float) -> float
     A fixed sigma is at most the largest of training; a data-dependent one is taken to be at most `growth` times that.
     """
     p_lower = ALPHA ** (1 / N)
-    growth = growth if "-" in label else 1.0
+    growth = 1.0 if Row.parse(label).kind is FIXED else growth
     if table_of_print(table) == "table4":
         return growth * LARGEST_LAMBDA * (2 * p_lower - 1)
     return growth * LARGEST_SIGMA[dataset] * float(ndtri(p_lower))
@@ -59,6 +60,6 @@ def flaw(table: str, dataset: str, label: str, column: str) -> str | None:
         for growth, words in ((GRANTED, "print inconsistent"), (DOUBLED, "inconsistent if sigma at most doubles")):
             if lowest > (bound := largest_acr(table, dataset, label, growth)):
                 return f"{words}: ACR {row['acr']:.3f}, where the columns of its row allow at most {bound:.3f}"
-    elif "-" not in label and row[column] > 0 and float(column) > (cap := largest_radius(table, dataset, label, 1.0)):
+    elif Row.parse(label).kind is FIXED and row[column] > 0 and float(column) > (cap := largest_radius(table, dataset, label, 1.0)):
         return f"not comparable: the print's radius was rounded up; at n = {N:,} and alpha = {ALPHA:g} no radius exceeds {cap:.5f}"
     return None
