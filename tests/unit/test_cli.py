@@ -371,7 +371,7 @@ def test_verbs_that_read_logs_load_no_torch(verb: str, here: Path):
 
 def test_the_public_names_are_there_and_stay_callable(tmp_path: Path):
     code = """
-from ddrs import ABSTAIN, Certificate, DdrsError, Memory, certify, load_model, lower_confidence_bound, optimize_sigma
+from ddrs import ABSTAIN, Certificate, DdrsError, Memory, as_float, certify, load_model, load_split, lower_confidence_bound, optimize_sigma
 import ddrs, ddrs.certification.engine, ddrs.certification.run, ddrs.sigma.run, ddrs.memory, ddrs.training.run
 assert ABSTAIN == -1
 for name in ddrs.__all__:
