@@ -11,7 +11,7 @@ import sys
 import warnings
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -81,7 +81,7 @@ VERBS = {  # in the order of `ddrs --help`: the module of this folder that holds
 def loaded(verb: str) -> TyperCommand:
     """The parser of a verb, of the function of that name in its module."""
     import_module(f"ddrs.commands.{VERBS[verb][0]}")
-    return typer.main.get_group(flags.app).commands[verb]
+    return cast(TyperCommand, typer.main.get_group(flags.app).commands[verb])
 
 
 class Verb(TyperCommand):
