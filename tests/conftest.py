@@ -85,7 +85,7 @@ def small_mnist(mnist5k: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def trained(small_mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small_cnn trained for four epochs on small_mnist at sigma 0.25 (Cohen)."""
     from ddrs.config import TrainSettings
-    from ddrs.options import Runtime
+    from ddrs.devices import Runtime
     from ddrs.training.run import train
 
     folder = tmp_path_factory.mktemp("model")
@@ -98,14 +98,14 @@ def trained(small_mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture
 def ddrs_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Run a verb in this process; gives the exit code, stdout and stderr."""
-    from ddrs import cli
+    from ddrs.commands.main import main
 
     def run(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["ddrs", *map(str, words)])
         capsys.readouterr()
         code = 0
         try:
-            cli.main()
+            main()
         except SystemExit as exit:
             code = exit.code if isinstance(exit.code, int) else int(exit.code is not None)
         captured = capsys.readouterr()

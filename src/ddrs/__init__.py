@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from ddrs.certification.engine import Certificate as Certificate
     from ddrs.certification.engine import certify as certify
     from ddrs.certification.records import ABSTAIN as ABSTAIN
+    from ddrs.data import as_float as as_float
+    from ddrs.data import load_split as load_split
     from ddrs.errors import DdrsError as DdrsError
     from ddrs.memory import Memory as Memory
     from ddrs.models import load_model as load_model
@@ -23,12 +25,25 @@ _HOME = {
     "Certificate": "ddrs.certification.engine",
     "DdrsError": "ddrs.errors",
     "Memory": "ddrs.memory",
+    "as_float": "ddrs.data",
     "certify": "ddrs.certification.engine",
     "load_model": "ddrs.models",
+    "load_split": "ddrs.data",
     "lower_confidence_bound": "ddrs.certification.bounds",
     "optimize_sigma": "ddrs.sigma",
 }
-__all__ = ["ABSTAIN", "Certificate", "DdrsError", "Memory", "certify", "load_model", "lower_confidence_bound", "optimize_sigma"]
+__all__ = [
+    "ABSTAIN",
+    "Certificate",
+    "DdrsError",
+    "Memory",
+    "as_float",
+    "certify",
+    "load_model",
+    "load_split",
+    "lower_confidence_bound",
+    "optimize_sigma",
+]
 
 
 def __getattr__(name: str):

@@ -44,7 +44,14 @@ class Split:
 
 
 def as_float(images: np.ndarray) -> np.ndarray:
-    """uint8 images as float32 in [0, 1]: the values that models see, that noise is added to, and that the memory stores."""
+    """uint8 images as float32 in [0, 1]: the values that models see, that noise is added to, and that the memory stores.
+
+    Args:
+        images: uint8 of any shape.
+
+    Returns:
+        float32 of that shape: each value divided by 255, in float32.
+    """
     return np.asarray(images).astype(np.float32) / np.float32(255)
 
 
@@ -76,7 +83,21 @@ def split_digests(manifest: Path) -> dict[str, str]:
 
 
 def load_split(manifest: Path, split: str) -> Split:
-    """One split of a fetched dataset, memory-mapped, its files checked against the manifest's SHA-256."""
+    """One split of a fetched dataset.
+
+    Guarantee:
+        Its files are those that were fetched: each is checked against the manifest's SHA-256.
+
+    Args:
+        manifest: the file that `ddrs fetch` wrote; the arrays lie beside it.
+        split: "train", "validation" or "test".
+
+    Returns:
+        A Split: uint8 images (N, C, H, W), memory-mapped, int64 labels (N,), and what the dataset is.
+
+    Raises:
+        DdrsError: if a file is missing or not as fetched, or the dataset has no such split.
+    """
     name, classes, entry = _read(manifest)
     if split not in entry:
         raise DdrsError(f"{manifest}: has no split {split!r}; known are {', '.join(entry)}")

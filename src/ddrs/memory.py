@@ -56,16 +56,25 @@ class Sketch:
 class Memory:
     """The stateful classifier "answer from memory first".
 
-    Guarantee, by construction and at no failure probability, up to float64 rounding of the distances: for every stored entry, each
-    *later* query strictly inside its ball gets the entry's class. Nothing is promised about correctness, about queries made earlier, or
-    about another order of arrival; a restart must reload every entry. Invariant, up to the same rounding: balls of different classes are
-    disjoint (an abstention is a class of its own, radius 0).
+    Inputs are kept as they came, none is rounded: in float32 while all have its values, else in float64. Distances are float64. An insert
+    looks at a few sums of each entry, and at the d values of those only that may lie within both radii (`Sketch`): the answers are the same
+    as from all distances.
 
-    norm: "l2" for certificates of Gaussian noise, "l1" for uniform noise. alpha enters nothing here: what may fail, with probability alpha
-    per image, is the certificate that an entry came with. Inputs are kept as they came, none is rounded: in float32 while all have its
-    values, else in float64. Distances are float64. An insert looks
-    at a few sums of each entry, and at the d values of those only that may lie within both radii (`Sketch`): the answers are the
-    same as from all distances. Source: the paper, Section 3.5 and Algorithm 3; containment is looked at before overlap.
+    Guarantee:
+        By construction and at no failure probability, up to float64 rounding of the distances: for every stored entry, each *later* query
+        strictly inside its ball gets the entry's class. Nothing is promised about correctness, about queries made earlier, or about another
+        order of arrival; a restart must reload every entry. Invariant, up to the same rounding: balls of different classes are disjoint (an
+        abstention is a class of its own, radius 0). alpha enters nothing here: what may fail, with probability alpha per image, is the
+        certificate that an entry came with.
+
+    Args:
+        norm: "l2" for certificates of Gaussian noise, "l1" for uniform noise.
+
+    Raises:
+        DdrsError: for another norm.
+
+    Source:
+        The paper, Section 3.5 and Algorithm 3; containment is looked at before overlap.
     """
 
     def __init__(self, norm: Norm = "l2"):
@@ -84,11 +93,19 @@ class Memory:
         return len(self._place)
 
     def insert(self, x: np.ndarray, label: int, radius: float) -> tuple[int, float]:
-        """Answer a query from the memory and store it. Returns the class and radius that are stored.
+        """Answer a query from the memory and store it.
 
-        x: array of numbers of any shape, the same size for all queries (a CPU tensor will do), each exactly a float64: 0 or of a magnitude
-        in [SMALLEST, LARGEST]. label: the certified class, or -1 for an abstention, whose radius must be 0. radius: its certified radius, in
-        the units of x. Errors: DdrsError for a radius that is negative or not finite, or an x of other values or of another size.
+        Args:
+            x: array of numbers of any shape, the same size for all queries (a CPU tensor will do), each exactly a float64: 0 or of a magnitude in
+                [SMALLEST, LARGEST].
+            label: the certified class, or -1 for an abstention, whose radius must be 0.
+            radius: its certified radius, in the units of x.
+
+        Returns:
+            The class and the radius that are stored.
+
+        Raises:
+            DdrsError: for a radius that is negative or not finite, or an x of other values or of another size.
         """
         values = self._checked(x, label, radius)
         key = values.tobytes()

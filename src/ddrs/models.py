@@ -92,9 +92,20 @@ def read_facts(path: Path) -> dict:
 def load_model(path: Path | str, *, architecture: str | None = None, classes: int | None = None) -> nn.Module:
     """The model of a checkpoint, behind the preprocessing that it recorded, in eval mode on the CPU.
 
-    architecture: must be given for a model of the user's own: its factory is called, and no file alone chooses what code is run.
-    Errors: DdrsError if the file is missing, truncated or not ours, or holds another architecture or number of classes than asked, or a
-    factory that was not.
+    Guarantee:
+        No code is run that the file alone chooses: a factory of the user's own is called only where `architecture` names it.
+
+    Args:
+        path: a checkpoint, from `ddrs train`, `ddrs finetune` or `ddrs import-checkpoint`.
+        architecture: the network that it must hold; must be given for a model of the user's own, as package.module:factory.
+        classes: the number of classes that it must have.
+
+    Returns:
+        A module that maps (B, C, H, W) float32 in [0, 1] to scores (B, classes).
+
+    Raises:
+        DdrsError: if the file is missing, truncated or not ours, holds another architecture or number of classes than asked, or a factory that
+            was not asked.
     """
     path = Path(path)
     facts = read_facts(path)

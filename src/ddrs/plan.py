@@ -25,13 +25,13 @@ from ddrs.certification.run import Shard
 from ddrs.checkpoint_formats import IMAGES, published
 from ddrs.config import SampleSettings, SearchSettings, Section, StepSettings, TrainSettings
 from ddrs.data import load_split
+from ddrs.devices import Runtime, prepare
 from ddrs.errors import DdrsError
 from ddrs.files import require
 from ddrs.imagefolder import listing
 from ddrs.models import check_named, read_facts
 from ddrs.noise import BLOCK
 from ddrs.norms import ON_GRID
-from ddrs.options import Runtime, prepare
 from ddrs.probe import FORWARD, IMAGE_GRADIENT, MEAN_CLASSES, UPDATE, Certification, Network, Probe, Search, Training, flops_per_forward
 from ddrs.registry import load as load_registered
 from ddrs.sources import DATASETS, HOLD_OUT, SIZES, parse_shape

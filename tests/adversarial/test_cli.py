@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import typer
 from pydantic import BaseModel
 
-from ddrs import cli
 from ddrs.certification.bounds import lower_confidence_bound
 from ddrs.certification.records import COLUMNS, format_line
+from ddrs.commands.main import VERBS, loaded
 from ddrs.config import Config, SampleSettings, SearchSettings, StepSettings, TrainSettings
-from ddrs.options import Runtime
+from ddrs.devices import Runtime
 
 FIELDS = {
     **{"idx": 3, "label": 7, "predict": -1, "radius": 0.0, "correct": 0, "sigma": 0.25, "n": 1000, "n_top": 500, "n_second": ""},
@@ -174,8 +173,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(here: Path, ddrs_cli: 
 
 def parameters() -> dict[str, Any]:
     """Of all verbs, by verb and first name."""
-    commands = typer.main.get_group(cli.app).commands
-    return {f"{verb} {parameter.opts[0]}": parameter for verb, command in commands.items() for parameter in command.params}
+    return {f"{verb} {parameter.opts[0]}": parameter for verb in VERBS for parameter in loaded(verb).params}
 
 
 SETTINGS = (Runtime, TrainSettings, StepSettings, SearchSettings, SampleSettings)  # whose flags are checked by these models
@@ -209,6 +207,6 @@ def test_every_output_is_checked_before_the_work() -> None:
 
 
 def test_as_a_process_it_is_the_same_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ddrs.cli", "page", str(tmp_path), "--html", "x"]
+    command = [sys.executable, "-m", "ddrs", "page", str(tmp_path), "--html", "x"]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (found.returncode, found.stdout) == (2, "") and found.stderr == f"ddrs: error: Markdown file {tmp_path}: is a folder, not a file\n"

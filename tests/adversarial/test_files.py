@@ -17,9 +17,9 @@ import pytest
 from ddrs.cells import read_cells, write_cells
 from ddrs.certification.sequential import boundaries
 from ddrs.config import SearchSettings
+from ddrs.devices import Runtime
 from ddrs.errors import DdrsError
 from ddrs.files import write_bytes
-from ddrs.options import Runtime
 from ddrs.provenance import digest
 from ddrs.sigma.files import content_digest, read_sigmas
 from ddrs.sigma.run import search

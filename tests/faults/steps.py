@@ -53,7 +53,7 @@ STEPS = {
 
 def start(words: list[str]) -> "subprocess.Popen[str]":
     """A verb as a process of its own."""
-    return subprocess.Popen([sys.executable, "-m", "ddrs.cli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, "-m", "ddrs", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def ended(process: "subprocess.Popen[str]") -> tuple[int, str, str]:

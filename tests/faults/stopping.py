@@ -28,13 +28,13 @@ def main() -> None:
         if fault == "full" and met >= int(at) and opened:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(arguments[0]))
 
-    from ddrs import cli
+    from ddrs.commands.main import main as ddrs
 
     sys.addaudithook(audit)
     sys.argv = ["ddrs", *words]
     code: object = 0
     try:
-        cli.main()
+        ddrs()
     except SystemExit as exit:
         code = exit.code
     Path(note).write_text(str(met), encoding="utf-8")

@@ -9,7 +9,7 @@ import pytest
 
 from ddrs.certification.records import COLUMNS, format_line
 from ddrs.config import SampleSettings
-from ddrs.options import Runtime
+from ddrs.devices import Runtime
 
 CONSTANT = {
     "sigma": 0.25,

@@ -16,9 +16,9 @@ from ddrs import certify as certify_images
 from ddrs.certification.records import COLUMNS, read_log
 from ddrs.config import SampleSettings, SearchSettings, flags
 from ddrs.data import as_float, load_split
+from ddrs.devices import Runtime
 from ddrs.errors import DdrsError
 from ddrs.models import load_model, read_facts, save_model
-from ddrs.options import Runtime
 from ddrs.sigma.files import read_sigmas
 from ddrs.sigma.run import search
 from tests.unit.helpers import certify_files as run
@@ -242,7 +242,7 @@ def test_a_partial_file_under_another_runs_name_is_one_line(trained: Path, small
 @pytest.mark.parametrize("protocol", [{"protocol": "fixed"}, {"protocol": "sequential", "radii": [0.0, 0.1, 0.25, 0.4]}], ids=["fixed", "sequential"])
 def test_a_run_killed_by_sigkill_resumes_to_equal_bytes(protocol: dict, trained: Path, small_mnist: Path, tmp_path: Path):
     settings = SampleSettings(n0=20, n=2000, **protocol)
-    words = [sys.executable, "-m", "ddrs.cli", "certify", "--model", trained, "--data", small_mnist, "--sigma", "0.25", "--out", tmp_path / "log.tsv"]
+    words = [sys.executable, "-m", "ddrs", "certify", "--model", trained, "--data", small_mnist, "--sigma", "0.25", "--out", tmp_path / "log.tsv"]
     words += [*flags(settings).split(), "--images", "30", "--scratch", tmp_path / "scratch", "--batch-size", "64"]
     with subprocess.Popen([str(word) for word in words], stdout=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 60

@@ -8,11 +8,15 @@ import warnings
 from pathlib import Path
 
 import pytest
+import typer
 
+from ddrs.commands import main
+from ddrs.commands.flags import app
+from ddrs.commands.main import VERBS, loaded
 from ddrs.config import SearchSettings, TrainSettings
+from ddrs.devices import Runtime
 from ddrs.errors import DdrsWarning
 from ddrs.files import temporary_of
-from ddrs.options import Runtime
 
 QUICK_TRAIN = ["--architecture", "small_cnn", "--sigma", "0.25", "--epochs", "1", "--batch-size", "100"]
 CERTIFY = ["--n0", "10", "--n", "100", "--images", "2"]
@@ -40,7 +44,7 @@ def world(trained: Path, small_mnist: Path, tmp_path_factory: pytest.TempPathFac
         certify(trained, small_mnist, log, sampling, 0.25, None, None, "test", 2, shard, None, None, 0, runtime, quiet)
     certify(trained, small_mnist, folder / "log.tsv", sampling, 0.25, None, None, "test", 2, Shard(), None, times, 0, runtime, quiet)
     shutil.rmtree(folder / "scratch")
-    command = [sys.executable, "-m", "ddrs.cli", "cell", folder / "log.tsv", "--table", "table1", "--label", "cohen"]
+    command = [sys.executable, "-m", "ddrs", "cell", folder / "log.tsv", "--table", "table1", "--label", "cohen"]
     subprocess.run([*command, "--radii", "0,0.25", "--out-dir", folder], check=True)
     (folder / "0.25.json").rename(folder / "cell.json")
     return folder
@@ -294,7 +298,7 @@ def test_words_that_the_parser_refuses_are_one_line(words: list[str], parts: lis
     assert contents(here) == before
 
 
-@pytest.mark.parametrize("command", [[sys.executable, "-m", "ddrs.cli"], [str(Path(sys.executable).parent / "ddrs")]], ids=["module", "script"])
+@pytest.mark.parametrize("command", [[sys.executable, "-m", "ddrs"], [str(Path(sys.executable).parent / "ddrs")]], ids=["module", "script"])
 def test_the_process_ends_with_one_line_and_a_code(command: list[str], tmp_path: Path):
     words = ["export", tmp_path / "absent.tsv", "--out", tmp_path / "out.tsv"]
     found = subprocess.run([*command, *map(str, words)], capture_output=True, text=True, check=False)
@@ -326,7 +330,7 @@ def loaded_by(code: str, cwd: Path) -> set[str]:
 VERB = """
 import sys
 import warnings
-from ddrs.cli import main
+from ddrs.commands.main import main
 sys.argv = ["ddrs", *{words!r}]
 try:
     main()
@@ -335,9 +339,29 @@ except SystemExit as exit:
 """
 
 
-@pytest.mark.parametrize("code", ["import ddrs, ddrs.config, ddrs.provenance, ddrs.cli", VERB.format(words=["--help"])], ids=["import", "--help"])
+@pytest.mark.parametrize(
+    "code", ["import ddrs, ddrs.config, ddrs.provenance, ddrs.commands.main", VERB.format(words=["--help"])], ids=["import", "--help"]
+)
 def test_parsing_a_config_or_showing_help_loads_nothing_heavy(code: str, here: Path):
     assert loaded_by(code, here) == set()
+
+
+def test_the_verbs_and_their_lines_are_those_of_the_modules():
+    """The table by which `ddrs --help` lists them without loading one: the module, and the first paragraph of the docstring."""
+    found = {verb: (loaded(verb).callback.__module__, loaded(verb).help.split("\n\n")[0]) for verb in VERBS}
+    assert {verb: (module, " ".join(line.split())) for verb, (module, line) in found.items()} == {
+        verb: (f"ddrs.commands.{module}", line) for verb, (module, line) in VERBS.items()
+    }
+    modules = {path.stem for path in Path(main.__file__).parent.glob("*.py")} - {"__init__", "main", "flags"}
+    assert {module for module, _ in VERBS.values()} == modules and set(typer.main.get_group(app).commands) == set(VERBS)
+
+
+def test_a_verb_loads_no_other_group():
+    code = "import sys\n" + VERB.format(words=["table", "--help"])
+    code += "print('LOADED', *sorted(name for name in sys.modules if name.startswith('ddrs.')))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    carried = {"ddrs.commands", "ddrs.commands.main", "ddrs.commands.flags", "ddrs.errors", "ddrs.files", "ddrs.sections"}
+    assert set(found.stdout.rsplit("LOADED", 1)[1].split()) == carried | {"ddrs.commands.results"}
 
 
 @pytest.mark.parametrize("verb", ["envelope", "remember", "cell", "table", "merge"])
@@ -347,7 +371,7 @@ def test_verbs_that_read_logs_load_no_torch(verb: str, here: Path):
 
 def test_the_public_names_are_there_and_stay_callable(tmp_path: Path):
     code = """
-from ddrs import ABSTAIN, Certificate, DdrsError, Memory, certify, load_model, lower_confidence_bound, optimize_sigma
+from ddrs import ABSTAIN, Certificate, DdrsError, Memory, as_float, certify, load_model, load_split, lower_confidence_bound, optimize_sigma
 import ddrs, ddrs.certification.engine, ddrs.certification.run, ddrs.sigma.run, ddrs.memory, ddrs.training.run
 assert ABSTAIN == -1
 for name in ddrs.__all__:

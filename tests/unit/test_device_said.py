@@ -6,8 +6,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from ddrs.config import SearchSettings
+from ddrs.devices import Runtime
 from ddrs.models import read_facts
-from ddrs.options import Runtime
 from ddrs.sigma.run import search
 
 

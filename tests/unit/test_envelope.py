@@ -4,10 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from ddrs.certification.records import Log, read_log
-from ddrs.cli import app, parse_radii
+from ddrs.commands.flags import parse_radii
 from ddrs.envelope import average_certified_radius, certified_accuracy, envelope, envelope_report
 from ddrs.errors import DdrsError
 from tests.unit.helpers import write_log, write_plain
@@ -37,11 +36,11 @@ def test_certified_accuracy_of_the_fields_logs():
         assert np.round(certified_accuracy(read_log(path), RADII) + 1e-9, 2).tolist() == printed
 
 
-def test_command_prints_the_fields_logs():
+def test_command_prints_the_fields_logs(ddrs_cli):
     """`ddrs envelope`: a line per log, then the best per radius and the best ACR."""
-    found = CliRunner().invoke(app, ["envelope", *map(str, LOCUSLAB), "--radii", ",".join(map(str, RADII))])
-    assert found.exit_code == 0
-    header, *rows = [line.split(",") for line in found.output.splitlines()]
+    code, out, _ = ddrs_cli("envelope", *LOCUSLAB, "--radii", ",".join(map(str, RADII)))
+    assert code == 0
+    header, *rows = [line.split(",") for line in out.splitlines()]
     assert header == ["log", "0.25", "0.5", "0.75", "1", "1.25", "1.5", "acr"]
     assert [row[0] for row in rows] == [f"{name} (not recomputable)" for name in (*LOCUSLAB, "envelope")]
     values = np.array([[float(value) for value in row[1:]] for row in rows])

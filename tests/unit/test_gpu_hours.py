@@ -3,10 +3,9 @@
 from collections.abc import Callable
 
 import pytest
-import typer
 
 from ddrs import plan
-from ddrs.cli import app
+from ddrs.commands.main import app
 from ddrs.gpu_hours import CARDS, Cost, Row, by_row
 from ddrs.plan import Command, commands_of
 from ddrs.probe import Network, flops_per_forward
@@ -42,7 +41,7 @@ GRAPH = [
 
 
 def read(lines: list[str]) -> list[Command]:
-    return commands_of("\n".join(f"Shell command: ddrs {line} > x 2>&1" for line in lines), typer.main.get_group(app))
+    return commands_of("\n".join(f"Shell command: ddrs {line} > x 2>&1" for line in lines), app)
 
 
 def row(label: str) -> Row:

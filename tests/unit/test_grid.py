@@ -14,10 +14,10 @@ from ddrs import optimize_sigma
 from ddrs.certification.records import read_log
 from ddrs.certification.run import Shard, certify
 from ddrs.config import SampleSettings, SearchSettings
+from ddrs.devices import Runtime
 from ddrs.errors import DdrsError
 from ddrs.models import load_model, read_facts, save_model
 from ddrs.noise import Noise, NoiseStream, get_noise
-from ddrs.options import Runtime
 from ddrs.rowwise import PASSES, ROWS
 from ddrs.sigma import ascent, grid
 from ddrs.sigma.files import read_sigmas

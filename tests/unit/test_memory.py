@@ -10,10 +10,10 @@ from ddrs.certification.records import COLUMNS, read_log
 from ddrs.certification.run import Shard, certify
 from ddrs.config import SampleSettings
 from ddrs.data import as_float, load_split, split_digests
+from ddrs.devices import Runtime
 from ddrs.errors import DdrsError
 from ddrs.memory import Memory, remember
 from ddrs.models import build_model, save_model
-from ddrs.options import Runtime
 from tests.unit.helpers import write_log, write_plain
 
 pytestmark = pytest.mark.usefixtures("invented_radii")  # bounds are computed again in test_certify_log.py and tests/adversarial

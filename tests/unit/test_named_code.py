@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from ddrs.config import TrainSettings
+from ddrs.devices import Runtime
 from ddrs.errors import DdrsError
 from ddrs.models import load_model, save_model
-from ddrs.options import Runtime
 from ddrs.plan import Files
 from ddrs.training.run import train
 

@@ -11,9 +11,9 @@ import yaml
 
 from ddrs import own_model
 from ddrs.config import TrainSettings, load
+from ddrs.devices import Runtime
 from ddrs.errors import DdrsError
 from ddrs.models import build_model, load_model, read_facts, save_model
-from ddrs.options import Runtime
 from ddrs.training.run import train
 from tests.unit.helpers import certify_files
 

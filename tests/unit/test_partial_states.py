@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from ddrs.config import SearchSettings
+from ddrs.devices import Runtime
 from ddrs.files import DamagedError, sealed, unsealed, write_bytes
-from ddrs.options import Runtime
 from ddrs.sigma.run import search
 from ddrs.training.run import train
 from tests.unit.training_runs import SETTINGS, KilledError, killed_after, train_ds2, train_fs

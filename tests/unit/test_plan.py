@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-import typer
 from torch.utils.flop_counter import FlopCounterMode
 
 from ddrs import plan, probe
-from ddrs.cli import app
+from ddrs.commands.main import app
 from ddrs.config import SearchSettings, StepSettings, TrainSettings
 from ddrs.errors import DdrsError
 from ddrs.models import build_model
@@ -33,7 +32,7 @@ MNIST = Network("small_cnn", (1, 28, 28), 10)
 def read(*commands: str) -> list[Command]:
     """Commands as Snakemake prints them, read back."""
     lines = [f"Job 1: something\nShell command: ddrs {command} > logs/x.log 2>&1" for command in commands]
-    return commands_of("\n\n".join(lines), typer.main.get_group(app))
+    return commands_of("\n\n".join(lines), app)
 
 
 def last(*commands: str) -> Work:
@@ -142,10 +141,10 @@ def test_only_ddrs_commands_are_read() -> None:
         Shell command: echo ddrs fetch mnist5k
         ddrs: error: nothing
     """
-    assert commands_of("\n".join(line.strip() for line in text.splitlines()), typer.main.get_group(app)) == [
+    assert commands_of("\n".join(line.strip() for line in text.splitlines()), app) == [
         Command("merge", {"shards": [Path("a b.tsv"), Path("c.tsv")], "out": Path("my logs/d.tsv")})
     ]
-    (script,) = commands_of("rule a:\nShell command: \n        ddrs merge a.tsv --out d.tsv\n", typer.main.get_group(app))
+    (script,) = commands_of("rule a:\nShell command: \n        ddrs merge a.tsv --out d.tsv\n", app)
     assert script.flags["out"] == Path("d.tsv")
 
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from ddrs.config import TrainSettings
+from ddrs.devices import Runtime
 from ddrs.errors import DdrsError
 from ddrs.files import sealed, write_bytes
 from ddrs.models import build_model
-from ddrs.options import Runtime
 from ddrs.training import loop
 from ddrs.training.run import train
 from tests.unit.training_runs import SETTINGS, KilledError, killed_after, train_ds2, train_fs
@@ -73,7 +73,7 @@ def test_every_optimizer_and_schedule_resumes_to_equal_bytes(changes: dict, smal
 
 def test_a_run_killed_by_sigkill_resumes_to_equal_bytes(small_mnist: Path, tmp_path: Path):
     settings = TrainSettings(epochs=25, batch_size=20, learning_rate=0.02, schedule="constant")
-    words = [sys.executable, "-m", "ddrs.cli", "train", "--data", small_mnist, "--out", tmp_path / "fs.safetensors", "--method", "cohen"]
+    words = [sys.executable, "-m", "ddrs", "train", "--data", small_mnist, "--out", tmp_path / "fs.safetensors", "--method", "cohen"]
     words += ["--architecture", "small_cnn", "--sigma", "0.25", "--scratch", tmp_path / "scratch"]
     words += ["--epochs", "25", "--batch-size", "20", "--learning-rate", "0.02", "--schedule", "constant"]
     with subprocess.Popen([str(word) for word in words], stdout=subprocess.PIPE, text=True) as process:

@@ -1,7 +1,9 @@
 """What docs and docstrings claim of guarantees: each sentence against what the code does."""
 
 import ast
+import inspect
 import json
+import re
 import time
 from pathlib import Path
 
@@ -151,3 +153,12 @@ def test_the_readme_leads_to_a_short_page_on_threats():
     assert "](docs/threats.md)" in (ROOT / "README.md").read_text(encoding="utf-8") and len(text.splitlines()) <= 60
     for word in ("Mistakes", "Bit rot", "Hand edits", "recomputes the digests", "malicious model", "Python code"):
         assert word in text
+
+
+@pytest.mark.parametrize("name", [name for name in ddrs.__all__ if name not in ("ABSTAIN", "DdrsError")])
+def test_the_docstring_of_a_public_name_says_each_argument_once(name: str):
+    one = getattr(ddrs, name)
+    parts = re.split(r"^(Guarantee|Args|Returns|Raises|Source):\n", inspect.getdoc(one), flags=re.M)
+    said = dict(zip(parts[1::2], parts[2::2], strict=True))
+    assert re.findall(r"^    (\w+): ", said["Args"], re.M) == list(inspect.signature(one).parameters)
+    assert list(said) == [part for part in ("Guarantee", "Args", "Returns", "Raises", "Source") if part in said]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ddrs.config import SearchSettings, flags
-from ddrs.options import Runtime
+from ddrs.devices import Runtime
 from ddrs.sigma.run import search
 
 SETTINGS = SearchSettings(step_size=0.05, k_max=100, sigma_max=0.3, batch_size=4)  # says a line after each batch's 100 steps, and touches a bound
@@ -119,7 +119,7 @@ def test_a_search_with_a_changed_model_of_the_user_s_own_does_not_go_on(
 
 def test_a_search_killed_by_sigkill_resumes_to_equal_bytes(trained: Path, small_mnist: Path, tmp_path: Path):
     settings = SearchSettings(step_size=0.005, k_max=150, batch_size=2)
-    words = [sys.executable, "-m", "ddrs.cli", "sigma", "--model", trained, "--data", small_mnist, "--out", tmp_path / "sigmas.parquet"]
+    words = [sys.executable, "-m", "ddrs", "sigma", "--model", trained, "--data", small_mnist, "--out", tmp_path / "sigmas.parquet"]
     words += [*flags(settings).split(), "--images", "30", "--scratch", tmp_path / "scratch"]
     with subprocess.Popen([str(word) for word in words], stdout=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 60

@@ -12,9 +12,9 @@ import torch
 from ddrs import optimize_sigma
 from ddrs.config import SearchSettings
 from ddrs.data import load_split
+from ddrs.devices import Runtime
 from ddrs.errors import DdrsError
 from ddrs.models import build_model, load_model, read_facts, save_model
-from ddrs.options import Runtime
 from ddrs.sigma.files import read_sigmas
 from ddrs.sigma.run import search
 

@@ -130,7 +130,7 @@ def test_an_empty_set_of_files_is_one_line(verb: str, here: Path, ddrs_cli):
 
 
 def test_no_verb_of_tables_loads_torch(here: Path):
-    code = "import sys, ddrs.certification.checks\nfrom ddrs.cli import app\n"
+    code = "import sys, ddrs.certification.checks\nfrom ddrs.commands.main import app\n"
     code += "ddrs.certification.checks.problems = lambda table: [''] * len(table)\n"  # `invented_radii`, in a process of its own
     code += "".join(f"app({words!r}, standalone_mode=False)\n" for words in COMMANDS.values())
     code += "print(sorted({'torch', 'torchvision', 'snakemake', 'dvc'} & set(sys.modules)), 'matplotlib' in sys.modules)"

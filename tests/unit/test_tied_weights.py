@@ -11,9 +11,9 @@ from safetensors import safe_open
 from torch import nn
 
 from ddrs.config import TrainSettings
+from ddrs.devices import Runtime
 from ddrs.errors import DdrsError
 from ddrs.models import build_model, check_storable, load_model, save_model
-from ddrs.options import Runtime
 from ddrs.training.run import finetune, train
 from tests.unit.helpers import certify_files, one_line
 from tests.unit.training_runs import STEP

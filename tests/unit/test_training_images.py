@@ -12,8 +12,8 @@ import torch
 
 from ddrs.config import TrainSettings
 from ddrs.data import Split, as_float
+from ddrs.devices import Runtime
 from ddrs.errors import DdrsError
-from ddrs.options import Runtime
 from ddrs.training import images as module
 from ddrs.training.images import Resident, Streamed, to_float, training_images
 from ddrs.training.run import train

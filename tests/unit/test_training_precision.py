@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from ddrs.config import StepSettings, TrainSettings
+from ddrs.devices import Runtime
 from ddrs.errors import DdrsError
 from ddrs.models import build_model, evaluating, exact_kernels, load_model
 from ddrs.noise import get_noise
-from ddrs.options import Runtime
 from ddrs.sigma import ascent
 from ddrs.training import loop, macer, smoothadv
 from ddrs.training.precision import Mixed, in_precision

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from ddrs.config import TrainSettings
+from ddrs.devices import Runtime
 from ddrs.errors import DdrsError
 from ddrs.models import build_model, read_facts
-from ddrs.options import Runtime
 from ddrs.training import METHODS, loop, smoothadv
 from ddrs.training.run import train
 

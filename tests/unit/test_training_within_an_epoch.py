@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ddrs.config import StepSettings, TrainSettings
-from ddrs.options import Runtime
+from ddrs.devices import Runtime
 from ddrs.training import loop
 from ddrs.training.run import finetune, train
 

@@ -7,7 +7,7 @@ import pytest
 
 from ddrs import imagefolder, pieces
 from ddrs.config import SearchSettings
-from ddrs.options import Runtime
+from ddrs.devices import Runtime
 from ddrs.sigma.run import search
 from tests.unit.test_imagefolder import fetched, files, write_folder
 from tests.unit.training_runs import SETTINGS, KilledError, killed_after, train_ds2, train_fs

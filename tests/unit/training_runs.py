@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ddrs.config import StepSettings, TrainSettings
-from ddrs.options import Runtime
+from ddrs.devices import Runtime
 from ddrs.training.run import finetune, train
 
 SETTINGS = TrainSettings(epochs=3, batch_size=40, learning_rate=0.05, schedule="cosine", augment="crop-flip", branch_epoch=1)

@@ -47,7 +47,7 @@ def test_a_checkout_is_not_run_with_the_code_of_another(checkout: Path, tmp_path
 @pytest.mark.parametrize("verb", [("sync", "--no-pull"), ("lock-status",), ("use", str(TINY))])
 def test_nor_do_the_verbs_that_write_what_is_recorded_there(checkout: Path, verb: tuple[str, ...]) -> None:
     before = {path: path.read_bytes() for path in checkout.glob("*.*")}
-    assert "another checkout's code" in said(run(checkout, "ddrs.cli", *verb))
+    assert "another checkout's code" in said(run(checkout, "ddrs", *verb))
     assert {path: path.read_bytes() for path in checkout.glob("*.*")} == before
 
 

@@ -121,7 +121,7 @@ UNUSED = {  # imported by a module of the step, for other steps' sake
     "sigma": {"sigma"},  # the registry of strategies alone, as `training` is of methods
     "illustrate": {"architectures"},  # its models are given by formulas
 }
-INFRASTRUCTURE = {"config", "errors", "files", "options", "provenance", "registry", "training"}
+INFRASTRUCTURE = {"config", "devices", "errors", "files", "provenance", "registry", "training"}
 
 
 def imports(module: Path) -> set[str]:

@@ -116,7 +116,7 @@ def test_two_processes_on_the_same_certification_both_end_well(trained: Path, tw
     folder = copy_of(trained, tmp_path / "folder")
 
     def certify() -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "ddrs.cli", "certify", *words]
+        command = [sys.executable, "-m", "ddrs", "certify", *words]
         return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     one = certify()

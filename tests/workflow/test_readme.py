@@ -38,5 +38,5 @@ def test_envelope_line_reads_the_logs(tiny: Path) -> None:
     (line,) = re.findall(r"^ddrs envelope .+$", README, re.M)
     logs = sorted((tiny / "results/certificates/mnist5k/test/smoothadv/fs").glob("*.tsv"))
     words = [word for word in shlex.split(line)[1:] if not word.endswith("*.tsv")]
-    done = subprocess.run([sys.executable, "-m", "ddrs.cli", *words, *map(str, logs)], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-m", "ddrs", *words, *map(str, logs)], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[0] == "log,0.25,0.5,0.75,acr" and done.stdout.splitlines()[-1].startswith("envelope,")

@@ -28,7 +28,7 @@ def run(folder: Path, *words: object, check: bool = True) -> subprocess.Complete
     """Run a command of this environment in a clone, with the clone's own code."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, **AWS, **GIT, "PATH": path, "PYTHONPATH": str(folder / "src")}
-    command = [sys.executable, "-m", "ddrs.cli", *words[1:]] if words[0] == "ddrs" else words
+    command = [sys.executable, "-m", "ddrs", *words[1:]] if words[0] == "ddrs" else words
     done = subprocess.run([*map(str, command)], cwd=folder, capture_output=True, text=True, env=environment, check=False)
     if check and done.returncode:
         raise AssertionError(f"{' '.join(map(str, words))} failed:\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}")

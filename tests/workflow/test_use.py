@@ -25,6 +25,6 @@ def test_jobs_are_those_of_configfile(overlay: Path, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "workflow", used / "workflow")
     for words in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "start"]):
         subprocess.run(["git", *words], cwd=used, check=True)
-    subprocess.run([sys.executable, "-m", "ddrs.cli", "use", str(overlay)], cwd=used, check=True)
+    subprocess.run([sys.executable, "-m", "ddrs", "use", str(overlay)], cwd=used, check=True)
     expected = commands("--configfile", overlay, snakefile=ROOT / "Snakefile", folder=tmp_path)
     assert len(expected) > 25 and commands(snakefile=used / "Snakefile", folder=used) == expected

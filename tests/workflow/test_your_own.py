@@ -67,7 +67,7 @@ def run(here: Path) -> Path:
 
 def verb(words: list[str], folder: Path) -> str:
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run([sys.executable, "-m", "ddrs.cli", *words], cwd=folder, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run([sys.executable, "-m", "ddrs", *words], cwd=folder, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, (words, done.stderr)
     return done.stdout
 

@@ -11,13 +11,24 @@ from ddrs.errors import DdrsError
 def lower_confidence_bound(k: np.ndarray | int, n: np.ndarray | int, alpha: float) -> np.ndarray | float:
     """One-sided Clopper-Pearson lower bound on p, given k successes among n independent trials.
 
-    Guarantee: P(bound > p) <= alpha, for every p and n, if n and alpha were chosen before the trials were seen.
+    Guarantee:
+        P(bound > p) <= alpha, for every p and n, if n and alpha were chosen before the trials were seen. The bound is the alpha quantile of
+        Beta(k, n - k + 1), 0 at k = 0 and alpha^(1/n) at k = n, lowered by a few parts in 1e15 so that rounding never lifts it above the
+        exact value.
 
-    k, n: integers or arrays that broadcast, 0 <= k <= n, n >= 1. alpha: the failure probability of each bound by itself: of an array of
-    B bounds all hold together with probability at least 1 - B * alpha. Returns float64, a float for scalars. The bound is the alpha
-    quantile of Beta(k, n - k + 1), 0 at k = 0 and alpha^(1/n) at k = n, lowered by a few parts in 1e15 so that rounding never lifts
-    it above the exact value. Errors: DdrsError if k, n or alpha is out of range.
-    Source: Clopper and Pearson (1934); Cohen et al. (2019), LowerConfBound.
+    Args:
+        k: successes, an integer or an array of them, 0 <= k <= n.
+        n: trials, an integer or an array that broadcasts with k, n >= 1.
+        alpha: the failure probability of each bound by itself: of an array of B bounds all hold together with probability at least 1 - B * alpha.
+
+    Returns:
+        float64 of the broadcast shape, a float for scalars.
+
+    Raises:
+        DdrsError: if k, n or alpha is out of range.
+
+    Source:
+        Clopper and Pearson (1934); Cohen et al. (2019), LowerConfBound.
     """
     check_alpha(alpha)
     k_, n_ = np.broadcast_arrays(np.asarray(k), np.asarray(n))

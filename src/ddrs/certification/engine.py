@@ -26,11 +26,15 @@ UNPROBED = {"cpu": 128, "cuda": 1024}
 class Certificate:
     """What `certify` found, for B images; every field is a scalar (counts: a vector) if one image was given.
 
-    prediction: int64 (B,), the certified class or ABSTAIN (-1). radius: float64 (B,), in units of the [0,1] pixel scale, 0 for an
-    abstention. counts: int64 (B, classes), the votes of the estimation samples. n, n_top: int64 (B,), number of estimation
-    samples and votes for the class picked beforehand. p_lower: float64 (B,), lower confidence bound on that class's probability.
-    p_upper: float64 (B,), upper bound on any other class's: 1 - p_lower, smaller with bound "joint"; NaN for protocol sequential.
-    z: float64 (B,), for protocol sequential the largest claimed radius in units of sigma, else NaN.
+    Args:
+        prediction: int64 (B,), the certified class or ABSTAIN (-1).
+        radius: float64 (B,), in units of the [0,1] pixel scale, 0 for an abstention.
+        counts: int64 (B, classes), the votes of the estimation samples.
+        n: int64 (B,), the number of estimation samples.
+        n_top: int64 (B,), their votes for the class picked beforehand.
+        p_lower: float64 (B,), lower confidence bound on that class's probability.
+        p_upper: float64 (B,), upper bound on any other class's: 1 - p_lower, smaller with bound "joint"; NaN for protocol sequential.
+        z: float64 (B,), for protocol sequential the largest claimed radius in units of sigma, else NaN.
     """
 
     prediction: np.ndarray | np.integer
@@ -66,29 +70,47 @@ def certify(
 ) -> Certificate:
     """Certify the smoothed classifier g(x) = argmax_c P(model(x + noise) = c) at each image.
 
-    Guarantee, per image: with probability at least 1 - alpha over the noise, either the prediction is ABSTAIN, or g is constant
-    and equal to the prediction on the open ball of that radius around x (l2 for Gaussian noise, l1 for uniform). It speaks of the
-    classifier smoothed with *this* sigma everywhere; where sigma was chosen per input, only the memory makes the answers of
-    different inputs consistent (see `Memory`). `noise="gaussian"` and "uniform" take the float32 draws as if they were of the true
-    law, of which nothing is proven, and ignore that float32 sums round; "lattice" and "uniform-lattice" do neither: they certify the
-    classifier after rounding its input to multiples of 1/255, and p_lower is lowered by a proven bound on the sampler's error.
+    Guarantee:
+        Per image, with probability at least 1 - alpha over the noise: either the prediction is ABSTAIN, or g is constant and equal to the
+        prediction on the open ball of that radius around x (l2 for Gaussian noise, l1 for uniform). It speaks of the classifier smoothed with
+        *this* sigma everywhere; where sigma was chosen per input, only the memory makes the answers of different inputs consistent (see `Memory`).
 
-    model: a module or function that maps (batch, ...) float32 to (batch, classes) scores, a tensor or an object with it as `.logits`; run
-    in eval mode and left as it was; -inf is a score, NaN and inf are not. x: one image (C, H, W) or vector (d,), or a batch of them, two
-    axes always being a batch of vectors; a tensor or NumPy array, rounded to float32 before use; pixels in [0, 1]. sigma: noise scale
-    (lambda for uniform noise), one or one per
-    image, rounded to float32 before use. alpha: the failure probability of each image by itself; of a batch of B all are right together
-    with probability at least 1 - B * alpha, so for 1 - alpha together pass alpha / B. Another call, with another model or sigma, spends its
-    own alpha. protocol: "fixed", n0 samples pick the class and n fresh ones estimate its probability;
-    "sequential", as many samples as it takes, n at most, to decide each of `radii` (increasing): the radius is the largest of them that
-    is claimed, rounded up to a grid of 0.01 sigma; "two-stage", the n0 samples also plan how many fresh ones are drawn, n at most, so
-    that by plan the radius loses at most radius_loss * sigma. bound: "binary" (p_B = 1 - p_A) or "joint", a bound of its own for
-    the runner-up. precision: of the forward pass; the certificate is for the function that ran. seed, split,
-    example_ids: what keys each image's noise; the id is by default a digest of the image, never its place in the batch: an image
-    gets the same samples alone and in any batch. batch_size: samples per forward pass, by default the fastest of a short probe; every
-    pass has that shape. Errors: DdrsError for arguments out of range, or for a model that returns NaN or
-    another shape or whose scores of an image are not a function of that image alone (see `ddrs.rowwise`).
-    Source: Cohen et al. (2019), CERTIFY; uniform noise: Yang et al. (2020); sequential: docs/certification.md.
+    Args:
+        model: a module or function that maps (batch, ...) float32 to (batch, classes) scores, a tensor or an object with it as `.logits`; run in
+            eval mode and left as it was; -inf is a score, NaN and inf are not. The certificate is for the function that ran.
+        x: one image (C, H, W) or vector (d,), or a batch of them, two axes always being a batch of vectors; a tensor or NumPy array, rounded to
+            float32 before use; pixels in [0, 1].
+        sigma: noise scale (lambda for uniform noise), one or one per image, in units of the [0,1] pixel scale, rounded to float32 before use.
+        n0: samples that pick the class.
+        n: samples that estimate its probability, fresh ones; the most that are drawn where the protocol chooses how many.
+        alpha: the failure probability of each image by itself; of a batch of B all are right together with probability at least 1 - B * alpha,
+            so for 1 - alpha together pass alpha / B. Another call, with another model or sigma, spends its own alpha.
+        protocol: "fixed", n0 and then n samples; "sequential", as many as it takes, n at most, to decide each of `radii`: the radius is the
+            largest of them that is claimed, rounded up to a grid of 0.01 sigma; "two-stage", the n0 samples also plan how many fresh ones are
+            drawn, n at most, so that by plan the radius loses at most radius_loss * sigma.
+        radii: for "sequential" alone: which radii are asked, increasing.
+        bound: "binary" (p_B = 1 - p_A) or "joint", a bound of its own for the runner-up.
+        noise: "gaussian" and "uniform" take the float32 draws as if they were of the true law, of which nothing is proven, and ignore that
+            float32 sums round; "lattice" and "uniform-lattice" do neither: they certify the classifier after rounding its input to multiples
+            of 1/255, and p_lower is lowered by a proven bound on the sampler's error.
+        precision: of the forward pass: float32, tf32, bfloat16 or float16, each also with -compiled: through torch.compile.
+        spending: for "sequential": how alpha is spent over the looks, "sqrt" or "log".
+        radius_loss: for "two-stage", in units of sigma.
+        seed: with split and example_ids, what keys each image's noise.
+        split: any text, as the name of the images' split.
+        example_ids: one per image, by default a digest of the image, never its place in the batch: an image gets the same samples alone and in
+            any batch.
+        batch_size: samples per forward pass, by default the fastest of a short probe; every pass has that shape.
+
+    Returns:
+        A Certificate: arrays of length B, or scalars for one image.
+
+    Raises:
+        DdrsError: for arguments out of range, or for a model that returns NaN or another shape or whose scores of an image are not a function of
+            that image alone (see `ddrs.rowwise`).
+
+    Source:
+        Cohen et al. (2019), CERTIFY; uniform noise: Yang et al. (2020); sequential: docs/certification.md.
     """
     single, images = as_batch(x)
     settings = SampleSettings.checked(

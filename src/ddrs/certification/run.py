@@ -20,12 +20,12 @@ from ddrs.certification.records import ABSTAIN, COLUMNS, SHARD, STATISTICS, form
 from ddrs.certification.sequential import FIRST, RATIO
 from ddrs.config import SampleSettings
 from ddrs.data import as_float
+from ddrs.devices import Runtime, prepare
 from ddrs.errors import DdrsError
 from ddrs.files import cache_folder, naming, write_text
 from ddrs.models import load_with_data
 from ddrs.noise import check_sigma
 from ddrs.norms import ON_GRID
-from ddrs.options import Runtime, prepare
 from ddrs.progress import CertificationProgress
 from ddrs.provenance import MODEL, code_digest, digest, file_digest, write_sidecar
 from ddrs.rows import FIXED, KINDS, kind_of, label_of

@@ -34,14 +34,33 @@ def optimize_sigma(
 ) -> torch.Tensor:
     """The sigma of each image after `iterations` steps of gradient ascent on its radius (Algorithm 1), or on a grid of so many points.
 
-    model: maps (batch, ...) to (batch, classes) scores; run in eval mode and left as it was. x: one image (C, H, W) or vector, or a batch
-    of them, rounded to float32 (both as `certify` takes them). sigma0: where every image starts, in units of the [0,1] pixel scale. n:
-    noise samples per step. Returns float32 (B,), or a scalar tensor for one image, within [1e-3, sigma_max]. strategy: "ascent", where a
-    saturated step moves sigma by about 2.05 lr, or "grid", the best of {1/iterations, ..., 1}, which reads no lr (Appendix B). The noise is
-    keyed by example_ids (default: a digest of each image) under the purpose "search", so `certify` never sees it; in another batch sigma
-    differs by rounding at most.
-    Guarantee: none by itself; certify with the sigma that comes out, at an alpha that is per image whatever the batch, and that the search
-    spends nothing of: it takes none (lr is what the paper's Algorithm 1 calls alpha). Source: the paper, Algorithm 1.
+    Guarantee:
+        None by itself. Certify with the sigma that comes out, at an alpha that is per image whatever the batch, and that the search spends
+        nothing of: it takes none (lr is what the paper's Algorithm 1 calls alpha), and `certify` never sees its noise.
+
+    Args:
+        model: maps (batch, ...) to (batch, classes) scores, as for `certify`; run in eval mode and left as it was.
+        x: one image (C, H, W) or vector (d,), or a batch of them, rounded to float32, as for `certify`.
+        sigma0: where every image starts, in units of the [0,1] pixel scale.
+        lr: step size; a saturated step moves sigma by about 2.05 lr. Not read by a grid.
+        iterations: number of steps, or of the grid's points.
+        n: noise samples per step.
+        strategy: "ascent", or "grid", the best of {1/iterations, ..., 1} (Appendix B).
+        seed: with split and example_ids, what keys each image's noise, under the purpose "search".
+        noise: "gaussian" or "uniform": the law that the model was trained with.
+        objective_class: whose radius is ascended: "current", the class of each step, or "fixed", the one of sigma0.
+        sigma_max: the largest sigma, in units of the [0,1] pixel scale.
+        split: any text, as the name of the images' split.
+        example_ids: one per image, by default a digest of the image. In another batch an image's sigma differs by rounding at most.
+
+    Returns:
+        float32 tensor (B,), or a scalar tensor for one image, within [1e-3, sigma_max].
+
+    Raises:
+        DdrsError: for arguments out of range, images that are not finite, or a model that returns another shape or NaN.
+
+    Source:
+        The paper, Algorithm 1; the grid: its Appendix B.
     """
     import torch
 

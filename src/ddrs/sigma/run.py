@@ -15,10 +15,10 @@ import torch
 from ddrs import own_model
 from ddrs.config import SearchSettings
 from ddrs.data import as_float
+from ddrs.devices import Runtime, machine, prepare
 from ddrs.files import DamagedError, atomic, sealed, unsealed, write_bytes
 from ddrs.models import load_with_data
 from ddrs.noise import NoiseStream, get_noise
-from ddrs.options import Runtime, machine, prepare
 from ddrs.provenance import MODEL, code_digest, digest, file_digest, write_sidecar
 from ddrs.registry import load
 from ddrs.sigma import STRATEGIES

@@ -9,10 +9,10 @@ import torch
 from ddrs import models, own_model
 from ddrs.config import StepSettings, TrainSettings
 from ddrs.data import Split, load_split
+from ddrs.devices import Runtime, machine, prepare
 from ddrs.errors import DdrsError
 from ddrs.files import DamagedError, sealed, unsealed, write_bytes
 from ddrs.noise import check_sigma, get_noise, stream_key
-from ddrs.options import Runtime, machine, prepare
 from ddrs.provenance import MODEL, code_digest, digest, file_digest, write_sidecar
 from ddrs.registry import load as load_registered
 from ddrs.training import METHODS, loop

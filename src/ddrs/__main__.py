@@ -1,0 +1,5 @@
+"""`python -m ddrs` is `ddrs`."""
+
+from ddrs.commands.main import main
+
+main()
