@@ -15,7 +15,6 @@ report: "workflow/report/workflow.rst"
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/cluster.smk"
-include: "workflow/rules/shown.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/sigma.smk"
@@ -35,18 +34,15 @@ localrules:
 rule paper:
     default_target: True
     input:
-        table_files(),
-        figure_files(),
+        graph.tables(),
+        graph.figures(),
 
 
 rule models:
     input:
-        of_rows(row_models, settings.tables),
-        of_figures(run_model),
+        graph.models(),
 
 
 rule certificates:
     input:
-        of_rows(row_logs, settings.tables),
-        of_rows(validation_logs, settings.tables),
-        of_figures(run_log),
+        graph.certificates(),

@@ -1,3 +1,9 @@
+from ddrs.data import check_fetched
+from ddrs.dataset_config import check_counts
+from ddrs.fitting import check_fitting
+from ddrs.stale import check_dates, check_results
+from ddrs.sync import mark_incomplete
+
 # Data is pinned: it is fetched once, and no change of code or config fetches it again. (Snakemake 9.27 would otherwise skip, in the run
 # that fetches, every other reason to rerun a step behind an ancient() input.) So what lies there must be what the config says.
 for name, own in settings.datasets.items():
@@ -14,23 +20,23 @@ for name, own in settings.datasets.items():
 if workflow.is_main_process:
     try:
         if "--touch" not in sys.argv:
-            check_dates([*Path("data").glob("*/manifest.json"), *published_files(), *(path for path in Path("results").rglob("*") if path.is_file())])
+            check_dates([*Path("data").glob("*/manifest.json"), *graph.published_files(), *(path for path in Path("results").rglob("*") if path.is_file())])
         mark = None if workflow.output_settings.dryrun else mark_incomplete
-        check_fitting(settings, "--touch" in sys.argv, params_of_result, logger.warning, mark)
+        check_fitting(settings, "--touch" in sys.argv, jobs.params_of_result, logger.warning, mark)
     except DdrsError as error:
         sys.exit(f"ddrs: error: {error}")
 
 
 rule fetch:
     output:
-        manifest="data/{dataset}/manifest.json",
+        manifest=MANIFEST,
     log:
         "logs/fetch/{dataset}.log",
     benchmark:
         "logs/benchmarks/fetch/{dataset}.tsv"
     retries: 2
     params:
-        flags=fetch_flags,
+        flags=jobs.fetch,
     message:
         "Fetch {wildcards.dataset}"
     shell:

@@ -6,12 +6,12 @@ localrules:
 
 rule figures:
     input:
-        figure_files(),
+        graph.figures(),
 
 
 rule figure:
     input:
-        logs=logs_of_figure,
+        logs=jobs.logs_of_figure,
     output:
         pdf="results/figure{number}.pdf",
         png="results/figure{number}.png",
@@ -23,10 +23,10 @@ rule figure:
     wildcard_constraints:
         number="[34578]",
     params:
-        flags=figure_flags,
-        order=order(logs_of_figure),
-        made=made_of_figure,
-        code=code("figure"),
+        flags=jobs.figure,
+        order=order(jobs.logs_of_figure),
+        made=jobs.made_of_figure,
+        code=jobs.code("figure"),
     message:
         "Draw figure {wildcards.number}"
     shell:
@@ -36,9 +36,9 @@ rule figure:
 
 rule examples:
     input:
-        data=example_data,
-        logs=example_logs("ds"),
-        fixed=example_logs("fs"),
+        data=ancient(jobs.data_of_examples),
+        logs=jobs.searched_examples,
+        fixed=jobs.fixed_examples,
     output:
         pdf="results/figure{number}.pdf",
         png="results/figure{number}.png",
@@ -52,10 +52,10 @@ rule examples:
     params:
         data=flagged("--data", "data"),
         fixed=flagged("--fixed", "fixed"),
-        flags=example_flags,
-        order=order(example_data, example_logs("ds"), example_logs("fs")),
-        made=made_of_figure,
-        code=code("examples"),
+        flags=jobs.examples,
+        order=order(jobs.data_of_examples, jobs.searched_examples, jobs.fixed_examples),
+        made=jobs.made_of_figure,
+        code=jobs.code("examples"),
     message:
         "Draw figure {wildcards.number}"
     shell:
@@ -75,9 +75,9 @@ rule illustrate:
     wildcard_constraints:
         number="[12]",
     params:
-        subject=subject,
+        subject=jobs.subject,
         seed=settings.seed,
-        code=code("illustrate"),
+        code=jobs.code("illustrate"),
     message:
         "Draw figure {wildcards.number}"
     shell:
