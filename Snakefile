@@ -25,24 +25,21 @@ include: "workflow/rules/figures.smk"
 include: "workflow/rules/records.smk"
 
 
-localrules:
-    paper,
-    models,
-    certificates,
-
-
 rule paper:
     default_target: True
     input:
         graph.tables(),
         graph.figures(),
+    localrule: True
 
 
 rule models:
     input:
         graph.models(),
+    localrule: True
 
 
 rule certificates:
     input:
         graph.certificates(),
+    localrule: True

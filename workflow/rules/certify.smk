@@ -1,7 +1,3 @@
-localrules:
-    merge,
-
-
 # {run} is what one log is of: a row at a sigma, for DS rows with K, as in fs/sigma_0.25 or ds2/sigma_0.25.K_900.
 rule certify:
     input:
@@ -16,7 +12,6 @@ rule certify:
         "logs/benchmarks/certify/{dataset}/{split}/{method}/{run}.tsv"
     wildcard_constraints:
         dataset=graph.whole,
-    threads: 1
     resources:
         gpu=jobs.gpu,
     params:
@@ -60,6 +55,7 @@ rule merge:
         "logs/benchmarks/merge/{dataset}/{split}/{method}/{run}.tsv"
     wildcard_constraints:
         dataset=graph.sharded,
+    localrule: True
     params:
         flags=jobs.certify,  # in no command, but the record of what the log is of: that of its shards goes with them
         certified=jobs.code("certify"),

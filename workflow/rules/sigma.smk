@@ -8,7 +8,6 @@ rule sigma:
         "logs/sigma/{dataset}/{split}/{method}/{search}.log",
     benchmark:
         "logs/benchmarks/sigma/{dataset}/{split}/{method}/{search}.tsv"
-    threads: 1
     resources:
         gpu=jobs.gpu,
     params:

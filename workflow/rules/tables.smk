@@ -1,17 +1,7 @@
-localrules:
-    tables,
-    table,
-    comparison,
-    claims,
-    per_class,
-    p_lower,
-    page,
-    picture,
-
-
 rule tables:
     input:
         graph.tables(),
+    localrule: True
 
 
 # The radii are a list per table, dataset and method, and so is the output of one job: hence a rule for each.
@@ -64,6 +54,7 @@ rule table:
         "logs/tables/{table}{selected}.log",
     benchmark:
         "logs/benchmarks/tables/{table}{selected}.tsv"
+    localrule: True
     params:
         order=order(jobs.cells_of_table),
         code=jobs.code("table"),
@@ -83,6 +74,7 @@ rule comparison:
         "logs/tables/{table}_comparison.log",
     benchmark:
         "logs/benchmarks/tables/{table}_comparison.tsv"
+    localrule: True
     params:
         order=order(jobs.both_cells),
         code=jobs.code("comparison"),
@@ -102,6 +94,7 @@ rule claims:
         "logs/tables/claims.log",
     benchmark:
         "logs/benchmarks/tables/claims.tsv"
+    localrule: True
     params:
         order=order(jobs.all_cells),
         code=jobs.code("claims"),
@@ -122,6 +115,7 @@ rule per_class:
         "logs/tables/per_class_{table}.log",
     benchmark:
         "logs/benchmarks/tables/per_class_{table}.tsv"
+    localrule: True
     params:
         cells=flagged("--cell", "cells"),
         order=order(jobs.logs_of_table, jobs.selected_cells),
@@ -145,6 +139,7 @@ rule p_lower:
         "logs/tables/p_lower_{table}.log",
     benchmark:
         "logs/benchmarks/tables/p_lower_{table}.tsv"
+    localrule: True
     params:
         made=jobs.made_of_table,
         number=jobs.number,
@@ -171,8 +166,9 @@ rule page:
         "logs/benchmarks/pages/{page}.tsv"
     wildcard_constraints:
         page=graph.tabled,
+    localrule: True
     params:
-        picture=flagged(" --picture", "picture"),
+        picture=flagged("--picture", "picture", lead=" "),
         code=jobs.code("page"),
     message:
         "Make {wildcards.page} a page of the report"

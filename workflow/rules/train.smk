@@ -11,7 +11,6 @@ rule train:
     wildcard_constraints:
         dataset=graph.trained,
         regime=graph.starting,
-    threads: 1
     resources:
         gpu=jobs.gpu,
     params:
@@ -63,7 +62,6 @@ rule finetune:
         "logs/benchmarks/train/{dataset}/{method}/{regime}/sigma_{sigma}.tsv"
     wildcard_constraints:
         regime=graph.tuned,
-    threads: 1
     resources:
         gpu=jobs.gpu,
     params:

@@ -97,21 +97,22 @@ KEYS_OF_TABLES = frozenset(("certify", "datasets", "tables"))
 KEYS_OF_FIGURES = KEYS_OF_TABLES | {"figures", "search"}
 
 
-def flagged(flag: str, name: str) -> Callable[..., str]:
-    """A function for params: the flag before each file of a named input, if there is one."""
+def flagged(flag: str, name: str, lead: str = "") -> Callable[..., str]:
+    """A function for params: the flag before each file of a named input, if there is any, after `lead`."""
 
-    def flags(wildcards: Wildcards, input: Any) -> str:
+    def text(w: Wildcards, input: Any) -> str:
         files = getattr(input, name, [])
-        return " ".join(f"{flag} {path}" for path in ([files] if isinstance(files, str) else files))
+        words = [f"{flag} {path}" for path in ([files] if isinstance(files, str) else files)]
+        return lead + " ".join(words) if words else ""
 
-    return flags
+    return text
 
 
 def order(*inputs: Callable[[Wildcards], list[str]]) -> Callable[[Wildcards], str]:
     """A function for params: a digest of a rule's inputs as they are ordered, since Snakemake's records hold them sorted."""
 
-    def ordered(wildcards: Wildcards) -> str:
-        return digest([one(wildcards) for one in inputs])
+    def ordered(w: Wildcards) -> str:
+        return digest([one(w) for one in inputs])
 
     return ordered
 
