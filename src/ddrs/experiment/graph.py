@@ -26,7 +26,6 @@ MEMORY = "results/memory/{dataset}/{split}/{method}/{run}.tsv"
 CELL = "results/cells/{table}/{dataset}/{label}/{column}.json"
 
 ASCENT, GRID = KINDS["ds"], KINDS["gds"]  # what Figures 6, 8 and 9 set beside the fixed sigma
-REMEMBERED = [kind for kind in KINDS.values() if kind.memory]
 OF_RUNS = "6789"  # the figures that show runs of their own, as config's `figures` says
 SIGMA = r"sigma_\d+\.\d\d"
 
@@ -43,7 +42,7 @@ def _runs_of(kind: Kind) -> str:
 
 def _together(kind: Kind) -> bool:
     """Whether all K of a row at a sigma pass through the memory in one job: not where each K is a search of its own."""
-    return kind.every_k and kind.knob == ASCENT.knob
+    return kind.memory and kind.every_k and kind.knob == ASCENT.knob
 
 
 class FigureRun(NamedTuple):
@@ -297,7 +296,7 @@ class Graph:
             "method": one_of(METHODS),
             "split": "validation|test",
             "regime": one_of(dict.fromkeys(kind.trained for kind in KINDS.values())),
-            "row": one_of(kind.name for kind in REMEMBERED if _together(kind)),
+            "row": one_of(kind.name for kind in KINDS.values() if _together(kind)),
             "sigma": r"\d+\.\d\d",
             "run": one_of(_runs_of(kind) for kind in KINDS.values()),
             "search": one_of([*([rf"({one_of(shared)})/{SIGMA}"] if shared else []), *alone]),
@@ -360,9 +359,9 @@ class Graph:
     def passes(self, dataset: str) -> list[Pass]:
         """What passes through the memory: for tables all K of a row at a sigma; of the runs that only a figure shows, each its own, so that a target
         needs no other's."""
-        ks = self.settings.certify[dataset].k
+        ks, kinds = self.settings.certify[dataset].k, [kind for kind in KINDS.values() if kind.memory]
         of_tables = one_of(map(str, ks))
-        others = [rf"{kind.name}/{SIGMA}\.{kind.knob}_(?!({of_tables})\.)\d+" if _together(kind) else _runs_of(kind) for kind in REMEMBERED]
+        others = [rf"{kind.name}/{SIGMA}\.{kind.knob}_(?!({of_tables})\.)\d+" if _together(kind) else _runs_of(kind) for kind in kinds]
         row = Pass("", "{row}/sigma_{sigma}", [f"{{row}}/sigma_{{sigma}}.{ASCENT.knob}_{k}" for k in ks], one_of(others))
         return [row, Pass("_run", "{run}", ["{run}"], one_of(others))]
 
