@@ -8,7 +8,7 @@ import pytest
 
 from ddrs.config import Config, load
 from ddrs.errors import DdrsError
-from ddrs.experiment.graph import Cells, Graph
+from ddrs.experiment.graph import MEMORY, Cells, Graph
 from ddrs.overlays import merge, read, read_all
 from ddrs.rows import FIXED, KINDS, TABLES, Kind, Row, Run
 
@@ -77,8 +77,8 @@ def test_figure_8_sets_grids_beside_the_search_and_the_fixed_sigma(graph: Graph)
 def test_a_figures_k_beyond_the_tables_is_a_target_and_passes_the_memory_alone(graph: Graph) -> None:
     shown = Run(KINDS["ds"], "0.25", 100)
     assert graph.log("mnist5k", "smoothadv", shown) in graph.certificates()
-    rows, runs = graph.passes("mnist5k")
-    assert rows.runs == [f"{{row}}/sigma_{{sigma}}.K_{k}" for k in (300, 900, 1500)]
+    rows, runs = graph.passes()
+    assert rows.logs(MEMORY) == [f"results/memory/mnist5k/{{split}}/{{method}}/{{row}}/sigma_{{sigma}}.K_{k}.tsv" for k in (300, 900, 1500)]
     alone = [f"{shown}.tsv", "gds/sigma_0.25.K_300.tsv", "ds/sigma_0.25.K_3000.tsv"]
     assert all(re.fullmatch(rf"({runs.pattern})\.tsv", name) for name in alone)
     assert not any(
@@ -130,7 +130,7 @@ def test_a_kind_that_is_added_has_files_of_its_own(graph: Graph, monkeypatch: py
     assert graph.sigmas("mnist5k", "test", "cohen", run) == "results/sigmas/mnist5k/test/cohen/qcrs/sigma_0.25.K_9.parquet"
     assert graph.log("mnist5k", "cohen", run).startswith("results/memory/")
     assert all(re.fullmatch(graph.patterns()[part], str(run)) for part in ("run", "search"))
-    assert re.fullmatch(graph.passes("mnist5k")[1].pattern, str(run))
+    assert re.fullmatch(graph.passes()[1].pattern, str(run))
     with pytest.raises(DdrsError, match="no qcrs of 9 points"):
         graph.searching("mnist5k", "cohen", run)
 

@@ -19,6 +19,7 @@ rule figure:
         number="[34578]",
     localrule: True
     params:
+        verb="figure",
         data=flagged("--data", "data", lead=" "),
         fixed=flagged("--fixed", "fixed", lead=" "),
         flags=jobs.figure,
@@ -28,7 +29,7 @@ rule figure:
     message:
         "Draw figure {wildcards.number}"
     shell:
-        "ddrs {rule} {input.logs}{params.data}{params.fixed} {params.flags} --pdf {output.pdf} --png {output.png}"
+        "ddrs {params.verb} {input.logs}{params.data}{params.fixed} {params.flags} --pdf {output.pdf} --png {output.png}"
         " --caption {output.caption} --title 'Figure {wildcards.number}' {params.made} > {log} 2>&1"
 
 
@@ -40,6 +41,7 @@ use rule figure as examples with:
     wildcard_constraints:
         number="[69]",
     params:
+        verb="examples",
         flags=jobs.examples,
         order=order(jobs.data_of_examples, jobs.searched_examples, jobs.fixed_examples),
         code=jobs.code("examples"),

@@ -54,15 +54,21 @@ class FigureRun(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """What one job passes through the memory, of whatever `row` or `run` stands in its name.
+    """What one job passes through the memory.
 
-    suffix: of the rule's name. place: of the job's log. runs: patterns of them. pattern: which runs are meant, where `run` stands.
+    rule: its name. place: of the job's log, with {split}, {method} and what names the runs open: {row} and {sigma}, or {run}. runs: as paths.
+    pattern: which runs are meant, where {run} is open.
     """
 
-    suffix: str
+    rule: str
+    dataset: str
     place: str
     runs: list[str]
     pattern: str
+
+    def logs(self, place: str) -> list[str]:
+        """The runs' logs before or after the pass (CERTIFICATE or MEMORY)."""
+        return [place.format(dataset=self.dataset, split="{split}", method="{method}", run=run) for run in self.runs]
 
 
 @dataclass(frozen=True)
@@ -356,14 +362,20 @@ class Graph:
         """The datasets that are searched and certified."""
         return [name for name in self.settings.datasets if name in self.settings.certify and name in self.settings.search]
 
-    def passes(self, dataset: str) -> list[Pass]:
+    def passes(self) -> list[Pass]:
         """What passes through the memory: for tables all K of a row at a sigma; of the runs that only a figure shows, each its own, so that a target
         needs no other's."""
+        return [one for dataset in self.certified() for one in self._passes(dataset)]
+
+    def _passes(self, dataset: str) -> list[Pass]:
         ks, kinds = self.settings.certify[dataset].k, [kind for kind in KINDS.values() if kind.memory]
         of_tables = one_of(map(str, ks))
-        others = [rf"{kind.name}/{SIGMA}\.{kind.knob}_(?!({of_tables})\.)\d+" if _together(kind) else _runs_of(kind) for kind in kinds]
-        row = Pass("", "{row}/sigma_{sigma}", [f"{{row}}/sigma_{{sigma}}.{ASCENT.knob}_{k}" for k in ks], one_of(others))
-        return [row, Pass("_run", "{run}", ["{run}"], one_of(others))]
+        others = one_of(rf"{kind.name}/{SIGMA}\.{kind.knob}_(?!({of_tables})\.)\d+" if _together(kind) else _runs_of(kind) for kind in kinds)
+        row, place = "{row}/sigma_{sigma}", f"{dataset}/{{split}}/{{method}}"
+        return [
+            Pass(f"remember_{dataset}", dataset, f"{place}/{row}", [f"{row}.{ASCENT.knob}_{k}" for k in ks], others),
+            Pass(f"remember_run_{dataset}", dataset, f"{place}/{{run}}", ["{run}"], others),
+        ]
 
     def cell_jobs(self) -> list[Cells]:
         """Every table in both forms, with each dataset and method."""
