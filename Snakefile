@@ -15,7 +15,6 @@ report: "workflow/report/workflow.rst"
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/cluster.smk"
-include: "workflow/rules/shown.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/sigma.smk"
@@ -26,27 +25,21 @@ include: "workflow/rules/figures.smk"
 include: "workflow/rules/records.smk"
 
 
-localrules:
-    paper,
-    models,
-    certificates,
-
-
 rule paper:
     default_target: True
     input:
-        table_files(),
-        figure_files(),
+        graph.tables(),
+        graph.figures(),
+    localrule: True
 
 
 rule models:
     input:
-        of_rows(row_models, settings.tables),
-        of_figures(run_model),
+        graph.models(),
+    localrule: True
 
 
 rule certificates:
     input:
-        of_rows(row_logs, settings.tables),
-        of_rows(validation_logs, settings.tables),
-        of_figures(run_log),
+        graph.certificates(),
+    localrule: True

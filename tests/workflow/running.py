@@ -7,13 +7,16 @@ import os
 import socket
 import subprocess
 import sys
-from contextlib import chdir, redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
 from snakemake.cli import main
+
+from ddrs.config import Config
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "tests" / "configs" / "tiny.yaml"
@@ -56,6 +59,19 @@ def in_process(*words: object) -> subprocess.CompletedProcess[str]:
     folder = Path(arguments[arguments.index("--directory") + 1] if "--directory" in arguments else ".")
     (folder / f".snakemake/runs/{socket.gethostname()}.{os.getpid()}.json").unlink(missing_ok=True)  # it ends with the process, which lives on
     return subprocess.CompletedProcess(["snakemake", *arguments], code, out.getvalue(), err.getvalue())
+
+
+@contextmanager
+def keys_read() -> Iterator[set[str]]:
+    """The top-level keys of a checked config that are read while it lasts."""
+    found: set[str] = set()
+
+    def get(settings: Config, name: str) -> Any:
+        found.update({name} & Config.model_fields.keys())
+        return object.__getattribute__(settings, name)
+
+    with mock.patch.object(Config, "__getattribute__", get):
+        yield found
 
 
 def _words(words: tuple[object, ...], folder: Path, config: Path | None) -> list[str]:

@@ -4,18 +4,21 @@ import ast
 import re
 import shutil
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 import yaml
-from running import ROOT, dry
+from running import ROOT, dry, keys_read
+from snakemake.rules import Rule
 
 from ddrs.config import load
+from ddrs.experiment.graph import Graph
+from ddrs.experiment.jobs import CODE, SHARED, Jobs
 from ddrs.overlays import fitted, merge, read_all
-from ddrs.provenance import MODEL
 from ddrs.training import METHODS
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-COMMON, SHOWN = ((ROOT / f"workflow/rules/{name}.smk").read_text() for name in ("common", "shown"))
 
 
 def outs(stage: str) -> list[str]:
@@ -37,6 +40,11 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def stage_of(path: str) -> list[str]:
     return [stage for stage in STAGES if covers(outs(stage), path)]
+
+
+def step_of(rule: str) -> str:
+    """The step of a rule that is one of several, for a dataset or a table."""
+    return re.sub(r"(_table\d(_selected)?|_run)?_mnist5k$", "", rule)
 
 
 def test_every_output_under_results_is_in_exactly_one_stage(outputs: dict[str, str]) -> None:
@@ -89,25 +97,15 @@ def test_outs_persist_and_commands_are_the_same_on_every_host() -> None:
 
 
 def test_the_modules_that_a_layer_runs_are_in_its_deps(outputs: dict[str, str]) -> None:
-    code = steps_code()
     for path, rule in outputs.items():
         for stage in stage_of(path):
             assert covers(STAGES[stage]["deps"], "workflow/rules/common.smk") and covers(STAGES[stage]["deps"], "Snakefile")
-            step = re.sub(r"(_table\d(_selected)?|_run)?_mnist5k$", "", rule)
-            for module in code[step]:
+            step = step_of(rule)
+            for module in CODE[step]:
                 assert covers(STAGES[stage]["deps"], f"src/ddrs/{module}"), (stage, module)
-            declared = rf'(rule {rule}:|f"{step}(_\{{table\}}|\{{suffix\}})?_\{{name\}}")'
+            declared = rf"(rule {rule}:| as {rule} with:|\b{step}\.rule\b)"
             where = next(p for p in (ROOT / "workflow/rules").glob("*.smk") if re.search(declared, p.read_text()))
             assert f"workflow/rules/{where.name}" in STAGES[stage]["deps"]
-
-
-def steps_code() -> dict[str, list[str]]:
-    """CODE of common.smk: the modules of each step."""
-    block = re.search(r"^TRAINING = .*?^CODE = \{.*?^\}", COMMON, re.M | re.S)
-    assert block
-    names: dict = {"MODEL": MODEL}
-    exec(block[0], names)
-    return names["CODE"]
 
 
 UNUSED = {  # imported by a module of the step, for other steps' sake
@@ -138,7 +136,7 @@ def imports(module: Path) -> set[str]:
 
 def test_a_steps_code_has_every_module_that_its_modules_import() -> None:
     """But those that only carry the work: argument parsing, file names, error texts. (A method's own file is added per job.)"""
-    for step, modules in steps_code().items():
+    for step, modules in CODE.items():
         for module in [m for m in modules if m.endswith(".py") or m == "illustrations"]:
             path = ROOT / "src/ddrs" / module
             for name in {name for one in (path.glob("*.py") if path.is_dir() else [path]) for name in imports(one)} - INFRASTRUCTURE:
@@ -148,51 +146,42 @@ def test_a_steps_code_has_every_module_that_its_modules_import() -> None:
 
 def test_a_methods_own_file_is_all_that_is_added_per_job() -> None:
     """But for what it imports of another method's: a change of cohen.py trains cohen and yang again, and no other."""
-    shared = ast.literal_eval(re.findall(r"^SHARED = (\{.*?\})", COMMON, re.M)[0])
     for method, module in METHODS.items():
         found = {f"{name}.py" for name in imports(ROOT / "src" / Path(*module.split(".")).with_suffix(".py")) - INFRASTRUCTURE}
-        assert found - set(steps_code()["train"]) == set(shared.get(method, [])), method
+        assert found - set(CODE["train"]) == set(SHARED.get(method, [])), method
 
 
-def keys_read(text: str) -> set[str]:
-    """The top-level config keys that rules read, through all that they name of common.smk and shown.smk: functions, and lists made there."""
-    defined = {m[1]: m[0] for m in re.finditer(r"^def (\w+)\(.*?(?=^\S|\Z)", COMMON + SHOWN, re.M | re.S)}
-    defined |= {m[1]: m[0] for m in re.finditer(r"^(\w+) = .*", COMMON + SHOWN, re.M)}
-    seen: set[str] = set()
-    while new := {name for name in defined if re.search(rf"\b{name}\b", text)} - seen:
-        seen |= new
-        text += "".join(defined[name] for name in new)
-    named = set(re.findall(r"settings\.(\w+)", text))
-    methods = {"on": {"datasets"}, "search_on": {"search"}, "sigma_texts": {"datasets"}, "finetune_settings": {"finetune", "train"}}
-    of_captions = {"checkpoints", "datasets", "finetune", "search", "train"} if re.search(r"\bmade\(settings", text) else set()
-    return of_captions | {key for name in named for key in methods.get(name, {name})}
+def test_what_a_rule_reads_of_the_config_is_said(tmp_path: Path) -> None:
+    """`Jobs.reads` against what the functions of each rule ask the config for, while all jobs of the shipped config are planned."""
+    found: dict[str, set[str]] = {}
+    apply = Rule.apply_input_function
+
+    def noted(rule: Rule, *args: Any, **options: Any) -> Any:
+        with keys_read() as read:
+            result = apply(rule, *args, **options)
+        found.setdefault(step_of(rule.name), set()).update(read)
+        return result
+
+    with mock.patch.object(Rule, "apply_input_function", noted):
+        dry("--forceall", "paper", folder=tmp_path, config=None)
+    assert len(found) > 15
+    for step, read in found.items():
+        assert read - {"device"} <= Jobs.reads.get(step, set()), step
 
 
-def test_keys_are_read_through_functions_of_both_files_and_through_lists() -> None:
-    assert {"datasets", "figures", "search", "tables"} <= keys_read("logs=logs_of_figure,")
-    assert "finetune" in keys_read("made=made_of_figure,")
-    assert {"certify", "datasets"} <= keys_read("dataset=one_of(whole_datasets),") | keys_read("certified_datasets")
-
-
-@pytest.mark.parametrize(
-    ("rule_file", "stage"),
-    [
-        ("train", "models"),
-        ("sigma", "certificates"),
-        ("certify", "certificates"),
-        ("tables", "paper"),
-        ("figures", "paper"),
-        ("memory", "certificates"),
-    ],
-)
-def test_the_config_keys_that_a_layer_reads_are_in_its_params(rule_file: str, stage: str) -> None:
-    assert keys_read((ROOT / f"workflow/rules/{rule_file}.smk").read_text()) <= params(stage)
+def test_the_config_keys_that_a_layer_reads_are_in_its_params(outputs: dict[str, str]) -> None:
+    for path, rule in outputs.items():
+        for stage in stage_of(path):
+            assert Jobs.reads[step_of(rule)] <= params(stage), (stage, rule)
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_config_keys_that_a_target_reads_are_in_its_params(stage: str) -> None:
-    rule = re.search(rf"^rule {stage}:.*?(?=^rule |\Z)", (ROOT / "Snakefile").read_text(), re.M | re.S)
-    assert rule and keys_read(rule[0]) <= params(stage)
+    graph = Graph(load(yaml.safe_load((ROOT / "config.yaml").read_text())))
+    targets = {"models": [graph.models], "certificates": [graph.certificates], "paper": [graph.tables, graph.figures]}
+    with keys_read() as found:
+        assert all(target() for target in targets[stage])
+    assert found and found <= params(stage)
 
 
 def params(stage: str) -> set[str]:

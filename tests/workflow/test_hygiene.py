@@ -22,12 +22,17 @@ def test_every_rule_has_log_and_benchmark() -> None:
     for path in (ROOT / "workflow/rules").glob("*.smk"):
         text = path.read_text()
         counts = [len(re.findall(pattern, text, re.M)) for pattern in (r"^ *shell:", r"^ *log:", r"^ *benchmark:")]
-        assert counts[0] == counts[1] == counts[2], path.name
+        assert counts[0] <= counts[1] == counts[2], path.name  # a rule that shares another's shell may have a log of its own
         assert not re.search(r"^ *run:", text, re.M)
 
 
 def test_snakefile_is_small() -> None:
     assert len((ROOT / "Snakefile").read_text().splitlines()) <= 60
+
+
+def test_rule_files_hold_rules_and_no_functions() -> None:
+    for path in (ROOT / "workflow/rules").glob("*.smk"):
+        assert not re.search(r"^ *def |lambda (w|wildcards)\b", path.read_text(), re.M), path.name
 
 
 def test_schema_file_is_the_model() -> None:

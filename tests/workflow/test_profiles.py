@@ -56,7 +56,9 @@ def test_partition_and_account_are_slurms_own_variables(monkeypatch: pytest.Monk
 
 
 def test_the_profile_names_rules_that_exist_and_every_long_one() -> None:
-    rules = set(re.findall(r"^rule (\w+):", "\n".join(path.read_text() for path in Path("workflow/rules").glob("*.smk")), re.MULTILINE))
+    rules = set(
+        re.findall(r"^(?:rule|use rule \w+ as) (\w+)", "\n".join(path.read_text() for path in Path("workflow/rules").glob("*.smk")), re.MULTILINE)
+    )
     named = yaml.safe_load(re.sub(r"^ *\?if .*\n.*\n", "", SLURM.read_text(), flags=re.MULTILINE))["set-resources"]
     gpu_rules = {"train", "finetune", "sigma", "certify", "certify_shard"}
     assert gpu_rules <= set(named) <= rules

@@ -1,76 +1,65 @@
-localrules:
-    merge,
-
-
 # {run} is what one log is of: a row at a sigma, for DS rows with K, as in fs/sigma_0.25 or ds2/sigma_0.25.K_900.
 rule certify:
     input:
-        unpack(inputs_of_run),
+        data=ancient(MANIFEST),
+        model=jobs.model_of_run,
+        sigmas=jobs.sigmas_of_run,
     output:
-        log=f"{CERTIFICATES}/{{run}}.tsv",
+        log=CERTIFICATE,
     log:
         "logs/certify/{dataset}/{split}/{method}/{run}.log",
     benchmark:
         "logs/benchmarks/certify/{dataset}/{split}/{method}/{run}.tsv"
     wildcard_constraints:
-        dataset=one_of(whole_datasets),
-    threads: 1
+        dataset=graph.whole,
     resources:
-        gpu=gpu,
+        gpu=jobs.gpu,
     params:
-        scale=scale_flags,
-        flags=certify_flags,
-        runtime=runtime,
+        scale=jobs.scale,
+        shard=jobs.shard,
+        flags=jobs.certify,
+        runtime=jobs.runtime,
         sidecar="logs/certify/{dataset}/{split}/{method}/{run}",
-        code=code("certify"),
+        code=jobs.code("certify"),
     message:
         "Certify {wildcards.method} {wildcards.run} on {wildcards.dataset} {wildcards.split}"
     shell:
-        "ddrs certify --model {input.model} --data {input.data} {params.scale} --out {output.log} {params.flags}"
+        "ddrs certify --model {input.model} --data {input.data} {params.scale} --out {output.log}{params.shard} {params.flags}"
         " {params.runtime} --sidecar {params.sidecar}.json --times {params.sidecar}.times.tsv > {log} 2>&1"
 
 
 # The same in parts, where config says `shards`: each part is a job, and the parts together are byte for byte what one job would write.
-rule certify_shard:
-    input:
-        unpack(inputs_of_run),
+use rule certify as certify_shard with:
     output:
-        log=temp("scratch/shards/{dataset}/{split}/{method}/{run}/{shard}-of-{shards}.tsv"),
+        log=temp(SHARD),
     log:
         "logs/certify/{dataset}/{split}/{method}/{run}.{shard}-of-{shards}.log",
     benchmark:
         "logs/benchmarks/certify/{dataset}/{split}/{method}/{run}.{shard}-of-{shards}.tsv"
-    threads: 1
-    resources:
-        gpu=gpu,
+    wildcard_constraints:
+        dataset=graph.sharded,
     params:
-        scale=scale_flags,
-        flags=certify_flags,
-        runtime=runtime,
         sidecar="logs/certify/{dataset}/{split}/{method}/{run}.{shard}-of-{shards}",
-        code=code("certify"),
     message:
         "Certify {wildcards.method} {wildcards.run} on {wildcards.dataset} {wildcards.split}, shard {wildcards.shard} of {wildcards.shards}"
-    shell:
-        "ddrs certify --model {input.model} --data {input.data} {params.scale} --out {output.log} --shard {wildcards.shard}/{wildcards.shards}"
-        " {params.flags} {params.runtime} --sidecar {params.sidecar}.json --times {params.sidecar}.times.tsv > {log} 2>&1"
 
 
 rule merge:
     input:
-        shards=shards_of_run,
+        shards=jobs.shards,
     output:
-        log=f"{CERTIFICATES}/{{run}}.tsv",
+        log=CERTIFICATE,
     log:
         "logs/merge/{dataset}/{split}/{method}/{run}.log",
     benchmark:
         "logs/benchmarks/merge/{dataset}/{split}/{method}/{run}.tsv"
     wildcard_constraints:
-        dataset=one_of(sharded_datasets),
+        dataset=graph.sharded,
+    localrule: True
     params:
-        flags=certify_flags,  # in no command, but the record of what the log is of: that of its shards goes with them
-        certified=code("certify"),
-        code=code("merge"),
+        flags=jobs.certify,  # in no command, but the record of what the log is of: that of its shards goes with them
+        certified=jobs.code("certify"),
+        code=jobs.code("merge"),
     message:
         "Merge the shards of {wildcards.method} {wildcards.run} on {wildcards.dataset} {wildcards.split}"
     shell:

@@ -1,17 +1,12 @@
-localrules:
-    figures,
-    figure,
-    examples,
-
-
 rule figures:
     input:
-        figure_files(),
+        graph.figures(),
+    localrule: True
 
 
 rule figure:
     input:
-        logs=logs_of_figure,
+        logs=jobs.logs_of_figure,
     output:
         pdf="results/figure{number}.pdf",
         png="results/figure{number}.png",
@@ -22,45 +17,34 @@ rule figure:
         "logs/benchmarks/figures/figure{number}.tsv"
     wildcard_constraints:
         number="[34578]",
+    localrule: True
     params:
-        flags=figure_flags,
-        order=order(logs_of_figure),
-        made=made_of_figure,
-        code=code("figure"),
+        verb="figure",
+        data=flagged("--data", "data", lead=" "),
+        fixed=flagged("--fixed", "fixed", lead=" "),
+        flags=jobs.figure,
+        order=order(jobs.logs_of_figure),
+        made=jobs.made_of_figure,
+        code=jobs.code("figure"),
     message:
         "Draw figure {wildcards.number}"
     shell:
-        "ddrs figure {input.logs} {params.flags} --pdf {output.pdf} --png {output.png}"
+        "ddrs {params.verb} {input.logs}{params.data}{params.fixed} {params.flags} --pdf {output.pdf} --png {output.png}"
         " --caption {output.caption} --title 'Figure {wildcards.number}' {params.made} > {log} 2>&1"
 
 
-rule examples:
+use rule figure as examples with:
     input:
-        data=example_data,
-        logs=example_logs("ds"),
-        fixed=example_logs("fs"),
-    output:
-        pdf="results/figure{number}.pdf",
-        png="results/figure{number}.png",
-        caption="results/captions/figure{number}.md",
-    log:
-        "logs/figures/figure{number}.log",
-    benchmark:
-        "logs/benchmarks/figures/figure{number}.tsv"
+        data=ancient(jobs.data_of_examples),
+        logs=jobs.searched_examples,
+        fixed=jobs.fixed_examples,
     wildcard_constraints:
         number="[69]",
     params:
-        data=flagged("--data", "data"),
-        fixed=flagged("--fixed", "fixed"),
-        flags=example_flags,
-        order=order(example_data, example_logs("ds"), example_logs("fs")),
-        made=made_of_figure,
-        code=code("examples"),
-    message:
-        "Draw figure {wildcards.number}"
-    shell:
-        "ddrs examples {input.logs} {params.data} {params.fixed} {params.flags} --pdf {output.pdf} --png {output.png}"
-        " --caption {output.caption} --title 'Figure {wildcards.number}' {params.made} > {log} 2>&1"
+        verb="examples",
+        flags=jobs.examples,
+        order=order(jobs.data_of_examples, jobs.searched_examples, jobs.fixed_examples),
+        code=jobs.code("examples"),
 
 
 rule illustrate:
@@ -74,10 +58,11 @@ rule illustrate:
         "logs/benchmarks/figures/figure{number}.tsv"
     wildcard_constraints:
         number="[12]",
+    localrule: True
     params:
-        subject=subject,
+        subject=jobs.subject,
         seed=settings.seed,
-        code=code("illustrate"),
+        code=jobs.code("illustrate"),
     message:
         "Draw figure {wildcards.number}"
     shell:

@@ -3,13 +3,8 @@ import os
 
 from ddrs.sync import check_records
 
-
-def is_result(path):
-    return any(rule.is_producer(path) for rule in workflow.rules)
-
-
 if workflow.is_main_process and not workflow.touch:
     try:
-        check_records("DVC_STAGE" in os.environ, logger.warning, is_result)
+        check_records("DVC_STAGE" in os.environ, logger.warning, lambda path: any(rule.is_producer(path) for rule in workflow.rules))
     except DdrsError as error:
         sys.exit(f"ddrs: error: {error}")

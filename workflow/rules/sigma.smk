@@ -1,21 +1,20 @@
 rule sigma:
     input:
-        data=ancient("data/{dataset}/manifest.json"),
-        model=model_of_search,
+        data=ancient(MANIFEST),
+        model=jobs.model_of_search,
     output:
-        sigmas="results/sigmas/{dataset}/{split}/{method}/{search}.parquet",
+        sigmas=SIGMAS,
     log:
         "logs/sigma/{dataset}/{split}/{method}/{search}.log",
     benchmark:
         "logs/benchmarks/sigma/{dataset}/{split}/{method}/{search}.tsv"
-    threads: 1
     resources:
-        gpu=gpu,
+        gpu=jobs.gpu,
     params:
-        flags=search_flags,
-        runtime=runtime,
+        flags=jobs.search,
+        runtime=jobs.runtime,
         sidecar="logs/sigma/{dataset}/{split}/{method}/{search}",
-        code=search_code,
+        code=jobs.search_code,
     message:
         "Search sigma per image: {wildcards.method} {wildcards.search} on {wildcards.dataset} {wildcards.split}"
     shell:

@@ -1,48 +1,38 @@
-localrules:
-    tables,
-    table,
-    comparison,
-    claims,
-    per_class,
-    p_lower,
-    page,
-    picture,
-
-
 rule tables:
     input:
-        table_files(),
+        graph.tables(),
+    localrule: True
 
 
-# The radii are a list per table and dataset, and so is the output of one job: hence a rule for each.
-for table, name in product([f"{table}{form}" for table in TABLES for form in ("", SELECTED)], certified_datasets):
+# The radii are a list per table, dataset and method, and so is the output of one job: hence a rule for each.
+for cells in graph.cell_jobs():
 
     rule:
         name:
-            f"cells_{table}_{name}"
+            cells.rule
         input:
-            logs=logs_of_row(name),
-            validation=validation_of_row(table, name),
-            before=before_of_row(table, name),
+            logs=cells.logs,
+            validation=cells.validation,
+            before=cells.before,
         output:
-            cells=expand("results/cells/{table}/{dataset}/{{label}}/{column}.json", table=table, dataset=name, column=[*radii(table, name), "acr"]),
+            cells=cells.files,
         log:
-            f"logs/cells/{table}/{name}/{{label}}.log",
+            f"logs/cells/{cells.table}/{cells.dataset}/{{label}}.log",
         benchmark:
-            f"logs/benchmarks/cells/{table}/{name}/{{label}}.tsv"
+            f"logs/benchmarks/cells/{cells.table}/{cells.dataset}/{{label}}.tsv"
         wildcard_constraints:
-            label="|".join(labels(table)),
+            label=cells.labels,
         localrule: True
         params:
-            table=table,
-            radii=",".join(radii(table, name)),
+            table=cells.table,
+            radii=",".join(cells.radii),
             folder=subpath(output[0], parent=True),
-            choice=choice_flags(table, name),
+            choice=jobs.choice(cells),
             validation=flagged("--validation", "validation"),
             before=flagged("--before", "before"),
-            made=made_of_row(table, name),
+            made=jobs.made_of_cells(cells),
             seed=settings.seed,
-            code=code("cells"),
+            code=jobs.code("cells"),
         message:
             "Cells of {params.table}, row {wildcards.label}"
         shell:
@@ -55,7 +45,7 @@ for table, name in product([f"{table}{form}" for table in TABLES for form in (""
 # must not stand here: it puts them back after a failed job with a new time, so that the next run takes them for what the changed inputs give.
 rule table:
     input:
-        cells=cells_of_table,
+        cells=jobs.cells_of_table,
     output:
         csv="results/{table}{selected}.csv",
         md="results/{table}{selected}.md",
@@ -64,9 +54,10 @@ rule table:
         "logs/tables/{table}{selected}.log",
     benchmark:
         "logs/benchmarks/tables/{table}{selected}.tsv"
+    localrule: True
     params:
-        order=order(cells_of_table),
-        code=code("table"),
+        order=order(jobs.cells_of_table),
+        code=jobs.code("table"),
     message:
         "Assemble {wildcards.table}{wildcards.selected}"
     shell:
@@ -75,7 +66,7 @@ rule table:
 
 rule comparison:
     input:
-        cells=both_cells,
+        cells=jobs.both_cells,
     output:
         csv="results/{table}_comparison.csv",
         md="results/{table}_comparison.md",
@@ -83,9 +74,10 @@ rule comparison:
         "logs/tables/{table}_comparison.log",
     benchmark:
         "logs/benchmarks/tables/{table}_comparison.tsv"
+    localrule: True
     params:
-        order=order(both_cells),
-        code=code("comparison"),
+        order=order(jobs.both_cells),
+        code=jobs.code("comparison"),
     message:
         "Set {wildcards.table} beside the print"
     shell:
@@ -94,7 +86,7 @@ rule comparison:
 
 rule claims:
     input:
-        cells=all_cells(),
+        cells=jobs.all_cells,
     output:
         csv="results/claims.csv",
         md="results/claims.md",
@@ -102,9 +94,10 @@ rule claims:
         "logs/tables/claims.log",
     benchmark:
         "logs/benchmarks/tables/claims.tsv"
+    localrule: True
     params:
-        order=order(all_cells()),
-        code=code("claims"),
+        order=order(jobs.all_cells),
+        code=jobs.code("claims"),
     message:
         "Check the paper's headline sentences"
     shell:
@@ -113,8 +106,8 @@ rule claims:
 
 rule per_class:
     input:
-        logs=logs_of_table,
-        cells=selected_cells,
+        logs=jobs.logs_of_table,
+        cells=jobs.selected_cells,
     output:
         csv="results/per_class_{table}.csv",
         md="results/per_class_{table}.md",
@@ -122,10 +115,11 @@ rule per_class:
         "logs/tables/per_class_{table}.log",
     benchmark:
         "logs/benchmarks/tables/per_class_{table}.tsv"
+    localrule: True
     params:
         cells=flagged("--cell", "cells"),
-        order=order(logs_of_table, selected_cells),
-        code=code("per_class"),
+        order=order(jobs.logs_of_table, jobs.selected_cells),
+        code=jobs.code("per_class"),
     message:
         "Certified accuracy per class of {wildcards.table}"
     shell:
@@ -134,9 +128,9 @@ rule per_class:
 
 rule p_lower:
     input:
-        logs=logs_of_table,
-        validation=validation_of_table,
-        before=before_of_table,
+        logs=jobs.logs_of_table,
+        validation=jobs.validation_of_table,
+        before=jobs.before_of_table,
     output:
         pdf="results/p_lower_{table}.pdf",
         png="results/p_lower_{table}.png",
@@ -145,24 +139,25 @@ rule p_lower:
         "logs/tables/p_lower_{table}.log",
     benchmark:
         "logs/benchmarks/tables/p_lower_{table}.tsv"
+    localrule: True
     params:
-        made=made_of_table,
-        title=lambda wildcards: title_of(wildcards.table),
+        made=jobs.made_of_table,
+        number=jobs.number,
         validation=flagged("--validation", "validation"),
-        even=even_flags,
+        even=jobs.even,
         before=flagged("--before", "before"),
-        order=order(logs_of_table, validation_of_table, before_of_table),
-        code=code("p_lower"),
+        order=order(jobs.logs_of_table, jobs.validation_of_table, jobs.before_of_table),
+        code=jobs.code("p_lower"),
     message:
         "Draw the distribution of p_lower of {wildcards.table}"
     shell:
         "ddrs distribution {input.logs} {params.validation} {params.even} {params.before} --pdf {output.pdf} --png {output.png}"
-        " --caption {output.caption} --title 'p_lower of {params.title}' {params.made} > {log} 2>&1"
+        " --caption {output.caption} --title 'p_lower of Table {params.number}' {params.made} > {log} 2>&1"
 
 
 rule page:
     input:
-        md="results/{page}.md",
+        text="results/{page}.md",
     output:
         html=report("results/pages/{page}.html", caption="../report/table.rst", category="Tables", labels={"table": "{page}"}),
     log:
@@ -170,30 +165,24 @@ rule page:
     benchmark:
         "logs/benchmarks/pages/{page}.tsv"
     wildcard_constraints:
-        page=rf"({'|'.join(TABLES)}|per_class_|claims)\w*",
+        page=graph.tabled,
+    localrule: True
     params:
-        code=code("page"),
+        picture=flagged("--picture", "picture", lead=" "),
+        code=jobs.code("page"),
     message:
         "Make {wildcards.page} a page of the report"
     shell:
-        "ddrs page {input.md} --html {output.html} > {log} 2>&1"
+        "ddrs page {input.text}{params.picture} --html {output.html} > {log} 2>&1"
 
 
-rule picture:
+use rule page as picture with:
     input:
-        png="results/{page}.png",
-        caption="results/captions/{page}.md",
+        text="results/captions/{page}.md",
+        picture="results/{page}.png",
     output:
         html=report("results/pages/{page}.html", caption="../report/picture.rst", category="Figures", labels={"figure": "{page}"}),
-    log:
-        "logs/pages/{page}.log",
-    benchmark:
-        "logs/benchmarks/pages/{page}.tsv"
     wildcard_constraints:
-        page=r"(figure|p_lower_)\w+",
+        page=graph.pictured,
     params:
-        code=code("picture"),
-    message:
-        "Make {wildcards.page} a page of the report"
-    shell:
-        "ddrs page {input.caption} --picture {input.png} --html {output.html} > {log} 2>&1"
+        code=jobs.code("picture"),

@@ -1,23 +1,23 @@
 rule train:
     input:
-        data=ancient("data/{dataset}/manifest.json"),
+        data=ancient(MANIFEST),
     output:
-        model="results/models/{dataset}/{method}/fs/sigma_{sigma}.safetensors",
-        branch="results/models/{dataset}/{method}/fs/sigma_{sigma}.branch.pt",
+        model=MODEL,
+        branch=BRANCH,
     log:
-        "logs/train/{dataset}/{method}/fs/sigma_{sigma}.log",
+        "logs/train/{dataset}/{method}/{regime}/sigma_{sigma}.log",
     benchmark:
-        "logs/benchmarks/train/{dataset}/{method}/fs/sigma_{sigma}.tsv"
+        "logs/benchmarks/train/{dataset}/{method}/{regime}/sigma_{sigma}.tsv"
     wildcard_constraints:
-        dataset=trained_datasets,
-    threads: 1
+        dataset=graph.trained,
+        regime=graph.starting,
     resources:
-        gpu=gpu,
+        gpu=jobs.gpu,
     params:
-        flags=train_flags,
-        runtime=runtime,
-        sidecar="logs/train/{dataset}/{method}/fs/sigma_{sigma}",
-        code=method_code,
+        flags=jobs.train,
+        runtime=jobs.runtime,
+        sidecar="logs/train/{dataset}/{method}/{regime}/sigma_{sigma}",
+        code=jobs.train_code,
     message:
         "Train {wildcards.method} on {wildcards.dataset} with sigma {wildcards.sigma}"
     shell:
@@ -28,19 +28,20 @@ rule train:
 # In place of training, where config's `checkpoints` names a published model.
 rule import_checkpoint:
     input:
-        file=published_file,
+        file=jobs.published,
     output:
-        model="results/models/{dataset}/{method}/fs/sigma_{sigma}.safetensors",
+        model=MODEL,
     log:
-        "logs/import/{dataset}/{method}/fs/sigma_{sigma}.log",
+        "logs/import/{dataset}/{method}/{regime}/sigma_{sigma}.log",
     benchmark:
-        "logs/benchmarks/import/{dataset}/{method}/fs/sigma_{sigma}.tsv"
+        "logs/benchmarks/import/{dataset}/{method}/{regime}/sigma_{sigma}.tsv"
     wildcard_constraints:
-        dataset=imported_datasets,
+        dataset=graph.imported,
+        regime=graph.starting,
     params:
-        flags=import_flags,
-        sidecar="logs/import/{dataset}/{method}/fs/sigma_{sigma}",
-        code=code("import_checkpoint"),
+        flags=jobs.import_checkpoint,
+        sidecar="logs/import/{dataset}/{method}/{regime}/sigma_{sigma}",
+        code=jobs.code("import_checkpoint"),
     message:
         "Import the published {wildcards.method} of {wildcards.dataset} with sigma {wildcards.sigma}"
     shell:
@@ -50,24 +51,25 @@ rule import_checkpoint:
 
 rule finetune:
     input:
-        data=ancient("data/{dataset}/manifest.json"),
-        model="results/models/{dataset}/{method}/fs/sigma_{sigma}.safetensors",
-        branch=finetune_branch,
+        data=ancient(MANIFEST),
+        model=jobs.start,
+        branch=jobs.branch,
     output:
-        model="results/models/{dataset}/{method}/ds2/sigma_{sigma}.safetensors",
+        model=MODEL,
     log:
-        "logs/train/{dataset}/{method}/ds2/sigma_{sigma}.log",
+        "logs/train/{dataset}/{method}/{regime}/sigma_{sigma}.log",
     benchmark:
-        "logs/benchmarks/train/{dataset}/{method}/ds2/sigma_{sigma}.tsv"
-    threads: 1
+        "logs/benchmarks/train/{dataset}/{method}/{regime}/sigma_{sigma}.tsv"
+    wildcard_constraints:
+        regime=graph.tuned,
     resources:
-        gpu=gpu,
+        gpu=jobs.gpu,
     params:
-        flags=finetune_flags,
-        branch=branch_flag,
-        runtime=runtime,
-        sidecar="logs/train/{dataset}/{method}/ds2/sigma_{sigma}",
-        code=method_code,
+        flags=jobs.finetune,
+        branch=jobs.branch_flag,
+        runtime=jobs.runtime,
+        sidecar="logs/train/{dataset}/{method}/{regime}/sigma_{sigma}",
+        code=jobs.train_code,
     message:
         "Train {wildcards.method} on {wildcards.dataset} with a sigma per example from {wildcards.sigma} (DS2)"
     shell:
