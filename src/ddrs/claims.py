@@ -10,7 +10,7 @@ import pandas as pd
 from ddrs.cells import read_cells, row_of
 from ddrs.envelope import render
 from ddrs.files import write_together
-from ddrs.provenance import digest
+from ddrs.provenance.digests import digest
 from ddrs.published import SOURCE, TABLES, published, read_csv, table_of_print
 from ddrs.published.checks import half_unit
 from ddrs.statements import of_cells

@@ -19,7 +19,7 @@ from ddrs.certification.records import STATISTICS, memory_digest, run_digest
 from ddrs.config import Config, SampleSettings, SearchSettings, Section, TrainSettings, read_settings
 from ddrs.errors import DdrsError
 from ddrs.norms import norm_of
-from ddrs.provenance import file_digest
+from ddrs.provenance.digests import file_digest
 from ddrs.published import SELECTED
 from ddrs.registry import load as load_registered
 from ddrs.sync import recorded

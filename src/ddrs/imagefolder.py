@@ -22,7 +22,8 @@ import numpy as np
 from ddrs.errors import DdrsError
 from ddrs.files import write_text
 from ddrs.pieces import Part, Progress, write_splits
-from ddrs.provenance import code_digest, digest
+from ddrs.provenance.code import code_digest
+from ddrs.provenance.digests import digest
 from ddrs.sources import Order, Say, check_hold_out, manifest_of, mask_held_out
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # as torchvision's ImageFolder: others are skipped

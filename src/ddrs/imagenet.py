@@ -24,7 +24,7 @@ import numpy as np
 from ddrs.errors import DdrsError
 from ddrs.files import write_text
 from ddrs.pieces import Part, Progress, save_array, write_splits
-from ddrs.provenance import code_digest
+from ddrs.provenance.code import code_digest
 from ddrs.sources import Order, Say, check_hold_out, manifest_of, mask_held_out
 
 NAME = "imagenet"

@@ -13,7 +13,7 @@ from ddrs.config import Config, load
 from ddrs.errors import DdrsError
 from ddrs.figure_config import FIGURES
 from ddrs.files import read_text, require, write_text
-from ddrs.provenance import require_own_checkout
+from ddrs.provenance.digests import require_own_checkout
 
 SCHEMA = "# yaml-language-server: $schema="
 OUTPUT = re.compile(r"^( +)(# )?- (results/\S+): \{persist: true\}$", re.MULTILINE)  # a line of dvc.yaml

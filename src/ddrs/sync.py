@@ -24,7 +24,7 @@ import yaml
 
 from ddrs.errors import DdrsError
 from ddrs.locks import LOCKS, enter
-from ddrs.provenance import require_own_checkout
+from ddrs.provenance.digests import require_own_checkout
 
 RECORDS = Path(".snakemake")
 CACHE = "DVC's cache"

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from ddrs import provenance
-from ddrs.provenance import MODEL, code_digest, digest, file_digest, write_sidecar
+from ddrs.provenance.code import code_digest
+from ddrs.provenance.digests import digest, file_digest
+from ddrs.provenance.sidecar import write_sidecar
 
 SOURCE = '''"""Module docstring."""
 

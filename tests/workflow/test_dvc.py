@@ -11,7 +11,7 @@ from running import ROOT, dry
 
 from ddrs.config import load
 from ddrs.overlays import fitted, merge, read_all
-from ddrs.provenance import MODEL
+
 from ddrs.training import METHODS
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]

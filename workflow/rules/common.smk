@@ -30,7 +30,8 @@ from ddrs.fitting import check_fitting
 from ddrs.locks import enter as enter_run
 from ddrs.made import about, made, shown_figures
 from ddrs.overlays import require_fitting
-from ddrs.provenance import MODEL, code_digest, digest
+from ddrs.provenance.code import code_digest
+from ddrs.provenance.digests import digest
 from ddrs.published import EVEN, SELECTED, TABLES, table_of_print
 from ddrs.stale import check_dates, check_results
 from ddrs.sync import mark_incomplete

@@ -26,7 +26,9 @@ from ddrs.models import load_with_data
 from ddrs.noise import check_sigma
 from ddrs.options import Runtime, prepare
 from ddrs.progress import CertificationProgress
-from ddrs.provenance import MODEL, code_digest, digest, file_digest, write_sidecar
+from ddrs.provenance.code import code_digest
+from ddrs.provenance.digests import digest, file_digest
+from ddrs.provenance.sidecar import write_sidecar
 from ddrs.sections import count_of
 from ddrs.sigma.files import read_sigmas
 

@@ -19,7 +19,9 @@ from ddrs.files import DamagedError, atomic, sealed, unsealed, write_bytes
 from ddrs.models import load_with_data
 from ddrs.noise import NoiseStream, get_noise
 from ddrs.options import Runtime, machine, prepare
-from ddrs.provenance import MODEL, code_digest, digest, file_digest, write_sidecar
+from ddrs.provenance.code import code_digest
+from ddrs.provenance.digests import digest, file_digest
+from ddrs.provenance.sidecar import write_sidecar
 from ddrs.registry import load
 from ddrs.sigma import STRATEGIES
 from ddrs.sigma.ascent import mean_class

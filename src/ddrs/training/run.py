@@ -13,7 +13,9 @@ from ddrs.errors import DdrsError
 from ddrs.files import DamagedError, sealed, unsealed, write_bytes
 from ddrs.noise import check_sigma, get_noise, stream_key
 from ddrs.options import Runtime, machine, prepare
-from ddrs.provenance import MODEL, code_digest, digest, file_digest, write_sidecar
+from ddrs.provenance.code import code_digest
+from ddrs.provenance.digests import digest, file_digest
+from ddrs.provenance.sidecar import write_sidecar
 from ddrs.registry import load as load_registered
 from ddrs.training import METHODS, loop
 from ddrs.training.images import training_images
