@@ -45,11 +45,16 @@ class Code:
         self.files, self.package = files, package
         modules = {".".join([package, *path.removesuffix(".py").split("/")]): path for path in files if path.endswith(".py")}
         self.modules = {name.removesuffix(".__init__"): path for name, path in modules.items()}
+        self._parsed: dict[str, Module] = {}
+        self._known_uses: dict[Place, list[Place]] = {}
+        self._known_texts: dict[Place, str] = {}
 
     def module(self, name: str) -> Module:
         """DdrsError if it can not be parsed."""
-        path = self.modules[name]
-        return _module(name, path.endswith("__init__.py"), self.files[path])
+        if name not in self._parsed:
+            path = self.modules[name]
+            self._parsed[name] = _module(name, path.endswith("__init__.py"), self.files[path])
+        return self._parsed[name]
 
     @cached_property
     def verbs(self) -> dict[str, Place]:
@@ -114,6 +119,11 @@ class Code:
         return sorted(found)
 
     def _uses(self, place: Place) -> list[Place]:
+        if place not in self._known_uses:
+            self._known_uses[place] = self._found_uses(place)
+        return self._known_uses[place]
+
+    def _found_uses(self, place: Place) -> list[Place]:
         module, name = self.module(place[0]), place[1]
         imported = [] if COMMANDS.fullmatch(module.name) else [(module.name, IMPORTED)]
         if name == WHOLE:
@@ -122,8 +132,10 @@ class Code:
         if name == IMPORTED:
             run += [module.name.rpartition(".")[0], *module.imports.run]
             imported = [(module.name, one) for one in module.registered]
+        imported += [(one, IMPORTED) for one in run if one in self.modules]
+        imported += [(one.removesuffix(".*"), WHOLE) for one in run if one.endswith(".*") and one.removesuffix(".*") in self.modules]
         named = [(module.name, root) if path is None else self.resolved(path) for root, path in module.named(name)]
-        return [*imported, *((one, IMPORTED) for one in run if one in self.modules), *(one for one in named if one is not None)]
+        return [*imported, *(one for one in named if one is not None)]
 
     def texts(self, *entries: str) -> dict[str, str]:
         """The digest of each definition that entries are made by, as module:name. Of a registry it is not the text that counts but its modules."""
@@ -132,10 +144,6 @@ class Code:
             if place[1] != WHOLE and not self.members(place) and (text := self._text(place)):
                 found[":".join(place)] = text
         return found
-
-    @cached_property
-    def _known_texts(self) -> dict[Place, str]:
-        return {}
 
     def _text(self, place: Place) -> str:
         """A digest of a definition, of what its names stand for, and of the package's files that it names; empty if there is nothing."""

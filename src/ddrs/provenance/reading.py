@@ -3,7 +3,7 @@
 import ast
 import re
 import symtable
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
 
@@ -34,8 +34,8 @@ class Reading:
             self.words.append("]")
         elif not isinstance(value, ast.AST):
             self.words.append(ascii(value))
-        elif special := getattr(self, f"_{type(value).__name__}", None):
-            special(value, silent)
+        elif special := SPECIAL.get(type(value)):
+            special(self, value, silent)
         else:
             self._fields(value, silent)
 
@@ -59,23 +59,23 @@ class Reading:
                             self._read(ast.parse(one.value, mode="eval"), False)
         self.words, self.chains = words, chains
 
-    def _Constant(self, node: ast.Constant, silent: bool) -> None:
+    def _read_constant(self, node: ast.Constant, silent: bool) -> None:
         text = isinstance(node.value, str)
         if text:
             self.strings.add(str(node.value))
         self.words.append("''" if text and silent else ascii(node.value))
 
-    def _JoinedStr(self, node: ast.JoinedStr, silent: bool) -> None:
+    def _read_joinedstr(self, node: ast.JoinedStr, silent: bool) -> None:
         if silent:
             self.words.append("''")
         else:
             self._fields(node, silent)
 
-    def _Name(self, node: ast.Name, silent: bool) -> None:
+    def _read_name(self, node: ast.Name, silent: bool) -> None:
         self.words.append(node.id)
         self.chains.add(node.id)
 
-    def _Attribute(self, node: ast.Attribute, silent: bool) -> None:
+    def _read_attribute(self, node: ast.Attribute, silent: bool) -> None:
         parts, root = [node.attr], node.value
         while isinstance(root, ast.Attribute):
             parts, root = [root.attr, *parts], root.value
@@ -84,27 +84,27 @@ class Reading:
         self.words.append(f"{root.id}.{'.'.join(parts)}")
         self.chains.add(f"{root.id}.{'.'.join(parts)}")
 
-    def _Call(self, node: ast.Call, silent: bool) -> None:
+    def _read_call(self, node: ast.Call, silent: bool) -> None:
         if last(node.func) in ("Field", "Option", "Argument"):
             keywords = [one for one in node.keywords if one.arg not in ("help", "description")]
             node = ast.Call(node.func, node.args, keywords)
         self._fields(node, silent)
 
-    def _Raise(self, node: ast.Raise, silent: bool) -> None:
+    def _read_raise(self, node: ast.Raise, silent: bool) -> None:
         self._fields(node, True, ("cause",))
 
-    def _Assert(self, node: ast.Assert, silent: bool) -> None:
+    def _read_assert(self, node: ast.Assert, silent: bool) -> None:
         self._fields(node, silent, ("msg",))
 
-    def _arg(self, node: ast.arg, silent: bool) -> None:
+    def _read_arg(self, node: ast.arg, silent: bool) -> None:
         self.words.append(node.arg)
         self._follow(None if self.verb else node.annotation, quoted=True)
 
-    def _AnnAssign(self, node: ast.AnnAssign, silent: bool) -> None:
+    def _read_annassign(self, node: ast.AnnAssign, silent: bool) -> None:
         self._follow(node.annotation, quoted=True)
         self._fields(node, silent)
 
-    def _FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef, silent: bool) -> None:
+    def _read_functiondef(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef, silent: bool) -> None:
         if isinstance(node, ast.ClassDef):
             self._follow(*node.decorator_list, *node.bases, *node.keywords)
         else:
@@ -114,12 +114,26 @@ class Reading:
         self._fields(node, silent, left_out)
         self._read(node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body, silent)
 
-    _AsyncFunctionDef = _ClassDef = _FunctionDef
-
-    def _Import(self, node: ast.Import | ast.ImportFrom, silent: bool) -> None:
+    def _read_import(self, node: ast.Import | ast.ImportFrom, silent: bool) -> None:
         self.inner.take(node)
 
-    _ImportFrom = _Import
+
+SPECIAL: dict[type[ast.AST], Callable[..., None]] = {
+    ast.Constant: Reading._read_constant,
+    ast.JoinedStr: Reading._read_joinedstr,
+    ast.Name: Reading._read_name,
+    ast.Attribute: Reading._read_attribute,
+    ast.Call: Reading._read_call,
+    ast.Raise: Reading._read_raise,
+    ast.Assert: Reading._read_assert,
+    ast.arg: Reading._read_arg,
+    ast.AnnAssign: Reading._read_annassign,
+    ast.FunctionDef: Reading._read_functiondef,
+    ast.AsyncFunctionDef: Reading._read_functiondef,
+    ast.ClassDef: Reading._read_functiondef,
+    ast.Import: Reading._read_import,
+    ast.ImportFrom: Reading._read_import,
+}
 
 
 def last(node: ast.expr) -> str:
@@ -135,7 +149,7 @@ def _is_main(node: ast.stmt) -> bool:
 
 
 class Imports:
-    """What imports bind, by name, as dotted paths; and the modules that they run."""
+    """What imports bind, by name, as dotted paths; and the paths that they run, with .* at the end of a module of which all names are taken."""
 
     def __init__(self, package: str):
         self.package, self.names, self.run = package, dict[str, str](), list[str]()
@@ -149,7 +163,7 @@ class Imports:
         above = self.package.split(".")[: len(self.package.split(".")) + 1 - node.level] if node.level else []
         base = ".".join([*above, *([node.module] if node.module else [])])
         self.run += [base, *(f"{base}.{one.name}" for one in node.names)]
-        self.names |= {one.asname or one.name: f"{base}.{one.name}" for one in node.names}
+        self.names |= {one.asname or one.name: f"{base}.{one.name}" for one in node.names if one.name != "*"}
 
 
 class Module:
@@ -163,6 +177,7 @@ class Module:
         self.verbs: dict[str, str] = {}  # functions that are verbs, by the verb
         self.registered: set[str] = set()  # definitions that a decorator may put somewhere
         self.read: dict[str, list[Reading]] = {}
+        self.known: dict[str, set[tuple[str, str | None]]] = {}
         for node in ast.parse(text).body:
             self._take(node)
 
@@ -192,7 +207,7 @@ class Module:
             for one in ast.walk(node):  # what an `if` or `try` binds is read with it
                 if isinstance(one, ast.Import | ast.ImportFrom):
                     self.imports.take(one)
-                elif isinstance(one, ast.FunctionDef | ast.ClassDef):
+                elif isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                     self.definitions.setdefault(one.name, [])
                 elif isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store):
                     self.definitions.setdefault(one.id, [])
@@ -206,7 +221,8 @@ class Module:
                     self.verbs[str(name)] = node.name
                 continue
             names = [one.id for one in ast.walk(decorator) if isinstance(one, ast.Name)]
-            if any(name in self.definitions or self.imports.names.get(name, "").startswith("ddrs.") for name in names):
+            own = self.name.partition(".")[0]
+            if any(name in self.definitions or self.imports.names.get(name, "").partition(".")[0] == own for name in names):
                 self.registered.add(node.name)
 
     def readings(self, name: str) -> list[Reading]:
@@ -216,19 +232,22 @@ class Module:
             self.read[name] = [Reading(node, self.imports.package, name in self.verbs.values()) for node in nodes]
         return self.read[name]
 
-    def named(self, name: str) -> Iterator[tuple[str, str | None]]:
+    def named(self, name: str) -> set[tuple[str, str | None]]:
         """The names that a definition reads of its module, with their attributes: each with the dotted path that it is imported from, if it is."""
-        for reading in self.readings(name):
-            known = self._globals(reading.node)
-            for chain in reading.chains | reading.outside:
-                root, dot, rest = chain.partition(".")
-                if root in reading.inner.names:
-                    yield chain, reading.inner.names[root] + dot + rest
-                if known is None or root in known or chain in reading.outside:
-                    if root in self.imports.names:
-                        yield chain, self.imports.names[root] + dot + rest
-                    if root in self.definitions:
-                        yield root, None
+        if name not in self.known:
+            found = self.known.setdefault(name, set())
+            for reading in self.readings(name):
+                read = self._globals(reading.node)
+                for chain in reading.chains | reading.outside:
+                    root, dot, rest = chain.partition(".")
+                    if root in reading.inner.names:
+                        found.add((chain, reading.inner.names[root] + dot + rest))
+                    if read is None or root in read or chain in reading.outside:
+                        if root in self.imports.names:
+                            found.add((chain, self.imports.names[root] + dot + rest))
+                        if root in self.definitions:
+                            found.add((root, None))
+        return self.known[name]
 
     @cached_property
     def _tables(self) -> list[symtable.SymbolTable]:
