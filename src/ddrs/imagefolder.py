@@ -197,4 +197,4 @@ def _made_from(order: Order, found: dict[str, list[tuple[int, Path]]]) -> dict:
     """What the arrays depend on. Every file by its path, size and time, as reading them all is the work itself."""
     files = [[str(path), (status := path.stat()).st_size, status.st_mtime_ns] for images in found.values() for _, path in images]
     asked = {"classes": list(order.classes), "shape": list(order.shape or ()), "validation": order.validation}
-    return {**asked, "files": digest(files), "pillow": metadata.version("pillow"), "code": code_digest("imagefolder.py", "pieces.py")}
+    return {**asked, "files": digest(files), "pillow": metadata.version("pillow"), "code": code_digest(__name__)}

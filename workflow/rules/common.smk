@@ -33,6 +33,7 @@ from ddrs.overlays import require_fitting
 from ddrs.provenance.code import code_digest
 from ddrs.provenance.digests import digest
 from ddrs.published import EVEN, SELECTED, TABLES, table_of_print
+from ddrs.sigma import STRATEGIES
 from ddrs.stale import check_dates, check_results
 from ddrs.sync import mark_incomplete
 from ddrs.training import METHODS
@@ -52,80 +53,6 @@ SUBJECTS = {"1": "sigma", "2": "memory"}  # a figure illustrates an idea, and ne
 CERTIFICATES = "results/certificates/{dataset}/{split}/{method}"
 REGIME = {"fs": "fs", "ds": "fs", "ds2": "ds2", "gds": "fs"}  # which training the certificates of a row stand on
 MEMORY = "results/memory/{dataset}/{split}/{method}"
-TRAINING = [f"training/{name}.py" for name in ("run", "loop", "images", "precision", "settings")]
-LOGS = [f"certification/{name}.py" for name in ("records", "checks", "bounds", "sequential")] + ["norms.py"]  # what reads a log
-PRINT = ["published/__init__.py", "published/checks.py", "published/tables.csv"]
-SHARED = {"yang": ["training/cohen.py"]}  # what a method's file imports of another's
-CODE = {  # the modules whose code makes a step's result; a change of any of them reruns the step, a new method none
-    "train": [*TRAINING, "sigma/ascent.py", *MODEL],
-    "import_checkpoint": ["importing.py", "checkpoint_formats.py", *MODEL],
-    "finetune": [*TRAINING, "sigma/ascent.py", *MODEL],
-    "sigma": ["sigma/run.py", "sigma/files.py", "sigma/ascent.py", *MODEL],
-    "certify": ["certification", "sigma/files.py", *MODEL],
-    "merge": [*LOGS],
-    "remember": ["memory.py", *LOGS, "data.py"],
-    "cells": [
-        "cells.py",
-        "selection.py",
-        "statements.py",
-        "verdicts.py",
-        "envelope.py",
-        *PRINT,
-        *LOGS,
-    ],
-    "table": ["tables.py", "statements.py", "norms.py", "cells.py", "envelope.py", "published/__init__.py"],
-    "comparison": ["comparison.py", "norms.py", "statements.py", "verdicts.py", "cells.py", "envelope.py", "published/__init__.py"],
-    "claims": ["claims.py", "norms.py", "statements.py", "published/claims.csv", "verdicts.py", "cells.py", "envelope.py", *PRINT],
-    "per_class": [
-        "per_class.py",
-        "statements.py",
-        "selection.py",
-        "cells.py",
-        "envelope.py",
-        "published/__init__.py",
-        *LOGS,
-    ],
-    "page": ["pages.py"],
-    "picture": ["pages.py"],
-    "p_lower": [
-        "distribution.py",
-        "selection.py",
-        "published/__init__.py",
-        "figures.py",
-        "pictures.py",
-        "statements.py",
-        "cells.py",
-        "envelope.py",
-        *LOGS,
-    ],
-    "figure": ["figures.py", "pictures.py", "statements.py", "cells.py", "envelope.py", *LOGS],
-    "examples": [
-        "examples.py",
-        "pictures.py",
-        "statements.py",
-        "envelope.py",
-        "certification/lattice.py",
-        *LOGS,
-        "noise.py",
-        "data.py",
-    ],
-    "illustrate": [
-        "illustrations",
-        "pictures.py",
-        "statements.py",
-        "certification",
-        "sigma/__init__.py",
-        "sigma/ascent.py",
-        "memory.py",
-        "models.py",
-        "own_model.py",
-        "preprocessing.py",
-        "rowwise.py",
-        "noise.py",
-        "norms.py",
-        "data.py",
-    ],
-}
 
 # Which models are imported is said of dataset and method together: as a lookahead in the constraint of the dataset, which stands in front.
 imported = "|".join(f"{name}/{method}" for name, methods in settings.checkpoints.items() for method in methods) or "(?!)"
@@ -160,13 +87,22 @@ def gpu(wildcards):
 
 
 def code(step):
-    return code_digest(*CODE[step])
+    """Of a verb, where no part of it is loaded by a name that the job gives."""
+    return code_digest(step)
 
 
-def method_code(wildcards):
+def method_code(step):
     """Of training, where each method is a file of its own, as is a model of the user's."""
-    own = own_model.code(settings.on(wildcards.dataset, wildcards.method).architecture)  # of the user's; empty for known architectures
-    return code_digest(*CODE["train"], *SHARED.get(wildcards.method, []), f"training/{wildcards.method}.py") + own
+
+    def of_job(wildcards):
+        own = own_model.code(settings.on(wildcards.dataset, wildcards.method).architecture)  # of the user's; empty for known architectures
+        return code_digest(step, METHODS[wildcards.method]) + own
+
+    return of_job
+
+
+def import_code(wildcards):
+    return code_digest("import-checkpoint", f"{METHODS[wildcards.method]}:NOISE")
 
 
 def train_flags(wildcards):
@@ -228,7 +164,8 @@ def search_flags(wildcards):
 
 
 def search_code(wildcards):
-    return code_digest(*CODE["sigma"], *(["sigma/grid.py"] if wildcards.search.startswith("gds/") else []))
+    strategy = "grid" if wildcards.search.startswith("gds/") else settings.search_on(wildcards.dataset, wildcards.method).strategy
+    return code_digest("sigma", STRATEGIES[strategy])
 
 
 def model_of_search(wildcards):

@@ -42,7 +42,7 @@ for table, name in product([f"{table}{form}" for table in TABLES for form in (""
             before=flagged("--before", "before"),
             made=made_of_row(table, name),
             seed=settings.seed,
-            code=code("cells"),
+            code=code("cell"),
         message:
             "Cells of {params.table}, row {wildcards.label}"
         shell:
@@ -85,7 +85,7 @@ rule comparison:
         "logs/benchmarks/tables/{table}_comparison.tsv"
     params:
         order=order(both_cells),
-        code=code("comparison"),
+        code=code("compare"),
     message:
         "Set {wildcards.table} beside the print"
     shell:
@@ -125,7 +125,7 @@ rule per_class:
     params:
         cells=flagged("--cell", "cells"),
         order=order(logs_of_table, selected_cells),
-        code=code("per_class"),
+        code=code("per-class"),
     message:
         "Certified accuracy per class of {wildcards.table}"
     shell:
@@ -152,7 +152,7 @@ rule p_lower:
         even=even_flags,
         before=flagged("--before", "before"),
         order=order(logs_of_table, validation_of_table, before_of_table),
-        code=code("p_lower"),
+        code=code("distribution"),
     message:
         "Draw the distribution of p_lower of {wildcards.table}"
     shell:
@@ -192,7 +192,7 @@ rule picture:
     wildcard_constraints:
         page=r"(figure|p_lower_)\w+",
     params:
-        code=code("picture"),
+        code=code("page"),
     message:
         "Make {wildcards.page} a page of the report"
     shell:

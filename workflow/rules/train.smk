@@ -17,7 +17,7 @@ rule train:
         flags=train_flags,
         runtime=runtime,
         sidecar="logs/train/{dataset}/{method}/fs/sigma_{sigma}",
-        code=method_code,
+        code=method_code("train"),
     message:
         "Train {wildcards.method} on {wildcards.dataset} with sigma {wildcards.sigma}"
     shell:
@@ -40,7 +40,7 @@ rule import_checkpoint:
     params:
         flags=import_flags,
         sidecar="logs/import/{dataset}/{method}/fs/sigma_{sigma}",
-        code=code("import_checkpoint"),
+        code=import_code,
     message:
         "Import the published {wildcards.method} of {wildcards.dataset} with sigma {wildcards.sigma}"
     shell:
@@ -67,7 +67,7 @@ rule finetune:
         branch=branch_flag,
         runtime=runtime,
         sidecar="logs/train/{dataset}/{method}/ds2/sigma_{sigma}",
-        code=method_code,
+        code=method_code("finetune"),
     message:
         "Train {wildcards.method} on {wildcards.dataset} with a sigma per example from {wildcards.sigma} (DS2)"
     shell:

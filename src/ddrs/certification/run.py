@@ -32,8 +32,6 @@ from ddrs.provenance.sidecar import write_sidecar
 from ddrs.sections import count_of
 from ddrs.sigma.files import read_sigmas
 
-CODE = ("certification", "sigma/files.py", *MODEL)  # what a partial log's lines depend on
-
 
 @dataclass(frozen=True)
 class Shard:
@@ -122,7 +120,7 @@ def certify(
         "split_images": len(part.labels),
     }
     part_of = "" if shard.count == 1 else f".{shard.number}-of-{shard.count}"
-    other = [device.type, len(examples), code_digest(*CODE), own_model.code(facts["architecture"])]  # what lines hold or depend on beside `made`
+    other = [device.type, len(examples), code_digest("certify"), own_model.code(facts["architecture"])]  # what lines hold or depend on beside `made`
     partial = runtime.scratch / f"certify-{digest([constant['digest'], *other])}{part_of}.tsv"
     done = resume_lines(partial, str(constant["digest"]), say)
     if done:

@@ -27,8 +27,6 @@ from ddrs.sigma import STRATEGIES
 from ddrs.sigma.ascent import mean_class
 from ddrs.sigma.files import check_sigmas, content_digest
 
-CODE = ("sigma", *MODEL)  # what a partial result depends on, beside its settings, the device and the number of threads
-
 
 class Found(NamedTuple):
     """What the search of one batch found: float32 (K+1, B), and how many of its images touched a bound or changed class."""
@@ -73,7 +71,7 @@ def search(
         "model": file_digest(model),
         "data": part.digest,
     }
-    code = [code_digest(*CODE), own_model.code(facts["architecture"])]
+    code = [code_digest("sigma", STRATEGIES[settings.strategy]), own_model.code(facts["architecture"])]
     partial = runtime.scratch / f"sigma-{digest([made, len(indices), code, machine(runtime, device)])}"
     starts = range(0, len(indices), settings.batch_size)
     # files, and no folder of them: another process at the same work, which is done first, removes what it knows and nothing else

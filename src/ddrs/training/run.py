@@ -117,7 +117,7 @@ def _train(
     models.check_storable(run.model, facts)
     device = models.device_of(run.model)
     settings = TrainSettings(**facts["settings"])
-    code = code_digest("training", "sigma/ascent.py", *MODEL)
+    code = code_digest("finetune" if facts["regime"] == "ds2" else "train", METHODS[facts["method"]])
     partial = runtime.scratch / f"train-{digest([facts, code, own_model.code(facts['architecture']), machine(runtime, device)])}.pt"
     partial_branch = partial.with_suffix(".branch.pt")  # kept here until the end: a workflow engine deletes the outputs of a killed job
     branch = _resume(run, settings.epochs, partial, partial_branch, branch_epoch, say)
