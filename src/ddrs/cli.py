@@ -486,6 +486,25 @@ def lock_status() -> None:
 
 
 @app.command()
+def code(
+    entries: Annotated[list[str] | None, typer.Argument(help="verb, as certify, and modules that its job loads by name, as ddrs.sigma.grid")] = None,
+    against: Annotated[str | None, typer.Option("--against", help="git revision: say instead which definitions differ from it")] = None,
+    write: Annotated[
+        Path | None, typer.Option("--write", callback=output_file, help="file to write, workflow/code.json: the digests of the steps in dvc.yaml")
+    ] = None,
+) -> None:
+    """Say by which definitions the result of a verb is made, and their digest, which reruns it when it changes."""
+    from ddrs import code_report
+
+    if not entries and write is None:
+        raise DdrsError("code: give a verb, or --write")
+    if entries:
+        _say(code_report.report(entries, against))
+    if write is not None:
+        _say(f"{write}: {', '.join(code_report.write(write)) or 'nothing'} changed")
+
+
+@app.command()
 def plan(
     targets: Annotated[list[str] | None, typer.Argument(help="files or rules of the Snakefile; default: its default target")] = None,
     snakefile: Annotated[Path | None, typer.Option("--snakefile", help="default: as Snakemake finds it in the current folder (read)")] = None,
