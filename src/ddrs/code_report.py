@@ -40,7 +40,11 @@ def report(entries: Sequence[str], against: str | None = None) -> str:
             modules.setdefault(module, []).append(name or "(on import)")
         return "\n".join([*lines, *(f"{module}: {', '.join(names)}" for module, names in modules.items())])
     before = at_revision(against).texts(*entries)
-    kinds = {"added": set(now) - set(before), "removed": set(before) - set(now), "changed": {one for one in set(now) & set(before) if now[one] != before[one]}}
+    kinds = {
+        "added": set(now) - set(before),
+        "removed": set(before) - set(now),
+        "changed": {one for one in set(now) & set(before) if now[one] != before[one]},
+    }
     lines += [f"{kind}: {place}" for kind, places in kinds.items() for place in sorted(places)]
     return "\n".join(lines if len(lines) > 1 else [*lines, f"as in {against}"])
 
@@ -73,7 +77,7 @@ def digests(stages: Path = STAGES) -> dict[str, str]:
     steps = _steps(stages)
     if not steps:
         raise DdrsError(f"code: {stages} here names no steps in {WRITTEN}; run it at the top of the repository")
-    return {step: code.code_digest(*(_imported_by_rules(stages.parent) if step == RULES else [step])) for step in steps}
+    return {step: code.code_digest(*(imported_by_rules(stages.parent) if step == RULES else [step])) for step in steps}
 
 
 def outdated(stages: Path = STAGES) -> list[str]:
@@ -84,7 +88,9 @@ def outdated(stages: Path = STAGES) -> list[str]:
 def require_current(stages: Path = STAGES) -> None:
     """DdrsError if workflow/code.json is outdated: DVC would store results as of other code."""
     if steps := outdated(stages):
-        raise DdrsError(f"{stages.parent / WRITTEN}: is of other code than is here ({', '.join(steps)}); `ddrs code --write {WRITTEN}` puts that right")
+        raise DdrsError(
+            f"{stages.parent / WRITTEN}: is of other code than is here ({', '.join(steps)}); `ddrs code --write {WRITTEN}` puts that right"
+        )
 
 
 def _different(path: Path, found: Mapping[str, str]) -> list[str]:
@@ -106,7 +112,7 @@ def _steps(stages: Path) -> list[str]:
         return []  # DVC itself says what is wrong
 
 
-def _imported_by_rules(folder: Path) -> list[str]:
+def imported_by_rules(folder: Path) -> list[str]:
     """What the Snakefile and the rule files import of ddrs, as entries. They are no Python: only their import lines are read."""
     paths = [folder / "Snakefile", *sorted((folder / "workflow/rules").glob("*.smk"))]
     found: set[str] = set()

@@ -127,7 +127,8 @@ class Code:
         module, name = self.module(place[0]), place[1]
         imported = [] if COMMANDS.fullmatch(module.name) else [(module.name, IMPORTED)]
         if name == WHOLE:
-            return [*imported, *((module.name, one) for one in module.definitions)]
+            passed_on = filter(None, map(self.resolved, module.imports.names.values()))  # what others may find here, too
+            return [*imported, *((module.name, one) for one in module.definitions), *(one for one in passed_on if one[1] != WHOLE)]
         run = [one for reading in module.readings(name) for one in reading.inner.run]
         if name == IMPORTED:
             run += [module.name.rpartition(".")[0], *module.imports.run]
