@@ -114,7 +114,7 @@ class _Reworded(ast.NodeTransformer):
 
 
 def test_words_docstrings_comments_and_layout_rerun_nothing():
-    files = {path: content for path, content in package().files.items()}
+    files = dict(package().files)
     for path, content in files.items():
         if path.endswith(".py"):
             tree = ast.fix_missing_locations(_Reworded().visit(ast.parse(content)))
