@@ -22,6 +22,7 @@ from ddrs.provenance.code import Code
 from ddrs.provenance.digests import digest
 
 STAGES, WRITTEN = Path("dvc.yaml"), Path("workflow/code.json")
+ON_IMPORT = "(on import)"  # what a module does then, which has no name
 RULES = "rules"  # the step that the rule files are
 CHECKS = ("code_report", "fitting", "overlays", "stale", "sync")  # which the rules call to refuse or to mark, and which lay out nothing
 
@@ -37,7 +38,7 @@ def report(entries: Sequence[str], against: str | None = None) -> str:
         modules: dict[str, list[str]] = {}
         for place in now:
             module, _, name = place.partition(":")
-            modules.setdefault(module, []).append(name or "(on import)")
+            modules.setdefault(module, []).append(name or ON_IMPORT)
         return "\n".join([*lines, *(f"{module}: {', '.join(names)}" for module, names in modules.items())])
     before = at_revision(against).texts(*entries)
     kinds = {
@@ -45,7 +46,7 @@ def report(entries: Sequence[str], against: str | None = None) -> str:
         "removed": set(before) - set(now),
         "changed": {one for one in set(now) & set(before) if now[one] != before[one]},
     }
-    lines += [f"{kind}: {place}" for kind, places in kinds.items() for place in sorted(places)]
+    lines += [f"{kind}: {place}{ON_IMPORT if place.endswith(':') else ''}" for kind, places in kinds.items() for place in sorted(places)]
     return "\n".join(lines if len(lines) > 1 else [*lines, f"as in {against}"])
 
 
