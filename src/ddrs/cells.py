@@ -12,7 +12,7 @@ from ddrs.envelope import Envelope, check_comparable, envelope
 from ddrs.errors import DdrsError
 from ddrs.files import require, write_text
 from ddrs.norms import norm_of
-from ddrs.provenance import digest, file_digest, require_distinct
+from ddrs.provenance.digests import digest, file_digest, require_distinct
 from ddrs.published import SOURCE
 from ddrs.rows import ALTERNATE, KINDS, SELECTED, TABLES, Row, table_of_print
 from ddrs.selection import TIES, Choice, Selected, choose, configuration, halves, selected

@@ -10,7 +10,7 @@ import pandas as pd
 from ddrs.cells import read_cells
 from ddrs.envelope import render
 from ddrs.files import write_together
-from ddrs.provenance import digest
+from ddrs.provenance.digests import digest
 from ddrs.published import SOURCE, published, read_csv
 from ddrs.published.checks import half_unit
 from ddrs.rows import TABLES, Row, table_of_print

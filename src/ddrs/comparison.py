@@ -10,7 +10,7 @@ from ddrs.cells import INTERVALS, WITHOUT, read_cells
 from ddrs.envelope import render
 from ddrs.errors import DdrsError
 from ddrs.files import write_together
-from ddrs.provenance import digest
+from ddrs.provenance.digests import digest
 from ddrs.published import SOURCE
 from ddrs.rows import ALTERNATE, table_of_print, title_of
 from ddrs.statements import of_cells

@@ -13,7 +13,7 @@ import numpy as np
 
 from ddrs.errors import DdrsError
 from ddrs.files import require
-from ddrs.provenance import digest, file_digest
+from ddrs.provenance.digests import digest, file_digest
 
 SPLITS = ("train", "validation", "test")
 PARTS = ("images", "labels")

@@ -20,7 +20,7 @@ from ddrs.config import Config, SampleSettings, SearchSettings, Section, TrainSe
 from ddrs.config_checks import part_of
 from ddrs.errors import DdrsError
 from ddrs.norms import ON_GRID, norm_of
-from ddrs.provenance import file_digest
+from ddrs.provenance.digests import file_digest
 from ddrs.registry import load as load_registered
 from ddrs.rows import FIXED, KINDS, SELECTED, Row, Run
 from ddrs.sync import recorded

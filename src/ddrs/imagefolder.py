@@ -22,7 +22,8 @@ import numpy as np
 from ddrs.errors import DdrsError
 from ddrs.files import write_text
 from ddrs.pieces import Part, Progress, write_splits
-from ddrs.provenance import code_digest, digest
+from ddrs.provenance.code import code_digest
+from ddrs.provenance.digests import digest
 from ddrs.sources import Order, Say, check_hold_out, manifest_of, mask_held_out
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # as torchvision's ImageFolder: others are skipped
@@ -196,4 +197,4 @@ def _made_from(order: Order, found: dict[str, list[tuple[int, Path]]]) -> dict:
     """What the arrays depend on. Every file by its path, size and time, as reading them all is the work itself."""
     files = [[str(path), (status := path.stat()).st_size, status.st_mtime_ns] for images in found.values() for _, path in images]
     asked = {"classes": list(order.classes), "shape": list(order.shape or ()), "validation": order.validation}
-    return {**asked, "files": digest(files), "pillow": metadata.version("pillow"), "code": code_digest("imagefolder.py", "pieces.py")}
+    return {**asked, "files": digest(files), "pillow": metadata.version("pillow"), "code": code_digest(__name__)}

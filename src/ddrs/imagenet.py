@@ -24,7 +24,7 @@ import numpy as np
 from ddrs.errors import DdrsError
 from ddrs.files import write_text
 from ddrs.pieces import Part, Progress, save_array, write_splits
-from ddrs.provenance import code_digest
+from ddrs.provenance.code import code_digest
 from ddrs.sources import Order, Say, check_hold_out, manifest_of, mask_held_out
 
 NAME = "imagenet"
@@ -89,7 +89,7 @@ def _archives(source: Path | None) -> tuple[ModuleType, dict[str, Path]]:
 def _made_from(archives: dict[str, Path], validation: int) -> dict[str, Any]:
     found = {key: [str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for key, path in archives.items()}
     versions = {name: metadata.version(name) for name in ("pillow", "torchvision")}  # which decode and resize
-    return {"archives": found, "validation": validation, "versions": versions, "code": code_digest("imagenet.py", "pieces.py")}
+    return {"archives": found, "validation": validation, "versions": versions, "code": code_digest(__name__)}
 
 
 def _verify(datasets: ModuleType, archives: dict[str, Path], say: Say) -> None:

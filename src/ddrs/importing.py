@@ -14,7 +14,8 @@ from ddrs.errors import DdrsError
 from ddrs.files import require
 from ddrs.noise import check_sigma
 from ddrs.preprocessing import Preprocessed, with_preprocessing
-from ddrs.provenance import file_digest, write_sidecar
+from ddrs.provenance.digests import file_digest
+from ddrs.provenance.sidecar import write_sidecar
 from ddrs.registry import load as load_registered
 from ddrs.rowwise import ROWS, check_rows_alone
 from ddrs.training import METHODS

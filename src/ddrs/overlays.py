@@ -12,7 +12,7 @@ import yaml
 from ddrs.config import Config, load
 from ddrs.errors import DdrsError
 from ddrs.files import read_text, require, write_text
-from ddrs.provenance import require_own_checkout
+from ddrs.provenance.digests import require_own_checkout
 from ddrs.rows import FIGURES, table_of_print
 
 SCHEMA = "# yaml-language-server: $schema="

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddrs.errors import DdrsError
-from ddrs.provenance import file_code_digest
+from ddrs.provenance.code import file_code_digest
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,7 +10,7 @@ from ddrs.certification.records import Log, read_logs
 from ddrs.envelope import average_certified_radius, certified_accuracy, render
 from ddrs.errors import DdrsError
 from ddrs.files import write_together
-from ddrs.provenance import digest, file_digest
+from ddrs.provenance.digests import digest, file_digest
 from ddrs.rows import ALTERNATE, title_of
 from ddrs.selection import configuration, halves
 from ddrs.statements import of_cells

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ddrs.files import atomic, naming, write_text
-from ddrs.provenance import digest, file_digest
+from ddrs.provenance.digests import digest, file_digest
 from ddrs.sources import Say, image_digest
 
 PIECE = 1024  # images that are held in memory, written and recorded at once

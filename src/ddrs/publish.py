@@ -8,7 +8,7 @@ from pathlib import Path
 from ddrs.errors import DdrsError
 from ddrs.files import atomic, read_text, require, write_text
 from ddrs.pages import read_png
-from ddrs.provenance import file_digest
+from ddrs.provenance.digests import file_digest
 
 BYTES = (
     "Equal bytes are promised on equal processors, with equal package versions. Another instruction set sums float32 numbers in another "

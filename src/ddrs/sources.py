@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from ddrs.data import SPLITS
 from ddrs.errors import DdrsError
 from ddrs.files import atomic, cache_folder, naming
-from ddrs.provenance import digest, file_digest
+from ddrs.provenance.digests import digest, file_digest
 from ddrs.sections import count_of
 
 Say = Callable[[str], None]

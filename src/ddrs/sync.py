@@ -22,9 +22,10 @@ from typing import Literal
 
 import yaml
 
+from ddrs.code_report import WRITTEN, outdated
 from ddrs.errors import DdrsError
 from ddrs.locks import LOCKS, enter
-from ddrs.provenance import require_own_checkout
+from ddrs.provenance.digests import require_own_checkout
 
 RECORDS = Path(".snakemake")
 CACHE = "DVC's cache"
@@ -70,7 +71,7 @@ def sync(pull: bool, say: Callable[[str], None]) -> None:
     enter(say)
     if any(LOCKS.glob("*")):
         raise DdrsError("sync: Snakemake is at work in this folder, here or on another host; wait for it, or if it is not say `snakemake --unlock`")
-    differing = stale(_status("sync"), lock)
+    differing = _differing("sync", lock)
     if differing:
         raise DdrsError(
             f"sync: dvc.lock was written by other code or config than is here ({'; '.join(differing)}), so its results prove nothing. Undo the "
@@ -103,7 +104,7 @@ def sync(pull: bool, say: Callable[[str], None]) -> None:
 def lock_status() -> str:
     """Whether dvc.lock is of this code and config, in one line that names what differs. Needs no data, results or remote."""
     lock = read_lock("lock-status")
-    differing = stale(_status("lock-status"), lock)
+    differing = _differing("lock-status", lock)
     return f"dvc.lock is stale: {'; '.join(differing)}" if differing else "dvc.lock fits code and config"
 
 
@@ -121,6 +122,13 @@ def read_lock(verb: str) -> dict:
     if not isinstance(lock, dict) or not isinstance(lock.get("stages"), dict):
         raise DdrsError(f"{verb}: dvc.lock: has no stages; `dvc repro` writes them")
     return lock
+
+
+def _differing(verb: str, lock: Mapping) -> list[str]:
+    """What of code, config and commands is not as in the lock, also where the code's digests were not written since it changed."""
+    steps = outdated()
+    unwritten = [f"{WRITTEN} has other code than is here of {_some(steps)}, until `ddrs code --write {WRITTEN}`"] if steps else []
+    return stale(_status(verb), lock) + unwritten
 
 
 def stale(status: Mapping, lock: Mapping) -> list[str]:

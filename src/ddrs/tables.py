@@ -10,7 +10,7 @@ from ddrs.envelope import render
 from ddrs.errors import DdrsError
 from ddrs.files import write_together
 from ddrs.norms import norm_of
-from ddrs.provenance import digest
+from ddrs.provenance.digests import digest
 from ddrs.rows import ALTERNATE, SELECTED, Row, title_of
 from ddrs.statements import OF_ALPHA, of_making, of_memory, of_protocol, promise
 

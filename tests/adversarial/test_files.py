@@ -20,7 +20,7 @@ from ddrs.config import SearchSettings
 from ddrs.devices import Runtime
 from ddrs.errors import DdrsError
 from ddrs.files import write_bytes
-from ddrs.provenance import digest
+from ddrs.provenance.digests import digest
 from ddrs.sigma.files import content_digest, read_sigmas
 from ddrs.sigma.run import search
 from tests.unit.helpers import write_log

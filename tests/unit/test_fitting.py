@@ -14,7 +14,7 @@ from ddrs.errors import DdrsError
 from ddrs.fitting import check_fitting, misfits
 from ddrs.models import build_model, save_model
 from ddrs.overlays import merge, read_all
-from ddrs.provenance import file_digest
+from ddrs.provenance.digests import file_digest
 from tests.unit.helpers import write_log
 
 ROOT = Path(__file__).parents[2]

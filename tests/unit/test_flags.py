@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from ddrs.config import SampleSettings, SearchSettings, Section, StepSettings, TrainSettings, flags, load
-from ddrs.provenance import digest
+from ddrs.provenance.digests import digest
 from ddrs.training import METHODS
 
 ROOT = Path(__file__).parents[2]

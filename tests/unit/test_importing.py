@@ -14,7 +14,7 @@ import ddrs
 from ddrs.data import as_float, load_split
 from ddrs.models import load_model, read_facts, save_model
 from ddrs.probe import Network
-from ddrs.provenance import file_digest
+from ddrs.provenance.digests import file_digest
 from tests.unit.published_models import CIFAR, IMAGENET, CifarResNet, Normalize, PapersResNet18, published_model, saved_as, write_published
 from tests.unit.test_plan import last
 

@@ -6,13 +6,14 @@ import os
 import subprocess
 import sys
 import time
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from ddrs import provenance
-from ddrs.provenance import MODEL, code_digest, digest, file_digest, write_sidecar
+from ddrs.provenance import digests, sidecar
+from ddrs.provenance.code import Code, file_code_digest
+from ddrs.provenance.digests import digest, file_digest
+from ddrs.provenance.sidecar import write_sidecar
 
 SOURCE = '''"""Module docstring."""
 
@@ -41,7 +42,7 @@ def test_a_digest_is_16_hex_digits_and_repeats_in_another_process():
     value = {"b": [1, 2.5, None, True], "a": {"z": "σ", "y": 1e-4}}
     found = digest(value)
     assert len(found) == 16 and int(found, 16) >= 0
-    code = f"from ddrs.provenance import digest; print(digest({value!r}))"
+    code = f"from ddrs.provenance.digests import digest; print(digest({value!r}))"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert other.stdout.strip() == found
 
@@ -70,9 +71,9 @@ def test_a_file_digest_is_its_sha256(tmp_path: Path):
 @pytest.fixture
 def readings(monkeypatch: pytest.MonkeyPatch, cache_folder: Path) -> list[Path]:
     """The files that were really read, where any size is large enough to be remembered."""
-    read, found = provenance._sha256, []
-    monkeypatch.setattr(provenance, "REMEMBERED_FROM", 0)
-    monkeypatch.setattr(provenance, "_sha256", lambda path: found.append(path) or read(path))
+    read, found = digests._sha256, []
+    monkeypatch.setattr(digests, "REMEMBERED_FROM", 0)
+    monkeypatch.setattr(digests, "_sha256", lambda path: found.append(path) or read(path))
     return found
 
 
@@ -112,45 +113,28 @@ def test_a_damaged_note_of_a_large_file_is_not_believed(tmp_path: Path, readings
 
 
 def test_a_file_that_changes_while_it_is_read_is_not_remembered(tmp_path: Path, readings: list[Path], monkeypatch: pytest.MonkeyPatch):
-    path, read = tmp_path / "file", provenance._sha256
+    path, read = tmp_path / "file", digests._sha256
     path.write_bytes(b"abc")
-    monkeypatch.setattr(provenance, "_sha256", lambda file: (read(file), path.write_bytes(b"abcd"))[0])
+    monkeypatch.setattr(digests, "_sha256", lambda file: (read(file), path.write_bytes(b"abcd"))[0])
     file_digest(path)
-    monkeypatch.setattr(provenance, "_sha256", read)
+    monkeypatch.setattr(digests, "_sha256", read)
     assert file_digest(path) == hashlib.sha256(b"abcd").hexdigest()
 
 
 def test_a_small_file_is_read_each_time(tmp_path: Path, readings: list[Path], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(provenance, "REMEMBERED_FROM", 4)
+    monkeypatch.setattr(digests, "REMEMBERED_FROM", 4)
     (tmp_path / "file").write_bytes(b"abc")
     assert file_digest(tmp_path / "file") == file_digest(tmp_path / "file") and len(readings) == 2
 
 
-# code digest
+# the code of one file, as of a user's own model
 
 
-@pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A package folder in which files can be changed; call it for the digest of names as they are now."""
-    (tmp_path / "training").mkdir()
-    (tmp_path / "memory.py").write_text(SOURCE)
-    (tmp_path / "training" / "loop.py").write_text(SOURCE)
-    (tmp_path / "training" / "run.py").write_text("x = 1\n")
-    monkeypatch.setattr(provenance, "PACKAGE", tmp_path)
-
-    def now(*names: str) -> str:
-        code_digest.cache_clear()
-        return code_digest(*names)
-
-    yield now
-    code_digest.cache_clear()
-
-
-def edited(tmp_path: Path, old: str, new: str) -> None:
-    path = tmp_path / "memory.py"
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
+def edited(old: str, new: str, path: Path) -> str:
+    """The digest of SOURCE with an edit."""
+    assert old in SOURCE
+    path.write_text(SOURCE.replace(old, new))
+    return file_code_digest(path)
 
 
 @pytest.mark.parametrize(
@@ -166,10 +150,8 @@ def edited(tmp_path: Path, old: str, new: str) -> None:
         ("side: float = 1.0", "side: float=1.0"),
     ],
 )
-def test_comments_docstrings_and_layout_do_not_change_the_digest(old: str, new: str, package, tmp_path: Path):
-    before = package("memory.py", "training")
-    edited(tmp_path, old, new)
-    assert package("memory.py", "training") == before
+def test_comments_docstrings_and_layout_do_not_change_the_digest(old: str, new: str, tmp_path: Path):
+    assert edited(old, new, tmp_path / "mynet.py") == edited("", "", tmp_path / "mynet.py")
 
 
 @pytest.mark.parametrize(
@@ -186,52 +168,11 @@ def test_comments_docstrings_and_layout_do_not_change_the_digest(old: str, new: 
         ("    sides = 4\n", '    sides = 4\n    "a string that is no docstring"\n'),
     ],
 )
-def test_code_changes_the_digest(old: str, new: str, package, tmp_path: Path):
-    before = package("memory.py")
-    edited(tmp_path, old, new)
-    assert package("memory.py") != before
-
-
-def test_a_folder_stands_for_all_modules_below_it(package, tmp_path: Path):
-    before = package("training")
-    assert package("training/loop.py") != before
-    edited(tmp_path, "sides = 4", "sides = 5")
-    assert package("training") == before, "another module"
-    (tmp_path / "training" / "notes.txt").write_text("not code")
-    assert package("training") == before
-    (tmp_path / "training" / "deep").mkdir()
-    (tmp_path / "training" / "deep" / "new.py").write_text("")
-    assert package("training") != before
-
-
-def test_the_name_of_a_module_is_part_of_the_digest(package, tmp_path: Path):
-    before = package("training")
-    (tmp_path / "training" / "run.py").rename(tmp_path / "training" / "run2.py")
-    assert package("training") != before
-
-
-def test_the_order_and_repetition_of_names_do_not_matter(package):
-    assert package("memory.py", "training") == package("training", "training/run.py", "memory.py")
-
-
-def test_a_name_that_does_not_exist_is_an_error(package):
-    with pytest.raises(FileNotFoundError, match=r"no such module or folder: .*certify"):
-        package("certify")
-
-
-def test_nothing_is_imported_for_a_code_digest():
-    code = "import sys; from ddrs.provenance import code_digest; code_digest('training', 'sigma'); print([m for m in sys.modules if 'ddrs.' in m])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "training" not in found.stdout and "sigma" not in found.stdout
-
-
-def test_what_a_model_depends_on_is_all_that_it_imports():
-    """Keys of partial files and Snakemake's triggers take MODEL; a module that it lacks could change a model behind their back."""
-    code = "import sys, ddrs.models, ddrs.noise, ddrs.resnets; print(*[m for m in sys.modules if m.startswith('ddrs.')])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert {f"{name.removeprefix('ddrs.')}.py" for name in found} - {"errors.py", "files.py", "provenance.py"} <= set(MODEL)
-    for module in ("certification.run", "sigma.run"):
-        assert set(MODEL) < set(import_module(f"ddrs.{module}").CODE)
+def test_code_changes_the_digest(old: str, new: str, tmp_path: Path):
+    assert edited(old, new, tmp_path / "mynet.py") != edited("", "", tmp_path / "mynet.py")
+    package = Code({"__init__.py": b"", "a.py": SOURCE.encode()}, "p")
+    other = Code({"__init__.py": b"", "a.py": SOURCE.replace(old, new).encode()}, "p")
+    assert other.texts("p.a") != package.texts("p.a")
 
 
 # sidecar
@@ -259,15 +200,15 @@ def test_the_git_state_is_the_commit_and_whether_tracked_files_differ(tmp_path: 
         identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
         return subprocess.run(["git", "-C", tmp_path, *identity, *words], capture_output=True, text=True, check=True).stdout.strip()
 
-    monkeypatch.setattr(provenance, "PACKAGE", tmp_path)
+    monkeypatch.setattr(sidecar, "PACKAGE", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert provenance._git_state() is None
+    assert sidecar._git_state() is None
     git("init")
     (tmp_path / "a.py").write_text("x = 1\n")
     git("add", "a.py")
     git("commit", "-m", "one", "--no-verify")
     commit = git("rev-parse", "HEAD")
     (tmp_path / "untracked").write_text("")
-    assert provenance._git_state() == commit
+    assert sidecar._git_state() == commit
     (tmp_path / "a.py").write_text("x = 2\n")
-    assert provenance._git_state() == f"{commit}+dirty"
+    assert sidecar._git_state() == f"{commit}+dirty"

@@ -17,7 +17,7 @@ from ddrs.certification.engine import certify, image_deviation
 from ddrs.certification.lattice import CERTIFIABLE, LATTICES
 from ddrs.config import CertifySettings, SampleSettings, TotalAlpha
 from ddrs.noise import NOISES
-from ddrs.provenance import write_sidecar
+from ddrs.provenance.sidecar import write_sidecar
 from ddrs.publish import BYTES, publish
 from ddrs.published import IMAGES, printed_row
 from ddrs.published.checks import flaw, half_unit, largest_acr

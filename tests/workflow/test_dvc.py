@@ -1,6 +1,5 @@
 """DVC's three coarse stages cover exactly what Snakemake makes, and know all that it reads."""
 
-import ast
 import re
 import shutil
 from pathlib import Path
@@ -14,9 +13,8 @@ from snakemake.rules import Rule
 
 from ddrs.config import load
 from ddrs.experiment.graph import Graph
-from ddrs.experiment.jobs import CODE, SHARED, Jobs
+from ddrs.experiment.jobs import Jobs
 from ddrs.overlays import fitted, merge, read_all
-from ddrs.training import METHODS
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
@@ -96,59 +94,39 @@ def test_outs_persist_and_commands_are_the_same_on_every_host() -> None:
         assert all(isinstance(out, dict) and next(iter(out.values())) == {"persist": True} for out in stage["outs"])
 
 
-def test_the_modules_that_a_layer_runs_are_in_its_deps(outputs: dict[str, str]) -> None:
+def test_the_steps_that_a_layer_runs_are_in_its_params_and_its_rule_files_in_its_deps(outputs: dict[str, str]) -> None:
+    ran: dict[str, set[str]] = {stage: {"rules"} for stage in STAGES}
     for path, rule in outputs.items():
         for stage in stage_of(path):
             assert covers(STAGES[stage]["deps"], "workflow/rules/common.smk") and covers(STAGES[stage]["deps"], "Snakefile")
-            step = step_of(rule)
-            for module in CODE[step]:
-                assert covers(STAGES[stage]["deps"], f"src/ddrs/{module}"), (stage, module)
-            declared = rf"(rule {rule}:| as {rule} with:|\b{step}\.rule\b)"
-            where = next(p for p in (ROOT / "workflow/rules").glob("*.smk") if re.search(declared, p.read_text()))
-            assert f"workflow/rules/{where.name}" in STAGES[stage]["deps"]
+            step = re.sub(r"(_table\d(_selected)?|_run)?_mnist5k$", "", rule)
+            declared = rf'^ *(rule {step}:|rule:\s+name:\s+f"{step}(_\{{table\}}|\{{suffix\}})?_\{{name\}}").*?(?=^ *rule\b|\Z)'
+            texts = {p.name: m[0] for p in (ROOT / "workflow/rules").glob("*.smk") if (m := re.search(declared, p.read_text(), re.M | re.S))}
+            ((where, text),) = texts.items()
+            assert f"workflow/rules/{where}" in STAGES[stage]["deps"]
+            verb = re.search(r'"ddrs ([a-z-]+) ', text)
+            assert verb, rule
+            ran[stage].add(verb[1])
+    assert {stage: set(params(stage, "workflow/code.json")) | {"fetch", "merge", "import-checkpoint"} for stage in STAGES} == {
+        stage: steps | {"fetch", "merge", "import-checkpoint"} for stage, steps in ran.items()
+    }
 
 
-UNUSED = {  # imported by a module of the step, for other steps' sake
-    "table": {"certification/records", "certification/bounds", "selection", "verdicts"},
-    "comparison": {"certification/records", "certification/bounds", "selection", "published/checks"},
-    "claims": {"certification/records", "certification/bounds", "selection"},
-    "per_class": {"certification/bounds", "verdicts"},
-    "p_lower": {"certification/bounds", "published", "verdicts"},
-    "figure": {"certification/bounds", "published", "selection", "verdicts"},
-    "examples": {"certification/bounds"},
-    "sigma": {"sigma"},  # the registry of strategies alone, as `training` is of methods
-    "illustrate": {"architectures"},  # its models are given by formulas
-}
-INFRASTRUCTURE = {"config", "devices", "errors", "files", "provenance", "registry", "training"}
+def test_steps_that_the_shipped_config_does_not_run_are_in_params_too() -> None:
+    assert "merge" in params("certificates", "workflow/code.json")
+    assert {"fetch", "import-checkpoint"} <= set(params("models", "workflow/code.json"))
 
 
-def imports(module: Path) -> set[str]:
-    """The ddrs modules that a module imports, anywhere in it, as paths below the package."""
-    found = set()
-    for node in ast.walk(ast.parse(module.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ddrs"):
-            base = node.module.split(".")[1:]
-            for alias in node.names:
-                parts = [*base, alias.name] if (ROOT / "src/ddrs" / Path(*base, alias.name)).with_suffix(".py").is_file() else base
-                found.add("/".join(parts))
-    return found
-
-
-def test_a_steps_code_has_every_module_that_its_modules_import() -> None:
-    """But those that only carry the work: argument parsing, file names, error texts. (A method's own file is added per job.)"""
-    for step, modules in CODE.items():
-        for module in [m for m in modules if m.endswith(".py") or m == "illustrations"]:
-            path = ROOT / "src/ddrs" / module
-            for name in {name for one in (path.glob("*.py") if path.is_dir() else [path]) for name in imports(one)} - INFRASTRUCTURE:
-                listed = {f"{name}.py", f"{name}/__init__.py", name.partition("/")[0]} & set(modules)
-                assert listed or name in UNUSED.get(step, ()), (step, module, name)
-
-
-def test_a_methods_own_file_is_all_that_is_added_per_job() -> None:
-    """But for what it imports of another method's: a change of cohen.py trains cohen and yang again, and no other."""
-    for method, module in METHODS.items():
-        found = {f"{name}.py" for name in imports(ROOT / "src" / Path(*module.split(".")).with_suffix(".py")) - INFRASTRUCTURE}
-        assert found - set(CODE["train"]) == set(SHARED.get(method, [])), method
+def test_a_stage_refuses_to_run_code_that_was_not_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("dvc.yaml", "Snakefile"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "workflow", tmp_path / "workflow")
+    monkeypatch.setenv("DVC_STAGE", "models")
+    written = tmp_path / "workflow/code.json"
+    written.write_text(re.sub(r'("train": ")\w+', r"\g<1>0", written.read_text()))
+    done = dry("models", folder=tmp_path, config=None, check=False)
+    assert done.returncode != 0
+    assert "ddrs: error: workflow/code.json: is of other code than is here (train); `ddrs code --write workflow/code.json` puts" in done.stderr
 
 
 def test_what_a_rule_reads_of_the_config_is_said(tmp_path: Path) -> None:
@@ -184,11 +162,8 @@ def test_the_config_keys_that_a_target_reads_are_in_its_params(stage: str) -> No
     assert found and found <= params(stage)
 
 
-def params(stage: str) -> set[str]:
-    return {
-        "device",
-        *(key for entry in STAGES[stage]["params"] for key in entry["config.yaml"]),
-    }  # a result of another device stands, and says the device itself
+def params(stage: str, file: str = "config.yaml") -> list[str]:
+    return [key for entry in STAGES[stage]["params"] for key in entry.get(file, [])]
 
 
 def test_results_are_dvcs_not_gits() -> None:

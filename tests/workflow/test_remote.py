@@ -213,9 +213,15 @@ def test_a_lock_of_another_config_proves_nothing(second: Path, tmp_path: Path) -
     assert run(folder, "ddrs", "lock-status").stdout == "dvc.lock fits code and config\n"
     config = folder / "config.yaml"
     config.write_text(config.read_text().replace("n: 200", "n: 210"))
-    module = folder / "src/ddrs/models.py"
-    module.write_text(module.read_text() + "\n")
-    said = "models: src/ddrs/models.py; certificates: src/ddrs/models.py, config.yaml: certify; paper: src/ddrs/models.py, config.yaml: certify"
+    module = folder / "src/ddrs/memory.py"
+    module.write_text("# a comment\n" + module.read_text())
+    differs = "certificates: config.yaml: certify; paper: config.yaml: certify"
+    assert run(folder, "ddrs", "lock-status").stdout == f"dvc.lock is stale: {differs}\n"
+    module.write_text(module.read_text() + "\nprint(end='')\n")
+    said = "workflow/code.json has other code than is here of illustrate, remember, until `ddrs code --write workflow/code.json`"
+    assert run(folder, "ddrs", "lock-status").stdout == f"dvc.lock is stale: {differs}; {said}\n"
+    run(folder, "ddrs", "code", "--write", "workflow/code.json")
+    said = "certificates: config.yaml: certify, workflow/code.json: remember; paper: config.yaml: certify, workflow/code.json: illustrate"
     assert run(folder, "ddrs", "lock-status").stdout == f"dvc.lock is stale: {said}\n"
     done = run(folder, "ddrs", "sync", check=False)
     assert done.returncode == 2 and said in done.stderr and not (folder / "results").exists()

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from running import ROOT, dry, snakemake
 
-from ddrs.provenance import file_digest
+from ddrs.provenance.digests import file_digest
 
 DOC = (ROOT / "docs" / "your-own.md").read_text()
 SMALLER = """

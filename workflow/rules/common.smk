@@ -19,6 +19,7 @@ if (source / "ddrs").is_dir():
 os.environ.update(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}")
 
 from ddrs import config as ddrs_config
+from ddrs.code_report import require_current
 from ddrs.dataset_config import check_modules
 from ddrs.errors import DdrsError
 from ddrs.experiment.graph import BRANCH, CERTIFICATE, MANIFEST, MEMORY, MODEL, SHARD, SIGMAS, Graph
@@ -34,6 +35,7 @@ try:
     check_modules(settings.datasets)
     if "DVC_STAGE" in os.environ and workflow.is_main_process:
         require_fitting(Path("dvc.yaml"), settings)
+        require_current()
 except DdrsError as error:
     sys.exit(f"ddrs: error: {error}")
 

@@ -32,7 +32,7 @@ for cells in graph.cell_jobs():
             before=flagged("--before", "before"),
             made=jobs.made_of_cells(cells),
             seed=settings.seed,
-            code=jobs.code("cells"),
+            code=jobs.code("cell"),
         message:
             "Cells of {params.table}, row {wildcards.label}"
         shell:
@@ -77,7 +77,7 @@ rule comparison:
     localrule: True
     params:
         order=order(jobs.both_cells),
-        code=jobs.code("comparison"),
+        code=jobs.code("compare"),
     message:
         "Set {wildcards.table} beside the print"
     shell:
@@ -119,7 +119,7 @@ rule per_class:
     params:
         cells=flagged("--cell", "cells"),
         order=order(jobs.logs_of_table, jobs.selected_cells),
-        code=jobs.code("per_class"),
+        code=jobs.code("per-class"),
     message:
         "Certified accuracy per class of {wildcards.table}"
     shell:
@@ -147,7 +147,7 @@ rule p_lower:
         even=jobs.even,
         before=flagged("--before", "before"),
         order=order(jobs.logs_of_table, jobs.validation_of_table, jobs.before_of_table),
-        code=jobs.code("p_lower"),
+        code=jobs.code("distribution"),
     message:
         "Draw the distribution of p_lower of {wildcards.table}"
     shell:
@@ -185,4 +185,4 @@ use rule page as picture with:
     wildcard_constraints:
         page=graph.pictured,
     params:
-        code=jobs.code("picture"),
+        code=jobs.code("page"),

@@ -41,7 +41,7 @@ rule import_checkpoint:
     params:
         flags=jobs.import_checkpoint,
         sidecar="logs/import/{dataset}/{method}/{regime}/sigma_{sigma}",
-        code=jobs.code("import_checkpoint"),
+        code=jobs.import_code,
     message:
         "Import the published {wildcards.method} of {wildcards.dataset} with sigma {wildcards.sigma}"
     shell:
@@ -69,7 +69,7 @@ rule finetune:
         branch=jobs.branch_flag,
         runtime=jobs.runtime,
         sidecar="logs/train/{dataset}/{method}/{regime}/sigma_{sigma}",
-        code=jobs.train_code,
+        code=jobs.finetune_code,
     message:
         "Train {wildcards.method} on {wildcards.dataset} with a sigma per example from {wildcards.sigma} (DS2)"
     shell:

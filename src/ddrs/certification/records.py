@@ -25,7 +25,7 @@ from ddrs.certification.bounds import lower_confidence_bound
 from ddrs.certification.checks import ABSTAIN as ABSTAIN
 from ddrs.errors import DdrsError
 from ddrs.files import read_text, require, write_text
-from ddrs.provenance import digest, file_digest, require_distinct
+from ddrs.provenance.digests import digest, file_digest, require_distinct
 
 PLAIN = ("idx", "label", "predict", "radius", "correct")
 FIELD = (*PLAIN, "time")  # the six columns of locuslab/smoothing

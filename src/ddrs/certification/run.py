@@ -27,12 +27,12 @@ from ddrs.models import load_with_data
 from ddrs.noise import check_sigma
 from ddrs.norms import ON_GRID
 from ddrs.progress import CertificationProgress
-from ddrs.provenance import MODEL, code_digest, digest, file_digest, write_sidecar
+from ddrs.provenance.code import code_digest
+from ddrs.provenance.digests import digest, file_digest
+from ddrs.provenance.sidecar import write_sidecar
 from ddrs.rows import FIXED, KINDS, kind_of, label_of
 from ddrs.sections import count_of
 from ddrs.sigma.files import read_sigmas
-
-CODE = ("certification", "sigma/files.py", *MODEL)  # what a partial log's lines depend on
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def certify(
         "split_images": len(part.labels),
     }
     part_of = "" if shard.count == 1 else f".{shard.number}-of-{shard.count}"
-    other = [device.type, len(examples), code_digest(*CODE), own_model.code(facts["architecture"])]  # what lines hold or depend on beside `made`
+    other = [device.type, len(examples), code_digest("certify"), own_model.code(facts["architecture"])]  # what lines hold or depend on beside `made`
     partial = runtime.scratch / f"certify-{digest([constant['digest'], *other])}{part_of}.tsv"
     done = resume_lines(partial, str(constant["digest"]), say)
     if done:

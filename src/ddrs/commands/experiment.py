@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 
 from ddrs.commands.flags import OutDir, app, say
 from ddrs.errors import DdrsError
+from ddrs.files import output_file
 from ddrs.sections import COUNT_MAX, THREADS_MAX
 
 
@@ -52,6 +53,25 @@ def lock_status() -> None:
     from ddrs.sync import lock_status
 
     say(lock_status())
+
+
+@app.command()
+def code(
+    entries: Annotated[list[str] | None, typer.Argument(help="verb, as certify, and modules that its job loads by name, as ddrs.sigma.grid")] = None,
+    against: Annotated[str | None, typer.Option("--against", help="git revision: say instead which definitions differ from it")] = None,
+    write: Annotated[
+        Path | None, typer.Option("--write", callback=output_file, help="file to write, workflow/code.json: the digests of the steps in dvc.yaml")
+    ] = None,
+) -> None:
+    """Say by which definitions the result of a verb is made, and their digest, which reruns it when it changes."""
+    from ddrs import code_report
+
+    if not entries and write is None:
+        raise DdrsError("code: give a verb, or --write")
+    if entries:
+        say(code_report.report(entries, against))
+    if write is not None:
+        say(f"{write}: {', '.join(code_report.write(write)) or 'nothing'} changed")
 
 
 @app.command()

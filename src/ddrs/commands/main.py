@@ -73,6 +73,7 @@ VERBS = {  # in the order of `ddrs --help`: the module of this folder that holds
         "Bring the results of dvc.lock here, prove them by content, and tell Snakemake, so that nothing runs that has run elsewhere.",
     ),
     "lock-status": ("experiment", "Say in one line whether dvc.lock is of this code and config. Needs no data, no results and no remote."),
+    "code": ("experiment", "Say by which definitions the result of a verb is made, and their digest, which reruns it when it changes."),
     "plan": ("experiment", "Print what a target would cost, without running it: jobs, images, samples, FLOPs and estimated time of every step."),
 }
 

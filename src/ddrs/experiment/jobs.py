@@ -11,86 +11,15 @@ from typing import Any, ClassVar
 
 from ddrs import own_model
 from ddrs.config import SampleSettings, flags
-from ddrs.experiment.graph import ASCENT, BRANCH, MANIFEST, SHARD, Cells, Graph, Wildcards
+from ddrs.experiment.graph import BRANCH, MANIFEST, SHARD, Cells, Graph, Wildcards
 from ddrs.made import made
-from ddrs.provenance import MODEL, code_digest, digest
+from ddrs.provenance.code import code_digest
+from ddrs.provenance.digests import digest
 from ddrs.rows import FIGURES, FIXED, SELECTED, Run, methods_of, title_of
+from ddrs.sigma import STRATEGIES
+from ddrs.training import METHODS
 
 SUBJECTS = {"1": "sigma", "2": "memory"}  # a figure illustrates an idea, and needs nothing of the experiment
-TRAINING = [f"training/{name}.py" for name in ("run", "loop", "images", "precision", "settings")]
-LOGS = [f"certification/{name}.py" for name in ("records", "checks", "bounds", "sequential")] + ["norms.py"]  # what reads a log
-PRINT = ["published/__init__.py", "published/checks.py", "published/tables.csv"]
-SHARED = {"yang": ["training/cohen.py"]}  # what a method's file imports of another's
-CODE = {  # the modules whose code makes a step's result; a change of any of them reruns the step, a new method none
-    "train": [*TRAINING, "sigma/ascent.py", *MODEL],
-    "import_checkpoint": ["importing.py", "checkpoint_formats.py", *MODEL],
-    "finetune": [*TRAINING, "sigma/ascent.py", *MODEL],
-    "sigma": ["sigma/run.py", "sigma/files.py", "sigma/ascent.py", *MODEL],
-    "certify": ["certification", "sigma/files.py", *MODEL],
-    "merge": [*LOGS],
-    "remember": ["memory.py", *LOGS, "data.py"],
-    "cells": [
-        "cells.py",
-        "selection.py",
-        "statements.py",
-        "verdicts.py",
-        "envelope.py",
-        *PRINT,
-        *LOGS,
-    ],
-    "table": ["tables.py", "statements.py", "norms.py", "cells.py", "envelope.py", "published/__init__.py"],
-    "comparison": ["comparison.py", "norms.py", "statements.py", "verdicts.py", "cells.py", "envelope.py", "published/__init__.py"],
-    "claims": ["claims.py", "norms.py", "statements.py", "published/claims.csv", "verdicts.py", "cells.py", "envelope.py", *PRINT],
-    "per_class": [
-        "per_class.py",
-        "statements.py",
-        "selection.py",
-        "cells.py",
-        "envelope.py",
-        "published/__init__.py",
-        *LOGS,
-    ],
-    "page": ["pages.py"],
-    "picture": ["pages.py"],
-    "p_lower": [
-        "distribution.py",
-        "selection.py",
-        "published/__init__.py",
-        "figures.py",
-        "pictures.py",
-        "statements.py",
-        "cells.py",
-        "envelope.py",
-        *LOGS,
-    ],
-    "figure": ["figures.py", "pictures.py", "statements.py", "cells.py", "envelope.py", *LOGS],
-    "examples": [
-        "examples.py",
-        "pictures.py",
-        "statements.py",
-        "envelope.py",
-        "certification/lattice.py",
-        *LOGS,
-        "noise.py",
-        "data.py",
-    ],
-    "illustrate": [
-        "illustrations",
-        "pictures.py",
-        "statements.py",
-        "certification",
-        "sigma/__init__.py",
-        "sigma/ascent.py",
-        "memory.py",
-        "models.py",
-        "own_model.py",
-        "preprocessing.py",
-        "rowwise.py",
-        "noise.py",
-        "norms.py",
-        "data.py",
-    ],
-}
 
 KEYS_OF_CAPTIONS = frozenset(("checkpoints", "datasets", "finetune", "search", "train"))  # what `made` reads
 KEYS_OF_TABLES = frozenset(("certify", "datasets", "tables"))
@@ -149,19 +78,29 @@ class Jobs:
 
     # Code and resources
 
-    def code(self, step: str) -> str:
-        """The digest of the code that makes a step's result."""
-        return code_digest(*CODE[step])
+    def code(self, verb: str) -> str:
+        """The digest of the code that makes a verb's results, where no part of it is loaded by a name that the job gives."""
+        return code_digest(verb)
 
     def train_code(self, w: Wildcards) -> str:
-        """Of training, where each method is a file of its own, as is a model of the user's."""
-        own = own_model.code(self.settings.on(w.dataset, w.method).architecture)  # of the user's; empty for known architectures
-        return code_digest(*CODE["train"], *SHARED.get(w.method, []), f"training/{w.method}.py") + own
+        """Of training at a fixed sigma, where each method is a file of its own, as is a model of the user's."""
+        return self._method_code("train", w)
+
+    def finetune_code(self, w: Wildcards) -> str:
+        """Of training with a sigma per example."""
+        return self._method_code("finetune", w)
+
+    def _method_code(self, verb: str, w: Wildcards) -> str:
+        users = own_model.code(self.settings.on(w.dataset, w.method).architecture)  # empty for known architectures
+        return code_digest(verb, METHODS[w.method]) + users
+
+    def import_code(self, w: Wildcards) -> str:
+        """Of an import, which takes the method's noise alone."""
+        return code_digest("import-checkpoint", f"{METHODS[w.method]}:NOISE")
 
     def search_code(self, w: Wildcards) -> str:
-        """Of a search, where a strategy other than Algorithm 1 is a file of its own."""
-        strategy = self.graph.searched(w.search).kind.strategy
-        return code_digest(*CODE["sigma"], *([] if strategy == ASCENT.strategy else [f"sigma/{strategy}.py"]))
+        """Of a search, where each strategy is a file of its own."""
+        return code_digest("sigma", STRATEGIES[str(self.graph.searched(w.search).kind.strategy)])
 
     def runtime(self, w: Wildcards, threads: int) -> str:
         """How a job runs, which is no part of the experiment. A result of another device stands until it is deleted or forced; models, searches and

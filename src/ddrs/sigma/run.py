@@ -19,13 +19,13 @@ from ddrs.devices import Runtime, machine, prepare
 from ddrs.files import DamagedError, atomic, sealed, unsealed, write_bytes
 from ddrs.models import load_with_data
 from ddrs.noise import NoiseStream, get_noise
-from ddrs.provenance import MODEL, code_digest, digest, file_digest, write_sidecar
+from ddrs.provenance.code import code_digest
+from ddrs.provenance.digests import digest, file_digest
+from ddrs.provenance.sidecar import write_sidecar
 from ddrs.registry import load
 from ddrs.sigma import STRATEGIES
 from ddrs.sigma.ascent import mean_class
 from ddrs.sigma.files import check_sigmas, content_digest
-
-CODE = ("sigma", *MODEL)  # what a partial result depends on, beside its settings, the device and the number of threads
 
 
 class Found(NamedTuple):
@@ -71,7 +71,7 @@ def search(
         "model": file_digest(model),
         "data": part.digest,
     }
-    code = [code_digest(*CODE), own_model.code(facts["architecture"])]
+    code = [code_digest("sigma", STRATEGIES[settings.strategy]), own_model.code(facts["architecture"])]
     partial = runtime.scratch / f"sigma-{digest([made, len(indices), code, machine(runtime, device)])}"
     starts = range(0, len(indices), settings.batch_size)
     # files, and no folder of them: another process at the same work, which is done first, removes what it knows and nothing else

@@ -13,7 +13,9 @@ from ddrs.devices import Runtime, machine, prepare
 from ddrs.errors import DdrsError
 from ddrs.files import DamagedError, sealed, unsealed, write_bytes
 from ddrs.noise import check_sigma, get_noise, stream_key
-from ddrs.provenance import MODEL, code_digest, digest, file_digest, write_sidecar
+from ddrs.provenance.code import code_digest
+from ddrs.provenance.digests import digest, file_digest
+from ddrs.provenance.sidecar import write_sidecar
 from ddrs.registry import load as load_registered
 from ddrs.training import METHODS, loop
 from ddrs.training.images import training_images
@@ -115,7 +117,7 @@ def _train(
     models.check_storable(run.model, facts)
     device = models.device_of(run.model)
     settings = TrainSettings(**facts["settings"])
-    code = code_digest("training", "sigma/ascent.py", *MODEL)
+    code = code_digest("finetune" if facts["regime"] == "ds2" else "train", METHODS[facts["method"]])
     partial = runtime.scratch / f"train-{digest([facts, code, own_model.code(facts['architecture']), machine(runtime, device)])}.pt"
     partial_branch = partial.with_suffix(".branch.pt")  # kept here until the end: a workflow engine deletes the outputs of a killed job
     branch = _resume(run, settings.epochs, partial, partial_branch, branch_epoch, say)
