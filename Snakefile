@@ -30,16 +30,13 @@ rule paper:
     input:
         graph.tables(),
         graph.figures(),
-    localrule: True
 
 
 rule models:
     input:
         graph.models(),
-    localrule: True
 
 
 rule certificates:
     input:
         graph.certificates(),
-    localrule: True

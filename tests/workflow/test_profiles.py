@@ -2,12 +2,14 @@
 
 import re
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import yaml
-from running import ROOT
+from running import ROOT, dry
 from snakemake.cli import parse_args
 from snakemake.profiles import ProfileConfigFileParser
+from snakemake.workflow import Workflow
 
 DEFAULT = ROOT / "profiles/default/profile.yaml"
 SLURM = ROOT / "profiles/slurm/profile.yaml"
@@ -63,3 +65,17 @@ def test_the_profile_names_rules_that_exist_and_every_long_one() -> None:
     gpu_rules = {"train", "finetune", "sigma", "certify", "certify_shard"}
     assert gpu_rules <= set(named) <= rules
     assert all(set(own) == {"mem_mb", "runtime"} for own in named.values())
+
+
+def test_what_the_machine_that_submits_does_itself(tmp_path: Path) -> None:
+    """Tables, figures and pages are no jobs of a cluster; a rule that shares another's shell does not inherit that."""
+    found: set[str] = set()
+    load = Workflow.check_localrules
+
+    def noted(workflow: Workflow) -> None:
+        found.update(name for name in workflow._localrules if not name.startswith("cells_"))
+        load(workflow)
+
+    with mock.patch.object(Workflow, "check_localrules", noted):
+        dry("figures", folder=tmp_path)
+    assert found == {"merge", "table", "comparison", "claims", "per_class", "p_lower", "page", "picture", "figure", "examples", "illustrate"}

@@ -1,7 +1,6 @@
 rule figures:
     input:
         graph.figures(),
-    localrule: True
 
 
 rule figure:
@@ -40,6 +39,7 @@ use rule figure as examples with:
         fixed=jobs.fixed_examples,
     wildcard_constraints:
         number="[69]",
+    localrule: True
     params:
         verb="examples",
         flags=jobs.examples,

@@ -1,7 +1,6 @@
 rule tables:
     input:
         graph.tables(),
-    localrule: True
 
 
 # The radii are a list per table, dataset and method, and so is the output of one job: hence a rule for each.
@@ -184,5 +183,6 @@ use rule page as picture with:
         html=report("results/pages/{page}.html", caption="../report/picture.rst", category="Figures", labels={"figure": "{page}"}),
     wildcard_constraints:
         page=graph.pictured,
+    localrule: True
     params:
         code=jobs.code("page"),
