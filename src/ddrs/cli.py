@@ -17,13 +17,13 @@ from typer.exceptions import TyperException
 
 from ddrs.architectures import ARCHITECTURES
 from ddrs.checkpoint_formats import FORMATS
-from ddrs.config import SampleSettings, SearchSettings, StepSettings, TrainSettings
+from ddrs.config import RegimeSettings, SampleSettings, SearchSettings, TrainSettings
 from ddrs.errors import DdrsError, DdrsWarning, one_line
 from ddrs.files import output_file, output_folder
 from ddrs.options import Runtime, with_settings
 from ddrs.sections import BATCH_MAX, COUNT_MAX, SEED_MAX, THREADS_MAX
-from ddrs.sources import DATASETS
-from ddrs.training import METHODS
+from ddrs.sources import KINDS
+from ddrs.training.losses import METHODS
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=(__doc__ or "").split("\n")[0])
 
@@ -94,9 +94,9 @@ def _say(line: str) -> None:
 
 @app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help=f"dataset: {', '.join(DATASETS)}; or any name, with --kind")],
+    name: Annotated[str, typer.Argument(help=f"dataset: {', '.join(KINDS)}; or any name, with --kind")],
     out: Annotated[Path, typer.Option("--out", callback=output_file, help="manifest to write; the arrays are written beside it")],
-    kind: Annotated[str | None, typer.Option("--kind", help=f"what it is: {', '.join(DATASETS)}; default: its name")] = None,
+    kind: Annotated[str | None, typer.Option("--kind", help=f"what it is: {', '.join(KINDS)}; default: its name")] = None,
     source: Annotated[Path | None, typer.Option("--source", help="folder with the dataset's own files, used instead of the network (read)")] = None,
     validation: Annotated[
         int | None,
@@ -111,7 +111,8 @@ def fetch(
     ] = None,
 ) -> None:
     """Get a dataset, check it, drop duplicates across splits, write uint8 arrays and a manifest."""
-    from ddrs.sources import fetch, parse_images, parse_shape
+    from ddrs.fetch import fetch
+    from ddrs.requests import parse_images, parse_shape
 
     size, least = parse_shape(shape) if shape else None, parse_images(images or [])
     for split, facts in fetch(name, out, source, validation, _say, kind, classes or [], size, least)["splits"].items():
@@ -144,7 +145,7 @@ def finetune(
     model: Model,
     out: Out,
     settings: TrainSettings,
-    step: StepSettings,
+    step: RegimeSettings,
     runtime: Runtime,
     branch: Annotated[Path | None, typer.Option("--branch", help="state to continue from, instead of the finished model (read)")] = None,
     architecture: Architecture = None,

@@ -21,9 +21,8 @@ from ddrs.errors import DdrsError
 from ddrs.norms import norm_of
 from ddrs.provenance import file_digest
 from ddrs.published import SELECTED
-from ddrs.registry import load as load_registered
 from ddrs.sync import recorded
-from ddrs.training import METHODS
+from ddrs.training.losses import METHODS
 
 REGIME = {"ds": "fs", "gds": "fs", "ds2": "ds2", "fs": "fs"}  # of the model that a row of certificates stands on
 GRIDS = {"gaussian": "lattice", "uniform": "uniform-lattice"}
@@ -217,7 +216,7 @@ def _columns(settings: Config, at: Mapping[str, str], path: Path) -> tuple[dict[
         names, *lines = (line.rstrip("\n").split("\t") for line in file)
     first = dict(zip(names, lines[0], strict=True))
     sampling = _sampling(settings, at)
-    trained = load_registered("method", METHODS, at["method"]).NOISE
+    trained = METHODS.module(at["method"]).NOISE
     statistics = {
         **sampling.model_dump(),
         "n_max": sampling.n,

@@ -85,6 +85,12 @@ def label_of(method: str, kind: Kind) -> str:
     return method if kind is FIXED else f"{method}-{kind.name}"
 
 
+def kind_of(trained: str, strategy: str | None, certificate: str = "smoothing") -> Kind | None:
+    """The kind of what is done so; None for what is no row, as the grid on a model of per-example training."""
+    asked = (trained, strategy, certificate)
+    return next((kind for kind in KINDS.values() if (kind.trained, kind.strategy, kind.certificate) == asked), None)
+
+
 @dataclass(frozen=True)
 class Run:
     """What one log is of: a kind of row at a sigma, with the second number of its configuration where it has one.

@@ -12,7 +12,7 @@ from running import ROOT, dry
 from ddrs.config import load
 from ddrs.overlays import fitted, merge, read_all
 from ddrs.provenance import MODEL
-from ddrs.training import METHODS
+from ddrs.training.losses import METHODS
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 COMMON, SHOWN = ((ROOT / f"workflow/rules/{name}.smk").read_text() for name in ("common", "shown"))
@@ -118,10 +118,10 @@ UNUSED = {  # imported by a module of the step, for other steps' sake
     "p_lower": {"certification/bounds", "published", "verdicts"},
     "figure": {"certification/bounds", "published", "selection", "verdicts"},
     "examples": {"certification/bounds"},
-    "sigma": {"sigma"},  # the registry of strategies alone, as `training` is of methods
     "illustrate": {"architectures"},  # its models are given by formulas
 }
-INFRASTRUCTURE = {"config", "errors", "files", "options", "provenance", "registry", "training"}
+FOLDERS = {"training/losses", "training/regimes", "sigma/strategies"}  # of plug-ins: their names alone
+INFRASTRUCTURE = {"config", "errors", "files", "options", "provenance", "registry", *FOLDERS}
 
 
 def imports(module: Path) -> set[str]:

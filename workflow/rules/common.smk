@@ -34,7 +34,7 @@ from ddrs.provenance import MODEL, code_digest, digest
 from ddrs.published import EVEN, SELECTED, TABLES, table_of_print
 from ddrs.stale import check_dates, check_results
 from ddrs.sync import mark_incomplete
-from ddrs.training import METHODS
+from ddrs.training.losses import METHODS
 
 if workflow.is_main_process:
     enter_run(logger.warning)
@@ -51,16 +51,17 @@ SUBJECTS = {"1": "sigma", "2": "memory"}  # a figure illustrates an idea, and ne
 CERTIFICATES = "results/certificates/{dataset}/{split}/{method}"
 REGIME = {"fs": "fs", "ds": "fs", "ds2": "ds2", "gds": "fs"}  # which training the certificates of a row stand on
 MEMORY = "results/memory/{dataset}/{split}/{method}"
-TRAINING = [f"training/{name}.py" for name in ("run", "loop", "images", "precision", "settings")]
+TRAINING = [f"training/{name}.py" for name in ("run", "loop", "images", "precision", "losses/__init__")]
+REGIMES = [f"training/regimes/{name}.py" for name in ("fs", "ds2")]
 LOGS = [f"certification/{name}.py" for name in ("records", "checks", "bounds", "sequential")] + ["norms.py"]  # what reads a log
 PRINT = ["published/__init__.py", "published/checks.py", "published/tables.csv"]
-SHARED = {"yang": ["training/cohen.py"]}  # what a method's file imports of another's
+SHARED = {"yang": ["training/losses/cohen.py"]}  # what a method's file imports of another's
 CODE = {  # the modules whose code makes a step's result; a change of any of them reruns the step, a new method none
-    "train": [*TRAINING, "sigma/ascent.py", *MODEL],
+    "train": [*TRAINING, *REGIMES, "sigma/objective.py", *MODEL],
     "import_checkpoint": ["importing.py", "checkpoint_formats.py", *MODEL],
-    "finetune": [*TRAINING, "sigma/ascent.py", *MODEL],
-    "sigma": ["sigma/run.py", "sigma/files.py", "sigma/ascent.py", *MODEL],
-    "certify": ["certification", "sigma/files.py", *MODEL],
+    "finetune": [*TRAINING, *REGIMES, "sigma/objective.py", *MODEL],
+    "sigma": ["sigma/run.py", "sigma/files.py", "sigma/objective.py", "rows.py", *MODEL],
+    "certify": ["certification", "sigma/files.py", "rows.py", *MODEL],
     "merge": [*LOGS],
     "remember": ["memory.py", *LOGS, "data.py"],
     "cells": [
@@ -113,8 +114,9 @@ CODE = {  # the modules whose code makes a step's result; a change of any of the
         "pictures.py",
         "statements.py",
         "certification",
-        "sigma/__init__.py",
-        "sigma/ascent.py",
+        "sigma/search.py",
+        "sigma/objective.py",
+        "sigma/strategies/ascent.py",
         "memory.py",
         "models.py",
         "own_model.py",
@@ -165,7 +167,7 @@ def code(step):
 def method_code(wildcards):
     """Of training, where each method is a file of its own, as is a model of the user's."""
     own = own_model.code(settings.on(wildcards.dataset, wildcards.method).architecture)  # of the user's; empty for known architectures
-    return code_digest(*CODE["train"], *SHARED.get(wildcards.method, []), f"training/{wildcards.method}.py") + own
+    return code_digest(*CODE["train"], *SHARED.get(wildcards.method, []), f"training/losses/{wildcards.method}.py") + own
 
 
 def train_flags(wildcards):
@@ -227,7 +229,8 @@ def search_flags(wildcards):
 
 
 def search_code(wildcards):
-    return code_digest(*CODE["sigma"], *(["sigma/grid.py"] if wildcards.search.startswith("gds/") else []))
+    """Of the search, where each strategy is a file of its own."""
+    return code_digest(*CODE["sigma"], f"sigma/strategies/{'grid' if wildcards.search.startswith('gds/') else 'ascent'}.py")
 
 
 def model_of_search(wildcards):

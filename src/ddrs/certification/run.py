@@ -15,9 +15,9 @@ from ddrs import own_model
 from ddrs.certification.engine import certify_each, image_deviation
 from ddrs.certification.inference import best_batch_size, running
 from ddrs.certification.lattice import CERTIFIABLE
-from ddrs.certification.protocols import Outcome
 from ddrs.certification.records import ABSTAIN, COLUMNS, SHARD, STATISTICS, format_line, resume_lines, run_digest
 from ddrs.certification.sequential import FIRST, RATIO
+from ddrs.certification.task import Outcome
 from ddrs.config import SampleSettings
 from ddrs.data import as_float
 from ddrs.errors import DdrsError
@@ -27,6 +27,7 @@ from ddrs.noise import check_sigma
 from ddrs.options import Runtime, prepare
 from ddrs.progress import CertificationProgress
 from ddrs.provenance import MODEL, code_digest, digest, file_digest, write_sidecar
+from ddrs.rows import kind_of, label_of
 from ddrs.sections import count_of
 from ddrs.sigma.files import read_sigmas
 
@@ -86,13 +87,10 @@ def certify(
     indices = shard.of(examples)
     if sigma is not None:
         check_sigma(sigma)
-        # a fixed sigma on a model of per-example training is no row of the paper
-        scale, sigma0, row = {int(i): sigma for i in indices}, sigma, "fs" if facts["regime"] == "fs" else "ds2-fixed"
+        scale, sigma0, strategy = {int(i): sigma for i in indices}, sigma, None
     else:
         assert sigmas is not None and k is not None
-        scale, sigma0, row = read_sigmas(sigmas, k, indices, {"model": file_digest(model), "data": part.digest, "split": split})
-        if facts["regime"] == "ds2":
-            row = "ds2" if row == "ds" else f"ds2-{row}"  # a grid on a model of per-example training is no row of the paper
+        scale, sigma0, strategy = read_sigmas(sigmas, k, indices, {"model": file_digest(model), "data": part.digest, "split": split})
     values = int(np.prod(part.images.shape[1:]))
     inputs = {"model": file_digest(model), "data": part.digest, "sigmas": file_digest(sigmas) if sigmas else f"{sigma:.9g}"}
     made = {**settings.model_dump(), "noise": noise.name, "seed": seed, "split": split, "K": k, "inputs": inputs}
@@ -108,7 +106,7 @@ def certify(
         "dataset": part.dataset,
         "split": split,
         "data": part.digest,
-        "method": facts["method"] if row == "fs" else f"{facts['method']}-{row}",
+        "method": _label(facts["method"], facts["regime"], strategy, settings.certificate),
         "sigma0": f"{sigma0:.9g}",
         "K": "" if k is None else k,
         "seed": seed,
@@ -162,6 +160,17 @@ def certify(
     write_text(out, "\n".join(lines) + "\n")
     partial.unlink(missing_ok=True)  # another process at the same work may have been first
     write_sidecar(runtime.sidecar, made, {"model": str(model), "data": str(data), "sigmas": str(sigmas)}, started, str(device))
+
+
+def _label(method: str, trained: str, strategy: str | None, certificate: str) -> str:
+    """The label of a log: that of its row, or of what no table has, as a fixed sigma or a grid on a model of per-example training, its parts."""
+    kind = kind_of(trained, strategy, certificate)
+    if kind is not None:
+        return label_of(method, kind)
+    of_fixed = kind_of("fs", strategy)
+    searched = "fixed" if strategy is None else of_fixed.name if of_fixed else strategy
+    parts = [method, *([trained] if trained != "fs" else []), searched, *([certificate] if certificate != "smoothing" else [])]
+    return "-".join(parts)
 
 
 def _noise_name(asked: str | None, trained: str, model: Path) -> str:

@@ -7,16 +7,16 @@ from pathlib import Path
 import torch
 
 from ddrs import models, own_model
-from ddrs.config import StepSettings, TrainSettings
+from ddrs.config import RegimeSettings, StepSettings, TrainSettings
 from ddrs.data import Split, load_split
 from ddrs.errors import DdrsError
 from ddrs.files import DamagedError, sealed, unsealed, write_bytes
 from ddrs.noise import check_sigma, get_noise, stream_key
 from ddrs.options import Runtime, machine, prepare
 from ddrs.provenance import MODEL, code_digest, digest, file_digest, write_sidecar
-from ddrs.registry import load as load_registered
-from ddrs.training import METHODS, loop
+from ddrs.training import loop
 from ddrs.training.images import training_images
+from ddrs.training.losses import METHODS
 from ddrs.training.precision import check_precision
 
 Say = Callable[[str], None]
@@ -39,7 +39,7 @@ def train(
     check_precision(settings.precision, device)
     check_sigma(sigma)
     split = load_split(data, "train")
-    noise = load_registered("method", METHODS, method).NOISE
+    noise = METHODS.module(method).NOISE
     settings.loss_settings(method)
     torch.manual_seed(stream_key(seed, "train", "init") % 2**63)
     model = models.build_model(architecture, split.shape, split.classes)
@@ -66,13 +66,16 @@ def finetune(
     branch: Path | None,
     out: Path,
     settings: TrainSettings,
-    step: StepSettings,
+    step: RegimeSettings,
     seed: int,
     runtime: Runtime,
     say: Say,
     architecture: str | None = None,
 ) -> None:
-    """DS2 training, from a finished fixed-sigma model or from the state where its run branches. architecture: as of `load_model`."""
+    """Training with a sigma per example, from a finished fixed-sigma model or from the state where its run branches.
+
+    step: the regime, DS2 by default, and its settings. architecture: as of `load_model`.
+    """
     device = prepare(runtime)
     check_precision(settings.precision, device)
     split = load_split(data, "train")
@@ -80,23 +83,25 @@ def finetune(
     models.check_named(model, start, architecture)
     models.check_fits(model, start, split)
     settings.loss_settings(start["method"])
+    moves = step.of_regime()
     if not step.sigma_min <= start["sigma"] <= step.sigma_max:
         raise DdrsError(f"{model}: was trained with sigma {start['sigma']}, outside [{step.sigma_min}, {step.sigma_max}]")
-    run = loop.start_run(models.load_model(model, architecture=architecture), len(split.labels), start["sigma"], settings, seed, device, "ds2")
+    net = models.load_model(model, architecture=architecture)
+    run = loop.start_run(net, len(split.labels), start["sigma"], settings, seed, device, step.regime)
     if branch is not None:
         loop.load_state(branch, run)
         if run.epoch >= settings.epochs:
             raise DdrsError(f"{branch}: was saved after epoch {run.epoch}, nothing is left of {settings.epochs}; set branch_epoch lower")
     facts = {
         **start,
-        "regime": "ds2",
+        "regime": step.regime,
         "seed": seed,
         "settings": settings.model_dump(),
-        "step": step.model_dump(),
+        "step": moves.model_dump(),
         "start": file_digest(branch or model),
         "data": split.digest,
     }
-    _train(run, split, step, facts, out, None, 0, runtime, say, {"data": str(data), "model": str(model)})
+    _train(run, split, moves, facts, out, None, 0, runtime, say, {"data": str(data), "model": str(model)})
 
 
 def _train(
@@ -115,7 +120,7 @@ def _train(
     models.check_storable(run.model, facts)
     device = models.device_of(run.model)
     settings = TrainSettings(**facts["settings"])
-    code = code_digest("training", "sigma/ascent.py", *MODEL)
+    code = code_digest("training", "sigma/objective.py", *MODEL)
     partial = runtime.scratch / f"train-{digest([facts, code, own_model.code(facts['architecture']), machine(runtime, device)])}.pt"
     partial_branch = partial.with_suffix(".branch.pt")  # kept here until the end: a workflow engine deletes the outputs of a killed job
     branch = _resume(run, settings.epochs, partial, partial_branch, branch_epoch, say)
