@@ -332,12 +332,12 @@ class Config(Section):
         differs: dict[str, Any] = own.methods[method].model_dump(exclude_none=True) if method in own.methods else {}
         if strategy not in (None, own.strategy):
             differs |= {"strategy": strategy, **_parts(SearchSettings, own.strategies.get(strategy, {}))}
-        return SearchSettings(**{**own.model_dump(exclude={"methods", "strategies"}), **differs})
+        return SearchSettings.checked(**{**own.model_dump(exclude={"methods", "strategies"}), **differs})
 
     def regime_on(self, dataset: str, method: str, regime: str = "ds2") -> RegimeSettings:
         """How examples get their sigma in the training of a method on a dataset that goes on from fixed-sigma models."""
         own = self.finetune[dataset][method]
-        return RegimeSettings(**{**own.step.model_dump(), "regime": regime, **_parts(StepSettings, own.regimes.get(regime, {}))})
+        return RegimeSettings.checked(**{**own.step.model_dump(), "regime": regime, **_parts(StepSettings, own.regimes.get(regime, {}))})
 
     def sigma_texts(self, dataset: str, method: str) -> list[str]:
         """A method's sigmas on a dataset as they stand in paths."""

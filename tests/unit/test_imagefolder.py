@@ -265,7 +265,7 @@ def test_the_verb(source: Path, tmp_path: Path, ddrs_cli: Cli):
         (["--classes", "cat", "--shape", "3,8,8"], "two or more different names"),
         ([*classes, "--shape", "3,8,8", "--images", "test=13"], "13 test images are asked for, and there are 12; set images.test to 12 or fewer"),
         ([*classes, "--shape", "3,8,8", "--images", "13"], "--images '13': must be SPLIT=COUNT, as test=100"),
-        (["--kind", "imagefoldr"], "'imagefoldr': unknown; known are mnist5k"),
+        (["--kind", "imagefoldr"], "'imagefoldr': unknown (did you mean 'imagefolder'?); known are cifar10"),
         (["--kind", "mnist5k"], "takes no source folder"),
     ):
         held = words[:-2] if part.startswith("takes") else words
