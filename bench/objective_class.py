@@ -15,7 +15,7 @@ from ddrs import certify, load_model
 from ddrs.config import SearchSettings
 from ddrs.data import as_float, load_split
 from ddrs.noise import NoiseStream, get_noise
-from ddrs.sigma.ascent import search
+from ddrs.sigma.strategies.ascent import search
 
 MODEL, SIGMA, IMAGES, STEPS = "results/models/mnist5k/cohen/fs/sigma_1.00.safetensors", 1.0, 100, (300, 900)
 

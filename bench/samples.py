@@ -14,8 +14,9 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from ddrs.certification.bounds import lower_confidence_bound
-from ddrs.certification.protocols import PROTOCOLS, make_task, planned_n
+from ddrs.certification.protocols import PROTOCOLS, planned_n
 from ddrs.certification.records import read_log
+from ddrs.certification.task import make_task
 from ddrs.config import SampleSettings
 from ddrs.files import atomic
 from ddrs.noise import get_noise

@@ -14,7 +14,8 @@ import torch
 from hypothesis import settings
 
 from ddrs.data import load_split
-from ddrs.sources import Order, Pool, _write, fetch
+from ddrs.fetch import fetch, write_pools
+from ddrs.requests import FetchRequest, Pool
 
 torch.set_num_threads(1)
 settings.register_profile("no-deadline", deadline=None)  # a busy machine is no failure
@@ -77,7 +78,7 @@ def small_mnist(mnist5k: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         split = load_split(mnist5k, name)
         chosen = split.subset(count)
         pools[name] = Pool(np.asarray(split.images[chosen]), split.labels[chosen])
-    _write(Order("mnist5k", "mnist5k", manifest), pools, dict.fromkeys(pools, 0))
+    write_pools(FetchRequest("mnist5k", "mnist5k", manifest), pools, dict.fromkeys(pools, 0))
     return manifest
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ddrs.errors import DdrsError as DdrsError
     from ddrs.memory import Memory as Memory
     from ddrs.models import load_model as load_model
-    from ddrs.sigma import optimize_sigma as optimize_sigma
+    from ddrs.sigma.search import optimize_sigma as optimize_sigma
 
 __version__ = "0.1.0"
 
@@ -30,7 +30,7 @@ _HOME = {
     "load_model": "ddrs.models",
     "load_split": "ddrs.data",
     "lower_confidence_bound": "ddrs.certification.bounds",
-    "optimize_sigma": "ddrs.sigma",
+    "optimize_sigma": "ddrs.sigma.search",
 }
 __all__ = [
     "ABSTAIN",

@@ -7,9 +7,8 @@ from pydantic import BeforeValidator, Field
 
 from ddrs.checkpoint_formats import FORMATS, Kind, preprocessing_of, published
 from ddrs.errors import DdrsError
-from ddrs.registry import load as load_registered
 from ddrs.sections import Section, known_name, two_decimals
-from ddrs.training import METHODS
+from ddrs.training.losses import METHODS
 
 if TYPE_CHECKING:
     from ddrs.config import Config
@@ -54,7 +53,7 @@ def check_checkpoints(settings: "Config") -> None:
                 preprocessing_of(own.format, settings.datasets[name].kind, own.preprocessing)
             except DdrsError as error:
                 raise ValueError(f"{place}: {error}") from None
-            if load_registered("method", METHODS, method).NOISE != "gaussian":
+            if METHODS.module(method).NOISE != "gaussian":
                 raise ValueError(f"{place}: models of format {own.format} were trained with gaussian noise, {method} is of another")
             paths = {sigma: own.path(sigma) for sigma in settings.sigma_texts(name, method)}
             missing = [sigma for sigma, path in paths.items() if not path]
@@ -77,7 +76,7 @@ def _check_architecture(settings: "Config", name: str) -> None:
     """ValueError if all models that a dataset's `architecture` is of are published ones, and of another. Beside trained ones it is of those."""
     own, methods = settings.datasets[name], settings.checkpoints[name]
     trained = [method for method in settings.train.get(name, {}) if method not in methods]
-    if any(own.uniform.architecture is None or load_registered("method", METHODS, method).NOISE == "gaussian" for method in trained):
+    if any(own.uniform.architecture is None or METHODS.module(method).NOISE == "gaussian" for method in trained):
         return
     known = sorted({published(one.format, own.kind).architecture for one in methods.values()})
     if known and own.architecture not in known:

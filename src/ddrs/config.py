@@ -11,23 +11,26 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from ddrs.certification.bounds import check_n
+from ddrs.certification.certificates import CERTIFICATES
 from ddrs.checkpoint_config import CheckpointSettings, check_checkpoints
 from ddrs.config_checks import check_parts
 from ddrs.dataset_config import DatasetSettings, with_kinds
 from ddrs.errors import DdrsError
 from ddrs.figure_config import FiguresSettings, check_figures
 from ddrs.names import Dataset, Method, Table
-from ddrs.registry import load as load_registered
-from ddrs.sections import COUNT_MAX, BatchSize, Count, Increasing, Section, Seed, known_name, nearest, one_line, two_decimals
-from ddrs.sigma import STRATEGIES
-from ddrs.training import METHODS
-from ddrs.training.settings import LossSettings
+from ddrs.sections import COUNT_MAX, BatchSize, Count, Increasing, Section, Seed, known_name, later, one_line, own_settings, two_decimals
+from ddrs.sigma.strategies import STRATEGIES
+from ddrs.training.losses import METHODS, LossSettings
+from ddrs.training.regimes import REGIMES
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16", "float32-compiled", "tf32-compiled", "bfloat16-compiled", "float16-compiled"]
 PRECISIONS = get_args(Precision)
+Strategy = Annotated[str, known_name("strategy", STRATEGIES)]
+Regime = Annotated[str, known_name("regime", REGIMES)]
+Certificate = Annotated[str, known_name("certificate", CERTIFICATES)]
 
 
-def _loss_value(value: Any) -> float | int | dict[str, float]:
+def _plugin_value(value: Any) -> float | int | dict[str, float]:
     """A number, also as the text of a flag, or a mapping from sigma (any spelling of the number) to one."""
     if isinstance(value, Mapping):
         return {f"{two_decimals(float(sigma)):.2f}": float(one) for sigma, one in value.items()}
@@ -44,14 +47,25 @@ def _loss_value(value: Any) -> float | int | dict[str, float]:
     return number
 
 
-def _checked_loss_value(value: Any) -> float | int | dict[str, float]:
+def _checked_plugin_value(value: Any) -> float | int | dict[str, float]:
     try:
-        return _loss_value(value)
+        return _plugin_value(value)
     except (TypeError, ValueError):
         raise ValueError(f"{value!r} must be a number, of at most {COUNT_MAX:,} if it is whole, or a mapping from sigma to a number") from None
 
 
-LossValue = Annotated[float | int | dict[str, float], BeforeValidator(_checked_loss_value)]
+PluginValue = Annotated[float | int | dict[str, float], BeforeValidator(_checked_plugin_value)]  # of a setting that a plug-in has
+PluginValues = dict[str, PluginValue]
+
+
+def _at_sigma(part: str, values: PluginValues, sigma: str) -> PluginValues:
+    """The values with each mapping replaced by its value at one sigma (two decimals)."""
+    picked: PluginValues = {}
+    for name, value in values.items():
+        if isinstance(value, dict) and sigma not in value:
+            raise DdrsError(f"{part}: {name} has no value for sigma {sigma}; it has {', '.join(value)}")
+        picked[name] = value[sigma] if isinstance(value, dict) else value
+    return picked
 
 
 class TrainSettings(Section):
@@ -71,7 +85,7 @@ class TrainSettings(Section):
     augment: Literal["none", "flip", "crop-flip"] = Field("none", description="crop is random, padded by 4")
     precision: Literal["float32", "tf32", "bfloat16", "float16"] = Field("float32", description="of the forward passes; weights stay float32")
     branch_epoch: Count | None = Field(None, description="epoch after which the branch state is saved; default: the last")
-    loss: dict[str, LossValue] = Field({}, description="settings of the method's loss; a mapping gives a value per sigma")
+    loss: PluginValues = Field({}, description="settings of the method's loss; a mapping gives a value per sigma")
 
     @model_validator(mode="after")
     def _branch_within(self) -> Self:
@@ -97,27 +111,11 @@ class TrainSettings(Section):
 
     def at_sigma(self, sigma: str) -> Self:
         """The same settings with the loss's mappings replaced by their value at one sigma (two decimals)."""
-        return self.model_copy(update={"loss": {name: _pick(name, value, sigma) for name, value in self.loss.items()}})
+        return self.model_copy(update={"loss": _at_sigma("loss", self.loss, sigma)})
 
     def loss_settings(self, method: str) -> LossSettings:
         """The loss's own settings, checked by the method's model."""
-        settings = load_registered("method", METHODS, method).Settings
-        known = [field.alias or name for name, field in settings.model_fields.items()]
-        for name in self.loss:
-            if name not in known:
-                raise DdrsError(f"loss: unknown setting {name!r} of {method}{nearest(name, known)}; allowed are {', '.join(known) or 'none'}")
-        try:
-            return settings(**self.loss)
-        except ValidationError as error:
-            raise DdrsError(f"loss of {method}: {one_line(error)}") from None
-
-
-def _pick(name: str, value: float | dict[str, float], sigma: str) -> float:
-    if not isinstance(value, dict):
-        return value
-    if sigma not in value:
-        raise DdrsError(f"loss: {name} has no value for sigma {sigma}; it has {', '.join(value)}")
-    return value[sigma]
+        return own_settings("loss", method, METHODS.module(method).Settings, self.loss, {})
 
 
 class StepSettings(Section):
@@ -135,12 +133,29 @@ class StepSettings(Section):
         return self
 
 
+class RegimeSettings(StepSettings):
+    """How an example gets its sigma in training that goes on from a fixed-sigma model."""
+
+    regime: Regime = later("ds2", description="how examples get a sigma; ds2: one ascent step before each batch (Algorithm 2)")
+    set: PluginValues = later({}, description="settings of the regime's own")
+
+    def at_sigma(self, sigma: str) -> Self:
+        """The same settings with the mappings of `set` replaced by their value at one sigma (two decimals)."""
+        return self.model_copy(update={"set": _at_sigma(self.regime, self.set, sigma)})
+
+    def of_regime(self) -> StepSettings:
+        """The settings as the regime's own model has them."""
+        shared = {name: getattr(self, name) for name in StepSettings.model_fields}
+        return own_settings("regime", self.regime, REGIMES.module(self.regime).Settings, self.set, shared)
+
+
 class FinetuneSettings(Section):
     """How DS2 training (Algorithm 2) starts, and its length if it does not end a branched run."""
 
     start: Literal["trained", "branch"] = Field(description="trained: from the finished model; branch: from the training run's branch_epoch on")
     train: TrainSettings | None = Field(None, description="the run that follows a trained model")
     step: StepSettings = Field(default_factory=StepSettings.checked, description="the one ascent step before each batch")
+    regimes: dict[Regime, PluginValues] = Field({}, description="what another regime than ds2 has for settings, of its own and in place of step's")
 
     @model_validator(mode="after")
     def _train_given(self) -> Self:
@@ -154,7 +169,7 @@ class FinetuneSettings(Section):
 class SearchSettings(StepSettings):
     """The sigma search."""
 
-    strategy: Annotated[str, known_name("strategy", STRATEGIES)] = Field(
+    strategy: Strategy = Field(
         "ascent", description="ascent: Algorithm 1; grid: the best of k_max points up to 1 (GDS, Appendix B), which reads no step_size"
     )
     k_max: Count = Field(
@@ -164,6 +179,16 @@ class SearchSettings(StepSettings):
         "current", description="current: the class is picked again in each step (Algorithm 1); fixed: the class at sigma_0 (Equation 3)"
     )
     batch_size: BatchSize = Field(100, description="images searched at once")
+    set: PluginValues = later({}, description="settings of the strategy's own")
+
+    def at_sigma(self, sigma: str) -> Self:
+        """The same settings with the mappings of `set` replaced by their value at one sigma (two decimals)."""
+        return self.model_copy(update={"set": _at_sigma(self.strategy, self.set, sigma)})
+
+    def of_strategy(self) -> "SearchSettings":
+        """The settings as the strategy's own model has them."""
+        shared = {**{name: getattr(self, name) for name in SearchSettings.model_fields}, "set": {}}
+        return own_settings("strategy", self.strategy, STRATEGIES.module(self.strategy).Settings, self.set, shared)
 
 
 class MethodSearch(Section):
@@ -176,6 +201,7 @@ class DatasetSearch(SearchSettings):
     """The sigma search on a dataset."""
 
     methods: dict[Method, MethodSearch] = Field({}, description="what differs for a method")
+    strategies: dict[Strategy, PluginValues] = Field({}, description="what another strategy has for settings, of its own and in place of these")
 
 
 class Sampling(Section):
@@ -206,6 +232,16 @@ class SampleSettings(Sampling):
 
     alpha: float = Field(0.001, gt=0, lt=1, description="failure probability per image, in each log")
     radii: Annotated[list[Annotated[float, Field(ge=0)]], Increasing] = Field([], description="sequential: the radii that are asked for, increasing")
+    certificate: Certificate = later("smoothing", description="what is concluded from the votes; smoothing: Cohen et al. (2019)")
+    set: PluginValues = later({}, description="settings of the certificate's own")
+
+    def at_sigma(self, sigma: str) -> Self:
+        """The same settings with the mappings of `set` replaced by their value at one sigma (two decimals)."""
+        return self.model_copy(update={"set": _at_sigma(self.certificate, self.set, sigma)})
+
+    def of_certificate(self) -> Section:
+        """The certificate's own settings, checked by its model."""
+        return own_settings("certificate", self.certificate, CERTIFICATES.module(self.certificate).Settings, self.set, {})
 
     @model_validator(mode="after")
     def _n_can_certify(self) -> Self:
@@ -238,6 +274,7 @@ class CertifySettings(Sampling):
     shards: Count = Field(
         1, description="jobs that the certificate of one row at one sigma and K is split into; another number certifies again, to the same bytes"
     )
+    certificates: dict[Certificate, PluginValues] = Field({}, description="what another certificate than smoothing has for settings of its own")
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -245,7 +282,7 @@ class CertifySettings(Sampling):
             self.sampling(1, [0.0], split)
         return self
 
-    def sampling(self, images: int, radii: list[float], split: str = "test") -> SampleSettings:
+    def sampling(self, images: int, radii: list[float], split: str = "test", certificate: str = "smoothing") -> SampleSettings:
         """What the certificate of each of a split's `images` images is made with; radii are those of the tables, for protocol sequential.
 
         alpha: of one image in one log; a total is divided by `images`.
@@ -256,7 +293,8 @@ class CertifySettings(Sampling):
         if split == "validation" and self.n_validation is not None:
             shared["n"] = self.n_validation
         try:
-            return SampleSettings(**shared, alpha=alpha, radii=radii if self.protocol == "sequential" else [])
+            own = {"certificate": certificate, "set": self.certificates.get(certificate, {})}
+            return SampleSettings(**shared, **own, alpha=alpha, radii=radii if self.protocol == "sequential" else [])
         except ValidationError as error:
             raise ValueError(one_line(error)) from None
 
@@ -282,14 +320,21 @@ class Config(Section):
     def on(self, dataset: str, method: str) -> DatasetSettings:
         """A dataset's settings as they are for a method: what `uniform` says stands in where the method's noise is uniform."""
         own = self.datasets[dataset]
-        uniform = load_registered("method", METHODS, method).NOISE == "uniform"
+        uniform = METHODS.module(method).NOISE == "uniform"
         return own.model_copy(update=own.uniform.model_dump(exclude_none=True)) if uniform else own
 
-    def search_on(self, dataset: str, method: str) -> SearchSettings:
-        """The search on a dataset as it is for a method."""
+    def search_on(self, dataset: str, method: str, strategy: str | None = None) -> SearchSettings:
+        """The search on a dataset as it is for a method, and for a strategy (default: the dataset's)."""
         own = self.search[dataset]
-        differs = own.methods[method].model_dump(exclude_none=True) if method in own.methods else {}
-        return SearchSettings(**{**own.model_dump(exclude={"methods"}), **differs})
+        differs: dict[str, Any] = own.methods[method].model_dump(exclude_none=True) if method in own.methods else {}
+        if strategy not in (None, own.strategy):
+            differs |= {"strategy": strategy, **_parts(SearchSettings, own.strategies.get(strategy, {}))}
+        return SearchSettings.checked(**{**own.model_dump(exclude={"methods", "strategies"}), **differs})
+
+    def regime_on(self, dataset: str, method: str, regime: str = "ds2") -> RegimeSettings:
+        """How examples get their sigma in the training of a method on a dataset that goes on from fixed-sigma models."""
+        own = self.finetune[dataset][method]
+        return RegimeSettings.checked(**{**own.step.model_dump(), "regime": regime, **_parts(StepSettings, own.regimes.get(regime, {}))})
 
     def sigma_texts(self, dataset: str, method: str) -> list[str]:
         """A method's sigmas on a dataset as they stand in paths."""
@@ -299,6 +344,12 @@ class Config(Section):
         """The run that DS2 training is: its own, or the rest of the branched one."""
         own = self.finetune[dataset][method].train
         return own if own is not None else self.train[dataset][method]
+
+
+def _parts(shared: type[Section], values: PluginValues) -> dict[str, Any]:
+    """Settings of a plug-in: those that it shares with others, by name, and its own as `set`."""
+    own = {name: value for name, value in values.items() if name not in shared.model_fields}
+    return {**{name: value for name, value in values.items() if name not in own}, "set": own}
 
 
 def load(raw: Mapping) -> Config:

@@ -19,6 +19,7 @@ def check_parts(settings: "Config") -> None:
     _check_certificates(settings)
     _check_finetuning(settings)
     _check_losses(settings)
+    _check_plugins(settings)
     _check_precisions(settings)
 
 
@@ -103,6 +104,30 @@ def _check_losses(settings: "Config") -> None:
                 run.at_sigma(sigma).loss_settings(method)
             except DdrsError as error:
                 raise ValueError(f"{part}.{name}.{method}.{error}") from None
+
+
+def _check_plugins(settings: "Config") -> None:
+    """The settings of the strategies, regimes and certificates that the tables' rows stand on, or that the config has something for."""
+    for name, method in sorted({(name, method) for _, name, method, _ in _runs(settings)}):
+        kinds = [kind for table, names in settings.tables.items() if name in names for kind in kinds_of(table, method)]
+        search, tuned, certify = settings.search.get(name), settings.finetune.get(name, {}).get(method), settings.certify.get(name)
+        strategies = {kind.strategy for kind in kinds if kind.strategy} | search.strategies.keys() if search else set()
+        regimes = {kind.trained for kind in kinds if kind.trained != "fs"} | tuned.regimes.keys() if tuned else set()
+        certificates = {kind.certificate for kind in kinds} | certify.certificates.keys() if certify else set()
+        place = ""
+        try:
+            for sigma in settings.sigma_texts(name, method):
+                place = f"search.{name}.strategies"
+                for strategy in sorted(strategies):
+                    settings.search_on(name, method, strategy).at_sigma(sigma).of_strategy()
+                place = f"finetune.{name}.{method}.regimes"
+                for regime in sorted(regimes):
+                    settings.regime_on(name, method, regime).at_sigma(sigma).of_regime()
+                place = f"certify.{name}.certificates"
+                for one in sorted(certificates):
+                    settings.certify[name].sampling(1, settings.on(name, method).radii, certificate=one).at_sigma(sigma).of_certificate()
+        except DdrsError as error:
+            raise ValueError(f"{place}: {error}") from None
 
 
 def _check_precisions(settings: "Config") -> None:

@@ -11,12 +11,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from ddrs.errors import DdrsError
-from ddrs.imagefolder import check_classes, check_shape
 from ddrs.names import Architecture, Kind
 from ddrs.own_model import check_factory, code, is_own
+from ddrs.requests import HOLD_OUT, check_classes, check_images, check_shape
 from ddrs.rows import ALTERNATE, Chooser
 from ddrs.sections import COUNT_MAX, Count, Increasing, Radius, Section, Sigma, nearest
-from ddrs.sources import DATASETS, HOLD_OUT, SIZES, check_images
+from ddrs.sources import KINDS, source_of
 
 Sigmas = Annotated[list[Sigma], Increasing, Field(min_length=1)]
 Radii = Annotated[list[Radius], Increasing, Field(min_length=1)]
@@ -62,9 +62,9 @@ class DatasetSettings(Section):
             check_shape(self.shape)
         if self.kind == "imagefolder" and self.source is not None:
             raise ValueError("source: is not for kind: imagefolder, whose folder is path")
-        if DATASETS[self.kind].own_validation and self.hold_out is not None:
+        if source_of(self.kind).own_validation and self.hold_out is not None:
             raise ValueError(f"hold_out: is not for {self.kind}, which has a validation split of its own")
-        sizes = SIZES.get(self.kind, {})
+        sizes = source_of(self.kind).sizes
         for split, count in self.images.items():
             if count > sizes.get(split, count):
                 raise ValueError(f"images.{split}: {count} is above the {sizes[split]} {split} images of {self.kind}")
@@ -89,7 +89,7 @@ class DatasetSettings(Section):
     def fetched(self) -> dict[str, object]:
         """What a manifest of the dataset says, as far as the config decides it."""
         facts: dict[str, object] = {"kind": self.kind}
-        if DATASETS[self.kind].own_validation:
+        if source_of(self.kind).own_validation:
             return facts
         held = HOLD_OUT if self.hold_out is None else self.hold_out
         if self.path is None:
@@ -159,9 +159,9 @@ def with_kinds(datasets: Any) -> Any:
     named = {}
     for name, own in datasets.items():
         if isinstance(own, Mapping) and "kind" not in own:
-            if name not in DATASETS:
+            if name not in KINDS:
                 raise ValueError(
-                    f"unknown dataset {name!r}{nearest(str(name), DATASETS)}; known are {', '.join(DATASETS)}; one of another name needs its kind"
+                    f"unknown dataset {name!r}{nearest(str(name), KINDS)}; known are {', '.join(KINDS)}; one of another name needs its kind"
                 )
             own = {**own, "kind": name}
         named[name] = _with_architecture(own)

@@ -1,4 +1,7 @@
-"""The one error that users see: an input that cannot be used, said in one line."""
+"""The one error that users see: an input that cannot be used, said in one line, with the nearest name where one is unknown."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class DdrsError(ValueError):
@@ -18,3 +21,9 @@ class DdrsWarning(UserWarning):
 def one_line(text: str) -> str:
     """A text with line breaks and other characters that don't print, such as those of file names, as Python writes them in a string."""
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
+def nearest(name: str, known: Iterable[object]) -> str:
+    """' (did you mean ...?)' if a known name is close, else nothing."""
+    close = difflib.get_close_matches(name, [str(one) for one in known], n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -21,10 +21,9 @@ from ddrs.config_checks import part_of
 from ddrs.errors import DdrsError
 from ddrs.norms import ON_GRID, norm_of
 from ddrs.provenance.digests import file_digest
-from ddrs.registry import load as load_registered
 from ddrs.rows import FIXED, KINDS, SELECTED, Row, Run
 from ddrs.sync import recorded
-from ddrs.training import METHODS
+from ddrs.training.losses import METHODS
 
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, SafetensorError)
 
@@ -224,7 +223,7 @@ def _columns(settings: Config, at: Mapping[str, str], path: Path) -> tuple[dict[
         names, *lines = (line.rstrip("\n").split("\t") for line in file)
     first = dict(zip(names, lines[0], strict=True))
     sampling = _sampling(settings, at)
-    trained = load_registered("method", METHODS, at["method"]).NOISE
+    trained = METHODS.module(at["method"]).NOISE
     statistics = {
         **sampling.model_dump(),
         "n_max": sampling.n,

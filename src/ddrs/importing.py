@@ -16,9 +16,8 @@ from ddrs.noise import check_sigma
 from ddrs.preprocessing import Preprocessed, with_preprocessing
 from ddrs.provenance.digests import file_digest
 from ddrs.provenance.sidecar import write_sidecar
-from ddrs.registry import load as load_registered
 from ddrs.rowwise import ROWS, check_rows_alone
-from ddrs.training import METHODS
+from ddrs.training.losses import METHODS
 
 UNUSED = "num_batches_tracked"  # BatchNorm's counter, which no output depends on; files of torch before 0.4.1 have none
 
@@ -45,7 +44,7 @@ def import_checkpoint(
     form_of = published(form, dataset)
     recorded = preprocessing_of(form, dataset, preprocessing)
     check_sigma(sigma)
-    noise = load_registered("method", METHODS, method).NOISE
+    noise = METHODS.module(method).NOISE
     if noise != "gaussian":
         raise DdrsError(f"method {method}: trains with {noise} noise; models of format {form} were trained with gaussian noise")
     content = _read(file)

@@ -1,13 +1,12 @@
 """How a config's models are trained and their sigmas searched, in the words of a caption, and where that is not as in the paper. No torch."""
 
 from ddrs.config import Config, SearchSettings, StepSettings, TrainSettings
-from ddrs.registry import load
 from ddrs.rows import FIGURES, methods_of, title_of
 from ddrs.statements import of_protocol
-from ddrs.training import METHODS
+from ddrs.training.losses import METHODS
 
 EPOCHS = 200  # the paper's models on CIFAR-10, Section 4; it says nothing of ImageNet's
-CLASS_SAMPLES = 100  # of `ddrs.sigma.ascent.mean_class`
+CLASS_SAMPLES = 100  # of `ddrs.sigma.objective.mean_class`
 SAMPLES = {"macer": 8}  # n of Algorithm 1 in the paper, Section 4.3; of other methods 1
 
 
@@ -48,7 +47,7 @@ def _loss(run: TrainSettings, method: str, sigmas: list[str]) -> str:
         values = [value[sigma] for sigma in sigmas] if isinstance(value, dict) else [value]
         parts.append(f"{name.replace('_', ' ')} = {' / '.join(f'{one:g}' for one in values)}")
         if method == "macer":
-            fields = load("method", METHODS, method).Settings.model_fields
+            fields = METHODS.module(method).Settings.model_fields
             paper = next(field.default for key, field in fields.items() if (field.alias or key) == name)
             differs += [f"{name} = {paper:g}"] if set(values) != {paper} else []
     text = f", {', '.join(parts)}" if parts else ""
@@ -83,7 +82,7 @@ def _shown(settings: Config, dataset: str) -> str:
     parts = []
     for table, names in settings.tables.items():
         for method in methods_of(table) if dataset in names else ():
-            symbol = "lambda" if load("method", METHODS, method).NOISE == "uniform" else "sigma"
+            symbol = "lambda" if METHODS.module(method).NOISE == "uniform" else "sigma"
             sigmas = ", ".join(settings.sigma_texts(dataset, method))
             parts.append(f"- {title_of(table)}: {method} at {symbol} {sigmas}. {made(settings, dataset, method)}.")
     if not parts:

@@ -7,10 +7,11 @@ from pydantic import AfterValidator
 
 from ddrs.architectures import ARCHITECTURES
 from ddrs.own_model import FORM, is_own
+from ddrs.requests import NAMES
 from ddrs.rows import TABLES
 from ddrs.sections import known_name, nearest
-from ddrs.sources import DATASETS, NAMES
-from ddrs.training import METHODS
+from ddrs.sources import KINDS
+from ddrs.training.losses import METHODS
 
 
 def _dataset(name: str) -> str:
@@ -20,7 +21,7 @@ def _dataset(name: str) -> str:
 
 
 Dataset = Annotated[str, AfterValidator(_dataset)]
-Kind = Annotated[str, known_name("kind", DATASETS)]
+Kind = Annotated[str, known_name("kind", KINDS)]
 Method = Annotated[str, known_name("method", METHODS)]
 Table = Annotated[str, known_name("table", TABLES)]
 

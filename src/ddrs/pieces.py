@@ -14,13 +14,13 @@ import numpy as np
 
 from ddrs.files import atomic, naming, write_text
 from ddrs.provenance.digests import digest, file_digest
-from ddrs.sources import Say, image_digest
+from ddrs.requests import Say, image_digest
 
-PIECE = 1024  # images that are held in memory, written and recorded at once
+IMAGES_AT_ONCE = 1024  # images that are held in memory, written and recorded at once
 
 
 @dataclass(frozen=True)
-class Part:
+class SplitToWrite:
     """The images of a split that are to be written: `read` gives that of an entry as uint8 (C, H, W), on any thread. labels: int64 (N,)."""
 
     entries: Sequence[Any]
@@ -28,7 +28,7 @@ class Part:
     read: Callable[[Any], np.ndarray]
 
 
-class Progress:
+class Written:
     """How many images of each split are done, in which pieces, and which of them were dropped as duplicates; on disk, with digests of it all.
 
     Void if made from anything else, or damaged, which is said.
@@ -76,10 +76,10 @@ class Progress:
         write_text(self.path, json.dumps({**self._state, "digest": digest(self._state)}))
 
 
-def write_splits(folder: Path, shape: tuple[int, int, int], parts: dict[str, Part], progress: Progress, say: Say) -> dict[str, dict]:
+def write_splits(folder: Path, shape: tuple[int, int, int], parts: dict[str, SplitToWrite], progress: Written, say: Say) -> dict[str, dict]:
     """Write `{split}.images.npy` and `{split}.labels.npy` of each split, or finish what a killed call began. Returns what manifests say of them.
 
-    Images that are also in a split before theirs are dropped and counted, so `parts` begins with test. Errors: those of `Part.read`, which
+    Images that are also in a split before theirs are dropped and counted, so `parts` begins with test. Errors: those of `SplitToWrite.read`, which
     leave what is done.
     """
     seen: set[bytes] = set()
@@ -103,7 +103,7 @@ def save_array(path: Path, array: np.ndarray) -> None:
         np.save(file, array)
 
 
-def _write_images(path: Path, split: str, shape: tuple[int, int, int], part: Part, seen: set[bytes], progress: Progress, say: Say) -> None:
+def _write_images(path: Path, split: str, shape: tuple[int, int, int], part: SplitToWrite, seen: set[bytes], progress: Written, say: Say) -> None:
     """Append the images that are not done yet, but for those whose digest was `seen` in another split; the count in the header comes last.
 
     Written as a file, not through a memory map, on which a full disk is a signal that kills the process instead of an error.
@@ -119,7 +119,7 @@ def _write_images(path: Path, split: str, shape: tuple[int, int, int], part: Par
         file.truncate(end)  # what a killed process wrote and did not record
         file.seek(end)
         while done < len(part.entries):
-            piece, written = part.entries[done : done + PIECE], hashlib.sha256()
+            piece, written = part.entries[done : done + IMAGES_AT_ONCE], hashlib.sha256()
             for place, image in enumerate(threads.map(part.read, piece), done):
                 if image_digest(image) in seen:
                     dropped.append(place)
@@ -136,7 +136,7 @@ def _write_images(path: Path, split: str, shape: tuple[int, int, int], part: Par
         file.write(_header(done - len(dropped), shape))
 
 
-def _whole_pieces(path: Path, split: str, start: int, size: int, progress: Progress, say: Say) -> list[tuple[int, str]]:
+def _whole_pieces(path: Path, split: str, start: int, size: int, progress: Written, say: Say) -> list[tuple[int, str]]:
     """The pieces up to the first that is not on disk as it was written, which is said."""
     pieces, dropped, before = progress.pieces(split), progress.dropped(split), 0
     if not pieces:

@@ -23,19 +23,20 @@ from typer.core import TyperGroup
 
 from ddrs.certification.run import Shard
 from ddrs.checkpoint_formats import IMAGES, published
-from ddrs.config import SampleSettings, SearchSettings, Section, StepSettings, TrainSettings
+from ddrs.config import RegimeSettings, SampleSettings, SearchSettings, Section, TrainSettings
 from ddrs.data import load_split
 from ddrs.devices import Runtime, prepare
 from ddrs.errors import DdrsError
 from ddrs.files import require
-from ddrs.imagefolder import listing
 from ddrs.models import check_named, read_facts
 from ddrs.noise import BLOCK
 from ddrs.norms import ON_GRID
 from ddrs.probe import FORWARD, IMAGE_GRADIENT, MEAN_CLASSES, UPDATE, Certification, Network, Probe, Search, Training, flops_per_forward
-from ddrs.registry import load as load_registered
-from ddrs.sources import DATASETS, HOLD_OUT, SIZES, parse_shape
-from ddrs.training import METHODS
+from ddrs.requests import HOLD_OUT, parse_shape
+from ddrs.sigma.strategies import STRATEGIES
+from ddrs.sources import source_of
+from ddrs.training.losses import METHODS
+from ddrs.training.regimes import REGIMES
 
 COLUMNS = ("step", "jobs", "images", "samples", "at_most", "flops", "seconds")
 NOTHING = "Nothing to be done: every file that the targets need is there and up to date."
@@ -81,11 +82,9 @@ class Files:
             return part.shape, part.classes, len(part.labels)
         flags = self.maker[manifest].flags
         kind, held = flags["kind"] or flags["name"], HOLD_OUT if flags["validation"] is None else flags["validation"]
-        if kind not in DATASETS:
-            raise DdrsError(f"dataset {kind!r}: unknown; known are {', '.join(DATASETS)}")
-        source = DATASETS[kind]
+        source = source_of(kind)
         shape, classes = source.shape or parse_shape(str(flags["shape"])), source.classes or len(flags["classes"])
-        sizes = SIZES.get(kind) or {name: len(images) for name, images in listing(flags["source"], tuple(flags["classes"])).items()}
+        sizes = source.count(flags["source"], tuple(flags["classes"])) if source.count else dict(source.sizes)
         if "validation" not in sizes:
             sizes = {**sizes, "train": sizes["train"] - held, "validation": held}
         return shape, classes, sizes[split]
@@ -103,7 +102,7 @@ class Files:
         if command.verb == "finetune":
             return self.model(command.flags["model"], command.flags["architecture"])
         method = command.flags["method"]
-        noise = load_registered("method", METHODS, method).NOISE
+        noise = METHODS.module(method).NOISE
         if command.verb == "import-checkpoint":
             form, images = published(command.flags["format"], command.flags["dataset"]), IMAGES[command.flags["dataset"]]
             return Network(form.architecture, images.shape, images.classes), method, noise, 0
@@ -115,8 +114,8 @@ class Files:
 def section(kind: type[S], flags: Mapping[str, Any]) -> S:
     """A section of the settings from a verb's flags."""
     values = {name: flags[name] for name in kind.model_fields}
-    if "loss" in values:
-        values["loss"] = dict(pair.split("=", 1) for pair in values["loss"])
+    for name in {"loss", "set"} & values.keys():
+        values[name] = dict(pair.split("=", 1) for pair in values[name])
     return kind.checked(**values)
 
 
@@ -131,9 +130,10 @@ def work_of(command: Command, files: Files) -> Work:
     images = flags["images"] or files.split(flags["data"], flags["split"])[2]
     if command.verb == "sigma":
         search = section(SearchSettings, flags)
-        samples, forwards = search.k_max * search.samples, MEAN_CLASSES[search.objective_class] * BLOCK
-        cost = (FORWARD if search.strategy == "grid" else IMAGE_GRADIENT) * samples + FORWARD * forwards
-        return Work("sigma", images, images * (samples + forwards), images * cost, False, network, Search(network, noise, search), images)
+        forwards, gradients = STRATEGIES.module(search.strategy).evaluations(search.of_strategy())
+        forwards += MEAN_CLASSES[search.objective_class] * BLOCK
+        cost = FORWARD * forwards + IMAGE_GRADIENT * gradients
+        return Work("sigma", images, images * (forwards + gradients), images * cost, False, network, Search(network, noise, search), images)
     settings = section(SampleSettings, flags)
     images = len(Shard.parse(flags["shard"]).of(np.arange(images)))
     samples = images * (settings.n0 + settings.n)
@@ -146,10 +146,10 @@ def _training(command: Command, files: Files) -> Work:
     images = files.split(flags["data"], "train")[2]
     tuned = command.verb == "finetune"
     network, method, noise, branch = files.model(flags["model"] if tuned else flags["out"], flags["architecture"])
-    step = section(StepSettings, flags) if tuned else None
+    step = section(RegimeSettings, flags) if tuned else None
     loss = settings.loss_settings(method)
-    updates = load_registered("method", METHODS, method).noise_samples(loss)
-    gradients = updates * getattr(loss, "attack_steps", 0) + (step.samples if step else 0)
+    updates = METHODS.module(method).noise_samples(loss)
+    gradients = loss.image_gradients() + (REGIMES.module(step.regime).image_gradients(step.of_regime()) if step else 0)
     seen = images * (settings.epochs - (branch if flags.get("branch") else 0))
     probe = Training(network, method, noise, (updates, gradients), settings.batch_size, settings.augment, settings.optimizer, step, settings)
     cost = UPDATE * updates + IMAGE_GRADIENT * gradients

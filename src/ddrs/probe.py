@@ -14,10 +14,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from ddrs.certification.engine import certify_each
 from ddrs.certification.inference import best_batch_size, running
 from ddrs.certification.lattice import certifiable_noise
-from ddrs.config import SampleSettings, SearchSettings, StepSettings, TrainSettings
+from ddrs.config import RegimeSettings, SampleSettings, SearchSettings, TrainSettings
 from ddrs.models import build_model, evaluating
 from ddrs.noise import BLOCK, NoiseStream, get_noise
-from ddrs.sigma import ascent
+from ddrs.sigma import objective
+from ddrs.sigma.strategies import STRATEGIES
 from ddrs.training import loop
 
 FORWARD, IMAGE_GRADIENT, UPDATE = 1, 2, 3  # the cost of a pass, in forward passes: alone, back to the image, back to weights and activations
@@ -85,19 +86,21 @@ class Search:
         stream = NoiseStream(law, shape, 0, "search", "", "probe")
         eps = stream.draw(size * samples, device).unflatten(0, (size, samples))
         with evaluating(model):
-            if self.settings.strategy == "grid":  # a point is a forward pass
+            forwards, gradients = STRATEGIES.module(self.settings.strategy).evaluations(self.settings.of_strategy())
+            passes = 0.0  # seconds of those of one image
+            if forwards:
                 with torch.no_grad():
-                    step = _timed(lambda: ascent.objective(model, images, sigma, eps, law, None))
-            else:
-                step = _timed(lambda: ascent.step(model, images, sigma, eps, law, self.settings))
-            find = _timed(lambda: ascent.mean_class(model, images[:1], sigma[:1], [stream]))
+                    passes += forwards / (size * samples) * _timed(lambda: objective.objective(model, images, sigma, eps, law, None))
+            if gradients:
+                passes += gradients / (size * samples) * _timed(lambda: objective.step(model, images, sigma, eps, law, self.settings))
+            find = _timed(lambda: objective.mean_class(model, images[:1], sigma[:1], [stream]))
         draw = _timed(lambda: stream.draw(BLOCK, device)) / BLOCK
-        return self.settings.k_max * (step / size + samples * draw) + MEAN_CLASSES[self.settings.objective_class] * find
+        return passes + (forwards + gradients) * draw + MEAN_CLASSES[self.settings.objective_class] * find
 
 
 @dataclass(frozen=True)
 class Training:
-    """Times one training image in one epoch. passes: with weight updates and with image gradients. step: of DS2 training."""
+    """Times one training image in one epoch. passes: with weight updates and with image gradients. step: where its regime is another than FS."""
 
     network: Network
     method: str
@@ -106,7 +109,7 @@ class Training:
     batch_size: int
     augment: str
     optimizer: str
-    step: StepSettings | None
+    step: RegimeSettings | None
     settings: TrainSettings = field(compare=False)  # what else differs (an attack's radius, a learning rate) changes no time
     precision: str = field(init=False)
 
@@ -119,18 +122,18 @@ class Training:
         size = _affordable(self.batch_size, UPDATE * updates + IMAGE_GRADIENT * gradients, self.network, device)
         # a learning rate so small that random labels do no harm
         made = {"epochs": REPEATS + 1, "batch_size": size, "branch_epoch": None, "learning_rate": 1e-6}
-        settings, regime = self.settings.model_copy(update=made), "ds2" if self.step else "fs"
+        settings, step = self.settings.model_copy(update=made), self.step or RegimeSettings.checked(regime="fs")
         images = torch.rand(2 * size, *self.network.shape, device=device)
         labels = torch.randint(self.network.classes, (2 * size,), device=device)
-        run = loop.start_run(self.network.build(device), len(images), PROBE_SIGMA, settings, 0, device, regime)
+        run = loop.start_run(self.network.build(device), len(images), PROBE_SIGMA, settings, 0, device, step.regime)
         ends: list[float] = []
-        step, noise = self.step or StepSettings.checked(), get_noise(self.noise)
+        noise, moves = get_noise(self.noise), step.of_regime()
 
         def keep(run: loop.Run) -> None:
             if not run.batches:
                 ends.append(time.perf_counter())
 
-        loop.train(run, images, labels, self.method, regime, settings, step, noise, keep, lambda line: None)
+        loop.train(run, images, labels, self.method, step.regime, settings, moves, noise, keep, lambda line: None)
         return _fastest(ends) / len(images)
 
 

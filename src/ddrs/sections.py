@@ -1,14 +1,15 @@
 """The parts that config.yaml's model is built of: a strict section, types of values, and findings as one line."""
 
-import difflib
 import re
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ddrs.errors import DdrsError
+from ddrs.errors import DdrsError, nearest
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Section(BaseModel):
@@ -40,15 +41,29 @@ class Section(BaseModel):
         return frozenset()
 
     def read(self) -> dict[str, Any]:
-        """Settings by name, but for those that are unread."""
-        unread = self.unread()
-        return {name: value for name, value in self if name not in unread}
+        """Settings by name, but for those that are unread, and `later` ones at their default."""
+        kept = self.model_dump().keys() - self.unread()
+        return {name: value for name, value in self if name in kept}
 
 
-def nearest(name: str, known: Any) -> str:
-    """' (did you mean ...?)' if a known name is close, else nothing."""
-    close = difflib.get_close_matches(name, [str(one) for one in known], n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+def later(default: Any, description: str) -> Any:
+    """A field that dumps and flags leave out while it is at its default, so that what was made before there was the field stays as it is."""
+    return Field(default, description=description, exclude_if=lambda value: value == default)
+
+
+def own_settings(part: str, plugin: str, model: type[Model], given: Mapping[str, Any], shared: Mapping[str, Any]) -> Model:
+    """The settings of a plug-in by its own model: those given for it, and those that it shares with others of its folder.
+
+    part: what the plug-in is, and so how the given ones are called. DdrsError of one line for a name that is not its own, or a value out of range.
+    """
+    known = [field.alias or name for name, field in model.model_fields.items() if name not in shared]
+    for name in given:
+        if name not in known:
+            raise DdrsError(f"{part}: unknown setting {name!r} of {plugin}{nearest(name, known)}; allowed are {', '.join(known) or 'none'}")
+    try:
+        return model(**shared, **given)
+    except ValidationError as error:
+        raise DdrsError(f"{part} of {plugin}: {one_line(error)}") from None
 
 
 def one_line(error: ValidationError) -> str:

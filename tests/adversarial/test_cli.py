@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from ddrs.certification.bounds import lower_confidence_bound
 from ddrs.certification.records import COLUMNS, format_line
 from ddrs.commands.main import VERBS, loaded
-from ddrs.config import Config, SampleSettings, SearchSettings, StepSettings, TrainSettings
+from ddrs.config import Config, RegimeSettings, SampleSettings, SearchSettings, TrainSettings
 from ddrs.devices import Runtime
 
 FIELDS = {
@@ -176,7 +176,7 @@ def parameters() -> dict[str, Any]:
     return {f"{verb} {parameter.opts[0]}": parameter for verb in VERBS for parameter in loaded(verb).params}
 
 
-SETTINGS = (Runtime, TrainSettings, StepSettings, SearchSettings, SampleSettings)  # whose flags are checked by these models
+SETTINGS = (Runtime, TrainSettings, RegimeSettings, SearchSettings, SampleSettings)  # whose flags are checked by these models
 
 
 def test_every_whole_number_of_the_command_line_has_bounds() -> None:
@@ -195,8 +195,9 @@ def test_every_whole_number_of_the_settings_has_bounds(model: type[BaseModel]) -
             return [*([] if bounded else [path]), *(one for key, value in node.items() for one in loose(value, f"{path}/{key}"))]
         return [one for i, value in enumerate(node) for one in loose(value, f"{path}/{i}")] if isinstance(node, list) else []
 
-    # a loss's setting may be negative or a fraction: its value is bounded where it is read
-    assert [path for path in loose(model.model_json_schema(), "") if "/loss/" not in path] == []
+    # a plug-in's setting may be negative or a fraction: its value is bounded where it is read
+    of_plugins = {"loss", "set", "strategies", "regimes", "certificates"}
+    assert [path for path in loose(model.model_json_schema(), "") if not of_plugins & set(path.split("/"))] == []
 
 
 def test_every_output_is_checked_before_the_work() -> None:

@@ -94,8 +94,8 @@ def test_an_edited_trajectory_is_refused(edit: Callable, signed: bool, message: 
 
 
 def test_an_unedited_trajectory_is_read(sigma_file: Path):
-    found, sigma0, row = read_sigmas(sigma_file, 4, np.array([0, 7, 15, 22]), {})
-    assert sigma0 == 0.25 and row == "ds" and len(found) == 4
+    found, sigma0, strategy = read_sigmas(sigma_file, 4, np.array([0, 7, 15, 22]), {})
+    assert sigma0 == 0.25 and strategy == "ascent" and len(found) == 4
 
 
 PARTIALS: list[tuple[str, Callable[[dict], dict]]] = [

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ddrs.certification.certificates import smoothing
 from ddrs.certification.checks import problems
-from ddrs.certification.protocols import PROTOCOLS, make_task
 from ddrs.certification.records import COLUMNS, export_field_format, format_line, read_log, resume_lines
 from ddrs.certification.run import of_example
+from ddrs.certification.task import make_task
 from ddrs.config import SampleSettings
 from ddrs.envelope import envelope_report
 from ddrs.errors import DdrsError
@@ -122,7 +123,7 @@ def test_no_outcome_of_a_protocol_is_refused(settings: dict, noise: str, deviati
     shares = [*rng.uniform(0.45, 1, 60), *np.linspace(0.49, 0.53, 40), *[0.999, 0.9999, 1.0] * 5]
     for idx, share in enumerate(shares):
         sigma = np.float32(rng.choice([0.12, 0.25, 1.0]))
-        steps = PROTOCOLS[sampling.protocol](task, sigma)
+        steps = smoothing.steps(task, sigma)
         request = next(steps)
         try:
             while True:

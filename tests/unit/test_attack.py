@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ddrs.training import smoothadv
+from ddrs.training.losses import smoothadv
 
 SETTINGS = smoothadv.Settings(epsilon=0.25, attack_steps=1, noise_samples=1, warmup=1)  # one step, twice epsilon long, cut to the ball
 

@@ -102,7 +102,7 @@ MISTAKES: list[tuple[str, object, list[str]]] = [
         ],
     ),
     ("datasets.mnist5k.architecture", "small_cn", ["datasets.mnist5k.architecture", "did you mean 'small_cnn'?", "resnet18"]),
-    ("datasets.mnst5k", {}, ["unknown dataset 'mnst5k'", "did you mean 'mnist5k'?", "fashion_mnist, cifar10"]),
+    ("datasets.mnst5k", {}, ["unknown dataset 'mnst5k'", "did you mean 'mnist5k'?", "cifar10, fashion_mnist"]),
     ("tables.table1", ["mnist"], ["tables.table1", "'mnist' has no datasets.mnist"]),
     ("tables.table9", ["mnist5k"], ["tables.table9", "table1, table2, table3, table4"]),
     ("datasets.mnist5k.uniform.images", {}, ["datasets.mnist5k.uniform", "unknown key 'images'", "allowed are architecture, sigmas, radii"]),

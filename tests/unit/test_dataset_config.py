@@ -11,7 +11,7 @@ from ddrs.config import Config, load
 from ddrs.data import check_fetched
 from ddrs.dataset_config import check_counts, check_modules
 from ddrs.errors import DdrsError
-from ddrs.sources import fetch
+from ddrs.fetch import fetch
 
 SHIPPED = (Path(__file__).parents[2] / "config.yaml").read_text(encoding="utf-8")
 GRID: dict[str, Any] = {"architecture": "small_cnn", "sigmas": [0.25], "radii": [0.0, 0.5], "images": {"test": 4}}

@@ -54,7 +54,7 @@ def test_a_verb_writes_both_forms_and_a_full_disk_leaves_the_old_ones(words: lis
         (["examples", "absent.tsv", *EXAMPLES[2:]], ["absent.tsv: no such file"]),
         (["figure", "own.tsv", "--kind", "lines", *OUT], ["kind 'lines': must be rows, searches or steps"]),
         (["figure", "gds.tsv", "--kind", "searches", *OUT], ["gds.tsv: a grid of 50 points needs --evaluations"]),
-        (["illustrate", "radius", *OUT], ["subject 'radius': unknown; known are sigma, memory"]),
+        (["illustrate", "radius", *OUT], ["subject 'radius': unknown; known are memory, sigma"]),
         (["sigma", "--strategy", "gird", "--k-max", "2", "--model", "m", "--data", "d", "--out", "o"], ["unknown strategy 'gird'", "ascent, grid"]),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else None,

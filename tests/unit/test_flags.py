@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ddrs.config import SampleSettings, SearchSettings, Section, StepSettings, TrainSettings, flags, load
+from ddrs.config import RegimeSettings, SampleSettings, SearchSettings, Section, TrainSettings, flags, load
 from ddrs.provenance.digests import digest
-from ddrs.training import METHODS
+from ddrs.training.losses import METHODS
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
@@ -68,15 +68,22 @@ def test_settings_have_the_same_digest_from_flags_and_from_python(captured: dict
     assert digest(found.model_dump()) == digest(TRAIN[1].model_dump())
 
 
-@pytest.mark.parametrize("step", [StepSettings(), StepSettings(step_size=1e-3, samples=8, sigma_min=0.1, sigma_max=3.0)], ids=["defaults", "changed"])
-def test_finetune_settings_survive_the_way_through_the_flags(step: StepSettings, captured: dict, ddrs_cli):
+@pytest.mark.parametrize(
+    "step",
+    [RegimeSettings(), RegimeSettings(step_size=1e-3, samples=8, sigma_min=0.1, sigma_max=3.0, regime="fs", set={"every": 5, "rate": 0.1})],
+    ids=["defaults", "changed"],
+)
+def test_finetune_settings_survive_the_way_through_the_flags(step: RegimeSettings, captured: dict, ddrs_cli):
     assert ddrs_cli(*FINETUNE_WORDS, *flags(TRAIN[1]).split(), *flags(step).split())[0] == 0
     assert [one for one in captured["finetune"] if isinstance(one, Section)][:2] == [TRAIN[1], step]
 
 
 @pytest.mark.parametrize(
     "settings",
-    [SearchSettings(k_max=7), SearchSettings(k_max=900, step_size=3e-7, samples=8, sigma_max=3, objective_class="fixed", batch_size=9)],
+    [
+        SearchSettings(k_max=7),
+        SearchSettings(k_max=900, step_size=3e-7, samples=8, sigma_max=3, objective_class="fixed", batch_size=9, set={"low": 0.1}),
+    ],
     ids=["defaults", "changed"],
 )
 def test_search_settings_survive_the_way_through_the_flags(settings: SearchSettings, captured: dict, ddrs_cli):
@@ -110,7 +117,7 @@ def test_the_flags_of_every_part_of_the_shipped_config_are_accepted(captured: di
     for method, own in settings.finetune["mnist5k"].items():
         run = settings.finetune_settings("mnist5k", method).at_sigma("0.50")
         assert ddrs_cli(*FINETUNE_WORDS, *flags(run).split(), *flags(own.step).split())[0] == 0
-        assert run in captured["finetune"] and own.step in captured["finetune"]
+        assert run in captured["finetune"] and settings.regime_on("mnist5k", method) in captured["finetune"]
     sampling = settings.certify["mnist5k"].sampling(100, settings.datasets["mnist5k"].radii)
     assert ddrs_cli(*CERTIFY_WORDS, *flags(sampling).split())[0] == 0
     assert sampling in captured["certify"]

@@ -19,9 +19,9 @@ from ddrs.errors import DdrsError
 from ddrs.models import load_model, read_facts, save_model
 from ddrs.noise import Noise, NoiseStream, get_noise
 from ddrs.rowwise import PASSES, ROWS
-from ddrs.sigma import ascent, grid
 from ddrs.sigma.files import read_sigmas
 from ddrs.sigma.run import search
+from ddrs.sigma.strategies import ascent, grid
 
 GAUSSIAN, UNIFORM = get_noise("gaussian"), get_noise("uniform")
 
@@ -164,8 +164,8 @@ def test_files_keep_their_columns_and_certificates_get_the_row_gds(trained: Path
     table = pq.read_table(out)
     assert table.schema.names == ["idx", "K", "sigma_star"] and table["K"].to_pylist() == [*range(11)] * 3
     assert json.loads(table.schema.metadata[b"ddrs"])["settings"]["strategy"] == "grid"
-    found, sigma0, row = read_sigmas(out, 10, np.array([0, 10, 20]), {})
-    assert (sigma0, row) == (0.25, "gds") and all(round(10 * value, 5) == int(10 * value + 0.5) for value in found.values())
+    found, sigma0, strategy = read_sigmas(out, 10, np.array([0, 10, 20]), {})
+    assert (sigma0, strategy) == (0.25, "grid") and all(round(10 * value, 5) == int(10 * value + 0.5) for value in found.values())
     sampling = SampleSettings(n0=10, n=50)
     certify(trained, small_mnist, log, sampling, None, out, 10, "test", 3, Shard(), None, None, 0, runtime, quiet)
     assert read_log(log).constant("method") == "cohen-gds" and read_log(log).constant("K") == "10"

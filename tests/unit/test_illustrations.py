@@ -10,7 +10,7 @@ import torch
 from ddrs import Memory, certify
 from ddrs.errors import DdrsError
 from ddrs.illustrations import SUBJECTS, illustrate, memory, sigma
-from ddrs.illustrations.plane import ALPHA, N, Plane, make_plane
+from ddrs.illustrations._plane import ALPHA, N, Plane, make_plane
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +67,8 @@ def test_figure_2_shows_the_three_cases_of_the_memory(plane: Plane):
 
 @pytest.mark.parametrize("subject", SUBJECTS)
 def test_pictures_repeat(subject: str, plane: Plane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("ddrs.illustrations.plane.make_plane", lambda seed: plane)
-    monkeypatch.setattr("ddrs.illustrations.plane.N", 500)  # the picture's own n takes seconds
+    monkeypatch.setattr("ddrs.illustrations._plane.make_plane", lambda seed: plane)
+    monkeypatch.setattr("ddrs.illustrations._plane.N", 500)  # the picture's own n takes seconds
     for name in ("a", "b"):
         illustrate(subject, tmp_path / f"{name}.pdf", tmp_path / f"{name}.png")
     for form in ("pdf", "png"):
@@ -77,7 +77,7 @@ def test_pictures_repeat(subject: str, plane: Plane, tmp_path: Path, monkeypatch
 
 
 def test_what_cannot_be_drawn_is_one_line(plane: Plane, tmp_path: Path):
-    with pytest.raises(DdrsError, match="subject 'radius': unknown; known are sigma, memory"):
+    with pytest.raises(DdrsError, match="subject 'radius': unknown; known are memory, sigma"):
         illustrate("radius", tmp_path / "a.pdf", tmp_path / "a.png")
     far = Plane(plane.model, torch.tensor([[-2.0, 0.0], [-2.5, 0.0]]), np.array([0, 0]), np.array([0.1, 0.1], np.float32), 7)
     with pytest.raises(DdrsError, match="with seed 7 there is no input whose radius a larger sigma would raise; try another seed"):

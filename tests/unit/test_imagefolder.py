@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddrs import imagefolder, pieces
+from ddrs import pieces
 from ddrs.data import SPLITS, load_split
 from ddrs.errors import DdrsError
+from ddrs.fetch import fetch
 from ddrs.plan import Command, Files
-from ddrs.sources import fetch
+from ddrs.sources import imagefolder
 
 CLASSES = ("cat", "dog", "a bird")
 SHAPE = (3, 8, 8)
@@ -219,7 +220,7 @@ def test_fewer_images_than_asked_fail_the_fetch_and_what_was_prepared_is_kept(so
 
 @pytest.mark.parametrize("killed_at", [2, 7, 14, 24])
 def test_a_killed_preparation_goes_on_where_it_was(killed_at: int, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(pieces, "PIECE", 2)
+    monkeypatch.setattr(pieces, "IMAGES_AT_ONCE", 2)
     monkeypatch.setattr(pieces, "_cores", lambda: 1)
     fetched(source, tmp_path / "whole" / "manifest.json")
     out, read, calls = tmp_path / "out" / "manifest.json", imagefolder.read_image, []
@@ -264,7 +265,7 @@ def test_the_verb(source: Path, tmp_path: Path, ddrs_cli: Cli):
         (["--classes", "cat", "--shape", "3,8,8"], "two or more different names"),
         ([*classes, "--shape", "3,8,8", "--images", "test=13"], "13 test images are asked for, and there are 12; set images.test to 12 or fewer"),
         ([*classes, "--shape", "3,8,8", "--images", "13"], "--images '13': must be SPLIT=COUNT, as test=100"),
-        (["--kind", "imagefoldr"], "'imagefoldr': unknown; known are mnist5k"),
+        (["--kind", "imagefoldr"], "'imagefoldr': unknown (did you mean 'imagefolder'?); known are cifar10"),
         (["--kind", "mnist5k"], "takes no source folder"),
     ):
         held = words[:-2] if part.startswith("takes") else words

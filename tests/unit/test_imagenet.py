@@ -14,10 +14,12 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from ddrs import imagenet, pieces
+from ddrs import pieces
 from ddrs.data import SPLITS, load_split
 from ddrs.errors import DdrsError
-from ddrs.sources import DATASETS, Pool, Source, fetch
+from ddrs.fetch import fetch
+from ddrs.requests import Pool, Source
+from ddrs.sources import imagenet
 from ddrs.vision import torchvision_datasets
 
 WNIDS = ["n03000000", "n01000000", "n02000000"]  # by ILSVRC2012_ID 1, 2, 3, which is not the order of labels
@@ -115,7 +117,7 @@ def test_what_is_written_is_what_torchvision_reads_through_the_path_of_the_other
         images, labels = zip(*torchvision_datasets().ImageNet(source, part, transform=prepared), strict=True)
         pools[split] = Pool(np.stack([image.numpy() for image in images]), np.array(labels, np.int64))
     assert pools["test"].labels.tolist() == [0, 0, 1, 1, 2] and np.bincount(pools["train"].labels).tolist() == [TRAIN] * 3
-    monkeypatch.setitem(DATASETS, "imagenet", Source(lambda source, download: dict(pools), (3, 224, 224), 1000))
+    monkeypatch.setattr(imagenet, "SOURCE", Source(lambda source, download: dict(pools), (3, 224, 224), 1000))
     for held, manifest in manifests.items():
         assert fetch("imagenet", tmp_path / "memory" / "manifest.json", None, held) == manifest
         assert files(tmp_path / "memory") == files(tmp_path / f"{held}")
@@ -129,7 +131,7 @@ def test_a_killed_preparation_goes_on_where_it_was(killed_at: int, archives: Wri
     """In pieces of two, of 23 images; at 24, before the manifest. What was written without being recorded is written again: the bytes are those
     of an undisturbed run."""
     source = archives()
-    monkeypatch.setattr(pieces, "PIECE", 2)
+    monkeypatch.setattr(pieces, "IMAGES_AT_ONCE", 2)
     fetch("imagenet", tmp_path / "whole" / "manifest.json", source, 5)
     read, calls = imagenet._image, []
 

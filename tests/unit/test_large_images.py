@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from ddrs import imagefolder
 from ddrs.errors import DdrsError
-from ddrs.sources import fetch
+from ddrs.fetch import fetch
+from ddrs.sources import imagefolder
 
 Cli = Callable[..., tuple[int, str, str]]
 

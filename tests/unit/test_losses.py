@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ddrs.models import build_model
-from ddrs.training import cohen, loop, smoothadv
+from ddrs.training import loop
+from ddrs.training.losses import cohen, smoothadv
 
 
 @pytest.fixture

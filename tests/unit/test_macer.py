@@ -9,7 +9,7 @@ from torch import nn
 
 from ddrs.config import TrainSettings
 from ddrs.errors import DdrsError
-from ddrs.training import macer
+from ddrs.training.losses import macer
 
 B, K, CLASSES, PIXELS = 5, 6, 4, 7
 SETTINGS = macer.Settings(k=K, beta=2.0)

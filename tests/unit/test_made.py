@@ -9,7 +9,7 @@ import yaml
 from ddrs.config import Config, load
 from ddrs.made import CLASS_SAMPLES, about, made, shown_figures
 from ddrs.overlays import merge, read, read_all
-from ddrs.sigma.ascent import mean_class
+from ddrs.sigma.objective import mean_class
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ddrs import imagefolder, imagenet, pieces
-from ddrs.sources import fetch
+from ddrs import pieces
+from ddrs.fetch import fetch
+from ddrs.sources import imagefolder, imagenet
 from tests.unit.test_imagefolder import fetched, files, write_folder
 from tests.unit.test_imagenet import archives  # noqa: F401  (a fixture)
 
@@ -41,7 +42,7 @@ IMAGE = 3 * 8 * 8
 def killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     """The source of a dataset, and the manifest that a process killed at its very end would have written next; in pieces of two images."""
     source, out = write_folder(tmp_path / "pets"), tmp_path / "out" / "manifest.json"
-    monkeypatch.setattr(pieces, "PIECE", 2)
+    monkeypatch.setattr(pieces, "IMAGES_AT_ONCE", 2)
     fetched(source, tmp_path / "whole" / "manifest.json")
     with monkeypatch.context() as patch, pytest.raises(KilledError):
         patch.setattr(imagefolder, "manifest_of", dies)

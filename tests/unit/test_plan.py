@@ -12,12 +12,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ddrs import plan, probe
 from ddrs.commands.main import app
-from ddrs.config import SearchSettings, StepSettings, TrainSettings
+from ddrs.config import RegimeSettings, SearchSettings, TrainSettings
 from ddrs.errors import DdrsError
 from ddrs.models import build_model
 from ddrs.plan import Command, Files, Work, commands_of, duration, estimate, seconds_of, work_of
 from ddrs.probe import Certification, Network, Search, Training, flops_per_forward
-from ddrs.sources import DATASETS, SIZES
+from ddrs.sources import KINDS, source_of
 
 FETCH = "fetch mnist5k --out data/manifest.json"
 FETCH_CIFAR = "fetch cifar10 --out data/manifest.json"
@@ -68,7 +68,7 @@ def last(*commands: str) -> Work:
 def test_work_is_what_a_hand_counts(commands: list[str], images: int, samples: int, forwards: int) -> None:
     found = last(*commands)
     assert (found.images, found.samples, found.forwards) == (images, samples, forwards)
-    assert found.network == Network("small_cnn", DATASETS[commands[0].split()[1]].shape, 10)
+    assert found.network == Network("small_cnn", source_of(commands[0].split()[1]).shape, 10)
 
 
 @pytest.mark.parametrize(
@@ -129,9 +129,9 @@ def test_a_command_that_cannot_work_is_one_line(commands: list[str], words: list
 
 
 def test_sizes_are_those_of_the_sources(mnist5k: Path) -> None:
-    assert set(SIZES) == set(DATASETS) - {"imagefolder"}
+    assert [kind for kind in KINDS if not source_of(kind).sizes] == [kind for kind in KINDS if source_of(kind).count] == ["imagefolder"]
     splits = json.loads(mnist5k.read_text())["splits"]
-    assert SIZES["mnist5k"] == {name: facts["count"] + facts["dropped_duplicates"] for name, facts in splits.items()}
+    assert source_of("mnist5k").sizes == {name: facts["count"] + facts["dropped_duplicates"] for name, facts in splits.items()}
 
 
 def test_only_ddrs_commands_are_read() -> None:
@@ -209,7 +209,7 @@ def test_probes_measure_the_work_they_name() -> None:
     assert 0 < 3 * short < long
     assert 0 < Search(MNIST, "gaussian", search.model_copy(update={"k_max": 500, "strategy": "grid"})).seconds(device) < long
     plain = Training(MNIST, "cohen", "gaussian", (1, 0), 16, "none", "sgd", None, TrainSettings(epochs=1)).seconds(device)
-    attacked = Training(MNIST, "smoothadv", "gaussian", (1, 7), 16, "flip", "adam", StepSettings(), settings).seconds(device)
+    attacked = Training(MNIST, "smoothadv", "gaussian", (1, 7), 16, "flip", "adam", RegimeSettings(), settings).seconds(device)
     assert 0 < 1.5 * plain < attacked
     assert 0 < Certification(MNIST, "lattice", "float32").seconds(device) < 0.1
 

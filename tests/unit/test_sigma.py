@@ -15,7 +15,8 @@ from ddrs.errors import DdrsError
 from ddrs.models import build_model, load_model
 from ddrs.noise import NoiseStream, get_noise
 from ddrs.rowwise import PASSES
-from ddrs.sigma import ascent
+from ddrs.sigma import objective
+from ddrs.sigma.strategies import ascent
 from tests.conftest import HalfSpace
 
 GAUSSIAN, UNIFORM = get_noise("gaussian"), get_noise("uniform")
@@ -48,7 +49,7 @@ def linear(classes: int = 4, inputs: int = 6, seed: int = 0) -> nn.Linear:
 def test_the_objective_is_the_literal_equation():
     model, generator = linear(), torch.Generator().manual_seed(1)
     x, sigma, eps = torch.rand(3, 6, generator=generator), torch.tensor([0.3, 0.6, 1.2]), torch.randn(3, 5, 6, generator=generator)
-    found = ascent.objective(model, x, sigma, eps, GAUSSIAN, None)
+    found = objective.objective(model, x, sigma, eps, GAUSSIAN, None)
     normal = torch.distributions.Normal(0.0, 1.0)
     for i in range(3):
         psi = torch.stack([torch.softmax(model(x[i] + sigma[i] * eps[i, j]), 0) for j in range(5)]).mean(0).sort(descending=True).values
@@ -61,7 +62,7 @@ def test_softmax_is_averaged_not_logits():
     model = nn.Linear(1, 2, bias=False)
     model.weight.data = torch.tensor([[20.0], [-20.0]])
     eps = torch.tensor([[[1.0], [-10.0]]])
-    found = ascent.objective(model, torch.zeros(1, 1), torch.tensor([1.0]), eps, GAUSSIAN, None)
+    found = objective.objective(model, torch.zeros(1, 1), torch.tensor([1.0]), eps, GAUSSIAN, None)
     assert abs(found.item()) < 1e-5
 
 
@@ -74,17 +75,17 @@ def test_the_gradient_is_the_finite_difference_under_the_same_noise(noise, fixed
     sigma = torch.tensor([0.2, 0.5, 0.9, 1.4], dtype=torch.float64)
     classes = torch.tensor([0, 1, 2, 3]) if fixed else None
     settings = StepSettings(step_size=0.01, sigma_min=1e-6, sigma_max=100.0)
-    gradient = (ascent.step(model, x, sigma, eps, noise, settings, classes) - sigma) / 0.01
+    gradient = (objective.step(model, x, sigma, eps, noise, settings, classes) - sigma) / 0.01
     h = 1e-6
     with torch.no_grad():
-        up, down = (ascent.objective(model, x, sigma + d, eps, noise, classes) for d in (h, -h))
+        up, down = (objective.objective(model, x, sigma + d, eps, noise, classes) for d in (h, -h))
     assert torch.allclose(gradient, (up - down) / (2 * h), atol=1e-6)
     assert gradient.abs().min() > 1e-3
 
 
 def test_both_probabilities_are_clamped_to_002_and_098(half_space: HalfSpace):
     x = torch.tensor([[5.0, 0.0]])
-    found = ascent.objective(half_space, x, torch.tensor([0.5]), torch.zeros(1, 3, 2), GAUSSIAN, None)
+    found = objective.objective(half_space, x, torch.tensor([0.5]), torch.zeros(1, 3, 2), GAUSSIAN, None)
     assert found.item() == pytest.approx(0.5 * 2.0537489, rel=1e-5)
 
 
@@ -97,7 +98,7 @@ def test_a_saturated_step_moves_sigma_by_2e_4_at_step_1e_4(half_space: HalfSpace
 def test_the_uniform_objective_is_lambda_times_the_gap():
     model, generator = linear(), torch.Generator().manual_seed(1)
     x, sigma, eps = torch.rand(3, 6, generator=generator), torch.tensor([0.3, 0.6, 1.2]), torch.rand(3, 5, 6, generator=generator) * 2 - 1
-    found = ascent.objective(model, x, sigma, eps, UNIFORM, None)
+    found = objective.objective(model, x, sigma, eps, UNIFORM, None)
     for i in range(3):
         psi = torch.stack([torch.softmax(model(x[i] + sigma[i] * eps[i, j]), 0) for j in range(5)]).mean(0).sort(descending=True).values
         assert found[i].item() == pytest.approx((sigma[i] * (psi[0] - psi[1])).item(), rel=1e-4)
@@ -112,10 +113,10 @@ def test_the_fixed_class_may_have_a_negative_objective():
     model = nn.Linear(1, 3)
     model.weight.data, model.bias.data = torch.zeros(3, 1), torch.tensor([2.0, 1.0, 0.0])
     arguments = (model, torch.zeros(1, 1), torch.tensor([1.0]), torch.zeros(1, 1, 1), GAUSSIAN)
-    current = ascent.objective(*arguments, None)
-    assert torch.allclose(ascent.objective(*arguments, torch.tensor([0])), current) and current > 0
-    assert torch.allclose(ascent.objective(*arguments, torch.tensor([1])), -current)
-    assert ascent.objective(*arguments, torch.tensor([2])) < -current
+    current = objective.objective(*arguments, None)
+    assert torch.allclose(objective.objective(*arguments, torch.tensor([0])), current) and current > 0
+    assert torch.allclose(objective.objective(*arguments, torch.tensor([1])), -current)
+    assert objective.objective(*arguments, torch.tensor([2])) < -current
 
 
 # the search
@@ -144,7 +145,7 @@ def test_every_step_is_the_step_from_the_last_sigma():
     assert torch.equal(found[0], torch.full((3,), 0.5))
     eps, sigma = torch.stack([stream.draw(260) for stream in streams(3, (6,))]).unflatten(1, (130, 2)), found[0]
     for step in range(130):
-        sigma = ascent.step(model, x, sigma, eps[:, step], GAUSSIAN, settings)
+        sigma = objective.step(model, x, sigma, eps[:, step], GAUSSIAN, settings)
         assert torch.equal(sigma, found[step + 1])
 
 
@@ -200,7 +201,7 @@ def test_mean_class_is_the_argmax_of_the_mean_softmax():
             sure = x.flatten(1) > 0.3
             return torch.cat([torch.full_like(sure, 0.05, dtype=torch.float32), torch.where(sure, 20.0, 0.0)], 1)
 
-    found = ascent.mean_class(Lopsided(), torch.zeros(2, 1), torch.ones(2), streams(2, (1,)))
+    found = objective.mean_class(Lopsided(), torch.zeros(2, 1), torch.ones(2), streams(2, (1,)))
     assert found.tolist() == [1, 1]
 
 

@@ -68,7 +68,7 @@ def test_a_search_killed_after_its_last_batch_searches_nothing(
         broken.setattr("ddrs.sigma.run.pq.write_table", lambda *arguments: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(trained, small_mnist, tmp_path)
-    monkeypatch.setattr("ddrs.sigma.ascent.search", lambda *arguments: 1 / 0)
+    monkeypatch.setattr("ddrs.sigma.strategies.ascent.search", lambda *arguments: 1 / 0)
     assert run(trained, small_mnist, tmp_path).read_bytes() == whole
 
 

@@ -70,8 +70,8 @@ def test_a_smaller_k_max_gives_the_same_sigmas_up_to_it(sigma_file: Path, traine
 
 
 def test_read_sigmas_gives_float32_values_and_sigma0(sigma_file: Path):
-    found, sigma0, row = read_sigmas(sigma_file, 12, np.array([0, 25]), {})
-    assert (sigma0, row) == (0.25, "ds") and set(found) >= {0, 25}
+    found, sigma0, strategy = read_sigmas(sigma_file, 12, np.array([0, 25]), {})
+    assert (sigma0, strategy) == (0.25, "ascent") and set(found) >= {0, 25}
     assert all(np.float32(value) == value for value in found.values())
     table = pq.read_table(sigma_file).to_pandas().set_index(["idx", "K"])["sigma_star"]
     assert found[25] == table[25, 12]

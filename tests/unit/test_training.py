@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ddrs.config import StepSettings, TrainSettings
+from ddrs.config import RegimeSettings, TrainSettings
 from ddrs.errors import DdrsError
 from ddrs.models import read_facts
 from ddrs.noise import get_noise
-from ddrs.training import cohen, loop, macer, yang
+from ddrs.training import loop
+from ddrs.training.losses import cohen, macer, yang
 from tests.unit.training_runs import SETTINGS, STEP, quiet, train_ds2, train_fs
 
 GAUSSIAN = get_noise("gaussian")
@@ -55,7 +56,7 @@ def test_ds2_moves_the_sigma_of_each_example_and_says_so(ds2_run: Path, small_mn
 def test_ds2_keeps_sigma_within_its_bounds(small_mnist: Path, fs_run: Path, tmp_path: Path, monkeypatch):
     sigmas: list[torch.Tensor] = []
     monkeypatch.setattr(loop, "save_state", lambda path, run: sigmas.append(run.sigmas.clone()))
-    step = StepSettings(step_size=5.0, samples=1, sigma_min=0.2, sigma_max=0.3)
+    step = RegimeSettings(step_size=5.0, samples=1, sigma_min=0.2, sigma_max=0.3)
     train_ds2(small_mnist, tmp_path, fs_run / "fs.safetensors", fs_run / "fs.branch.pt", step=step)
     assert sigmas[-1].min() >= np.float32(0.2) and sigmas[-1].max() <= np.float32(0.3)
     assert {round(float(value), 6) for value in (sigmas[-1].min(), sigmas[-1].max())} == {0.2, 0.3}
@@ -74,7 +75,7 @@ class Constant(nn.Module):
         return self.weight.repeat(len(x), 1) + 0 * x.flatten(1).sum(1, keepdim=True)
 
 
-def recorded_run(regime: str, method: str, loss: dict, sigmas: torch.Tensor, step: StepSettings = STEP, epochs: int = 1):
+def recorded_run(regime: str, method: str, loss: dict, sigmas: torch.Tensor, step: RegimeSettings = STEP, epochs: int = 1):
     """Train Constant on 12 images, each of one value, (i + 1) / 100; noise that is all ones shows each image's sigma."""
 
     class Ones:
@@ -130,7 +131,7 @@ def test_macer_gets_the_sigma_that_its_noise_was_scaled_with(regime: str, monkey
     hinge = macer.hinge
     monkeypatch.setattr(macer, "hinge", lambda scores, y, sigma, settings: (given.append(sigma.clone()), hinge(scores, y, sigma, settings))[1])
     start, k = (torch.arange(12) + 1) / 10, 3
-    run, images = recorded_run(regime, "macer", {"k": k}, start, StepSettings(step_size=0.01, samples=8))
+    run, images = recorded_run(regime, "macer", {"k": k}, start, RegimeSettings(step_size=0.01, samples=8))
     seen = torch.cat([x for training, x in run.model.seen if training])[:, 0, 0, 0].view(12, k)
     assert torch.equal(seen, seen[:, :1].expand(-1, k)), "the copies of an image are neighbours"
     sigma = torch.cat(given)
@@ -144,7 +145,7 @@ def test_macer_gets_the_sigma_that_its_noise_was_scaled_with(regime: str, monkey
 def test_ds2_steps_each_example_from_its_own_last_sigma():
     """With constant scores the objective is linear in sigma: every step moves every example by the same known amount."""
     start = (torch.arange(12) + 1) / 10
-    step = StepSettings(step_size=0.01, samples=3)
+    step = RegimeSettings(step_size=0.01, samples=3)
     run, images = recorded_run("ds2", "cohen", {}, start, step)
     searched = torch.cat([x for training, x in run.model.seen if not training]).unflatten(0, (12, 3))
     order = ((searched[:, 0, 0, 0, 0] / 0.11).round() - 1).long()
@@ -165,7 +166,7 @@ def test_a_branched_run_continues_from_the_branch_epoch(small_mnist: Path, fs_ru
 
 def test_a_branch_with_frozen_sigmas_is_the_fixed_sigma_run(small_mnist: Path, fs_run: Path, tmp_path: Path):
     """So the branch holds everything: optimiser, schedule and generators. (The search has a stream of its own.)"""
-    step = StepSettings(step_size=1e-30)
+    step = RegimeSettings(step_size=1e-30)
     out = train_ds2(small_mnist, tmp_path, fs_run / "fs.safetensors", fs_run / "fs.branch.pt", step=step)
     from ddrs.models import load_model
 
@@ -213,7 +214,7 @@ def test_macer_learns_and_is_finetuned_with_a_sigma_per_example(small_mnist: Pat
     model = train_fs(small_mnist, tmp_path, settings, said.append, method="macer")
     accuracy = [float(line.split("noisy accuracy ")[1].split()[0]) for line in said]
     assert accuracy[-1] > 60 > accuracy[0]
-    out = train_ds2(small_mnist, tmp_path, model, None, settings.model_copy(update={"epochs": 1}), step=StepSettings(step_size=0.01, samples=8))
+    out = train_ds2(small_mnist, tmp_path, model, None, settings.model_copy(update={"epochs": 1}), step=RegimeSettings(step_size=0.01, samples=8))
     facts = read_facts(out)
     assert (facts["method"], facts["regime"], facts["noise"], facts["step"]["samples"]) == ("macer", "ds2", "gaussian", 8)
     assert facts["mean_sigma"] != 0.25
@@ -253,7 +254,7 @@ def test_divergence_in_the_last_step_is_not_saved_as_a_model(small_mnist: Path, 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"method": "cohn"}, "method 'cohn': unknown; known are cohen, smoothadv"),
+        ({"method": "cohn"}, r"method 'cohn': unknown \(did you mean 'cohen'\?\); known are cohen, macer, smoothadv, yang"),
         ({"architecture": "vgg"}, "architecture 'vgg': unknown; known are small_cnn, resnet18"),
         ({"sigma": -0.25}, "sigma = -0.25: must be a finite number > 0"),
         ({"sigma": 0.0}, "sigma = 0.0: must be a finite number > 0"),
@@ -284,4 +285,4 @@ def test_a_step_schedule_without_milestones_is_an_error_of_the_settings():
 
 def test_finetuning_starts_within_the_bounds_of_the_search(small_mnist: Path, fs_run: Path, tmp_path: Path):
     with pytest.raises(DdrsError, match=r"0\.25"):
-        train_ds2(small_mnist, tmp_path, fs_run / "fs.safetensors", fs_run / "fs.branch.pt", step=StepSettings(sigma_max=0.1))
+        train_ds2(small_mnist, tmp_path, fs_run / "fs.safetensors", fs_run / "fs.branch.pt", step=RegimeSettings(sigma_max=0.1))

@@ -8,19 +8,20 @@ import pytest
 import torch
 from torch import nn
 
-from ddrs.config import StepSettings, TrainSettings
+from ddrs.config import RegimeSettings, TrainSettings
 from ddrs.devices import Runtime
 from ddrs.errors import DdrsError
 from ddrs.models import build_model, evaluating, exact_kernels, load_model
 from ddrs.noise import get_noise
-from ddrs.sigma import ascent
-from ddrs.training import loop, macer, smoothadv
+from ddrs.sigma import objective
+from ddrs.training import loop
+from ddrs.training.losses import macer, smoothadv
 from ddrs.training.precision import Mixed, in_precision
 from ddrs.training.run import finetune, train
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 HALF = [("bfloat16", torch.bfloat16), ("float16", torch.float16)]
-STEP = StepSettings(step_size=0.01, samples=2)
+STEP = RegimeSettings(step_size=0.01, samples=2)
 
 
 class KilledError(Exception):
@@ -67,7 +68,7 @@ def test_loss_attack_and_ascent_run_in_it_and_end_in_float32(precision: str, dty
     noise = 0.5 * torch.randn(6, 2, 1, 28, 28)
     attacked = smoothadv.attack(mixed, x, y, noise, smoothadv.Settings(epsilon=0.5))
     with evaluating(mixed):
-        moved = ascent.step(mixed, x, sigma, noise, get_noise("gaussian"), STEP)
+        moved = objective.step(mixed, x, sigma, noise, get_noise("gaussian"), STEP)
     loss, scores = macer.loss(mixed, x, y, noise, sigma, macer.Settings(k=2))
     loss.backward()
     assert len(seen) == 3 * (2 + 1 + 1) and set(seen) == {dtype}

@@ -9,7 +9,8 @@ from ddrs.config import TrainSettings
 from ddrs.devices import Runtime
 from ddrs.errors import DdrsError
 from ddrs.models import build_model, read_facts
-from ddrs.training import METHODS, loop, smoothadv
+from ddrs.training import loop
+from ddrs.training.losses import METHODS, smoothadv
 from ddrs.training.run import train
 
 

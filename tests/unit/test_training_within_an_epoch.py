@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddrs.config import StepSettings, TrainSettings
+from ddrs.config import RegimeSettings, TrainSettings
 from ddrs.devices import Runtime
 from ddrs.training import loop
 from ddrs.training.run import finetune, train
 
 SETTINGS = TrainSettings(epochs=3, batch_size=40, learning_rate=0.05, augment="crop-flip", branch_epoch=1, optimizer="nesterov")
-STEP = StepSettings(step_size=0.01, samples=2)
+STEP = RegimeSettings(step_size=0.01, samples=2)
 
 
 class KilledError(Exception):

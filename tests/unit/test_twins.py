@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from ddrs import imagefolder, pieces
+from ddrs import pieces
 from ddrs.config import SearchSettings
 from ddrs.devices import Runtime
 from ddrs.sigma.run import search
+from ddrs.sources import imagefolder
 from tests.unit.test_imagefolder import fetched, files, write_folder
 from tests.unit.training_runs import SETTINGS, KilledError, killed_after, train_ds2, train_fs
 

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from ddrs.config import StepSettings, TrainSettings
+from ddrs.config import RegimeSettings, TrainSettings
 from ddrs.devices import Runtime
 from ddrs.training.run import finetune, train
 
 SETTINGS = TrainSettings(epochs=3, batch_size=40, learning_rate=0.05, schedule="cosine", augment="crop-flip", branch_epoch=1)
-STEP = StepSettings(step_size=0.01, samples=2)
+STEP = RegimeSettings(step_size=0.01, samples=2)
 
 
 class KilledError(Exception):

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from ddrs.certification.certificates import CERTIFICATES
 from ddrs.certification.inference import Scores, best_batch_size, flat, running
 from ddrs.certification.lattice import LATTICES, certifiable_noise, check_on_grid, check_on_scale
-from ddrs.certification.protocols import PROTOCOLS, Outcome, Steps, make_task
+from ddrs.certification.task import Outcome, Steps, make_task
 from ddrs.config import SampleSettings
 from ddrs.errors import DdrsError
 from ddrs.models import UNDECIDED, as_batch, as_module, can_decide, device_of, usual_torch
@@ -150,6 +151,7 @@ def certify_each(
     sigmas = _sigma_vector(sigma, len(images))
     for i, image in enumerate(images):
         _check_image(image, noise, float(sigmas[i]), f"image {example_ids[i]}")
+    steps = CERTIFICATES.module(settings.certificate).steps
     # also an error, before any work, for the largest sigma
     task = make_task(settings, noise, image_deviation(noise, float(sigmas.max()), device, images[0].numel()))
     if batch_size is not None and whole("batch_size", batch_size) < 1:
@@ -158,7 +160,7 @@ def certify_each(
     def jobs() -> Iterator[_Job]:
         for i, image in enumerate(images):
             key = (seed, split, example_ids[i])
-            yield _Job(i, flat(image).to(device), noise.at(float(sigmas[i])), key, PROTOCOLS[settings.protocol](task, sigmas[i]))
+            yield _Job(i, flat(image).to(device), noise.at(float(sigmas[i])), key, steps(task, sigmas[i]))
 
     with running(model, shape, settings.precision) as scores:
         if batch_size is None:

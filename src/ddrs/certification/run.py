@@ -15,9 +15,9 @@ from ddrs import own_model
 from ddrs.certification.engine import certify_each, image_deviation
 from ddrs.certification.inference import best_batch_size, running
 from ddrs.certification.lattice import CERTIFIABLE
-from ddrs.certification.protocols import Outcome
 from ddrs.certification.records import ABSTAIN, COLUMNS, SHARD, STATISTICS, format_line, resume_lines, run_digest
 from ddrs.certification.sequential import FIRST, RATIO
+from ddrs.certification.task import Outcome
 from ddrs.config import SampleSettings
 from ddrs.data import as_float
 from ddrs.devices import Runtime, prepare
@@ -30,7 +30,7 @@ from ddrs.progress import CertificationProgress
 from ddrs.provenance.code import code_digest
 from ddrs.provenance.digests import digest, file_digest
 from ddrs.provenance.sidecar import write_sidecar
-from ddrs.rows import FIXED, KINDS, kind_of, label_of
+from ddrs.rows import kind_of, label_of
 from ddrs.sections import count_of
 from ddrs.sigma.files import read_sigmas
 
@@ -88,10 +88,10 @@ def certify(
     indices = shard.of(examples)
     if sigma is not None:
         check_sigma(sigma)
-        scale, sigma0, row = {int(i): sigma for i in indices}, sigma, FIXED.name
+        scale, sigma0, strategy = {int(i): sigma for i in indices}, sigma, None
     else:
         assert sigmas is not None and k is not None
-        scale, sigma0, row = read_sigmas(sigmas, k, indices, {"model": file_digest(model), "data": part.digest, "split": split})
+        scale, sigma0, strategy = read_sigmas(sigmas, k, indices, {"model": file_digest(model), "data": part.digest, "split": split})
     values = int(np.prod(part.images.shape[1:]))
     inputs = {"model": file_digest(model), "data": part.digest, "sigmas": file_digest(sigmas) if sigmas else f"{sigma:.9g}"}
     made = {**settings.model_dump(), "noise": noise.name, "seed": seed, "split": split, "K": k, "inputs": inputs}
@@ -107,7 +107,7 @@ def certify(
         "dataset": part.dataset,
         "split": split,
         "data": part.digest,
-        "method": _label(facts, row),
+        "method": _label(facts["method"], facts["regime"], strategy, settings.certificate),
         "sigma0": f"{sigma0:.9g}",
         "K": "" if k is None else k,
         "seed": seed,
@@ -163,16 +163,15 @@ def certify(
     write_sidecar(runtime.sidecar, made, {"model": str(model), "data": str(data), "sigmas": str(sigmas)}, started, str(device))
 
 
-def _label(facts: dict, row: str) -> str:
-    """The row that a certificate is of, from the model's facts and the row of its search or of a fixed sigma.
-
-    What is no row, as a fixed sigma or a grid on a model of per-example training, has a label that no table takes.
-    """
-    method, trained, searched = facts["method"], facts["regime"], KINDS.get(row)
-    kind = kind_of(trained, searched.strategy) if searched else None
+def _label(method: str, trained: str, strategy: str | None, certificate: str) -> str:
+    """The label of a log: that of its row, or of what no table has, as a fixed sigma or a grid on a model of per-example training, its parts."""
+    kind = kind_of(trained, strategy, certificate)
     if kind is not None:
         return label_of(method, kind)
-    return "-".join([method, *([] if trained == FIXED.trained else [trained]), "fixed" if searched is FIXED else row])
+    of_fixed = kind_of("fs", strategy)
+    searched = "fixed" if strategy is None else of_fixed.name if of_fixed else strategy
+    parts = [method, *([trained] if trained != "fs" else []), searched, *([certificate] if certificate != "smoothing" else [])]
+    return "-".join(parts)
 
 
 def _noise_name(asked: str | None, trained: str, model: Path) -> str:

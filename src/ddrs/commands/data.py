@@ -8,14 +8,14 @@ import typer
 from ddrs.commands.flags import app, say
 from ddrs.files import output_file
 from ddrs.sections import COUNT_MAX
-from ddrs.sources import DATASETS
+from ddrs.sources import KINDS
 
 
 @app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help=f"dataset: {', '.join(DATASETS)}; or any name, with --kind")],
+    name: Annotated[str, typer.Argument(help=f"dataset: {', '.join(KINDS)}; or any name, with --kind")],
     out: Annotated[Path, typer.Option("--out", callback=output_file, help="manifest to write; the arrays are written beside it")],
-    kind: Annotated[str | None, typer.Option("--kind", help=f"what it is: {', '.join(DATASETS)}; default: its name")] = None,
+    kind: Annotated[str | None, typer.Option("--kind", help=f"what it is: {', '.join(KINDS)}; default: its name")] = None,
     source: Annotated[Path | None, typer.Option("--source", help="folder with the dataset's own files, used instead of the network (read)")] = None,
     validation: Annotated[
         int | None,
@@ -30,7 +30,8 @@ def fetch(
     ] = None,
 ) -> None:
     """Get a dataset, check it, drop duplicates across splits, write uint8 arrays and a manifest."""
-    from ddrs.sources import fetch, parse_images, parse_shape
+    from ddrs.fetch import fetch
+    from ddrs.requests import parse_images, parse_shape
 
     size, least = parse_shape(shape) if shape else None, parse_images(images or [])
     for split, facts in fetch(name, out, source, validation, say, kind, classes or [], size, least)["splits"].items():

@@ -8,10 +8,10 @@ import typer
 from ddrs.architectures import ARCHITECTURES
 from ddrs.checkpoint_formats import FORMATS
 from ddrs.commands.flags import Architecture, Data, Model, Out, Seed, app, say, with_settings
-from ddrs.config import StepSettings, TrainSettings
+from ddrs.config import RegimeSettings, TrainSettings
 from ddrs.devices import Runtime
 from ddrs.files import output_file
-from ddrs.training import METHODS
+from ddrs.training.losses import METHODS
 
 
 @app.command()
@@ -40,7 +40,7 @@ def finetune(
     model: Model,
     out: Out,
     settings: TrainSettings,
-    step: StepSettings,
+    step: RegimeSettings,
     runtime: Runtime,
     branch: Annotated[Path | None, typer.Option("--branch", help="state to continue from, instead of the finished model (read)")] = None,
     architecture: Architecture = None,

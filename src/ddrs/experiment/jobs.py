@@ -16,8 +16,8 @@ from ddrs.made import made
 from ddrs.provenance.code import code_digest
 from ddrs.provenance.digests import digest
 from ddrs.rows import FIGURES, FIXED, SELECTED, Run, methods_of, title_of
-from ddrs.sigma import STRATEGIES
-from ddrs.training import METHODS
+from ddrs.sigma.strategies import STRATEGIES
+from ddrs.training.losses import METHODS
 
 SUBJECTS = {"1": "sigma", "2": "memory"}  # a figure illustrates an idea, and needs nothing of the experiment
 

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ddrs.certification.records import round_down
-from ddrs.illustrations.plane import ALPHA, COLOURS, N, Plane, draw_ball, draw_regions
+from ddrs.illustrations._plane import ALPHA, COLOURS, N, Plane, draw_ball, draw_regions
 from ddrs.pictures import plt
 
 CAPTION = (

@@ -15,7 +15,7 @@ COLUMNS = {"idx": pa.int32(), "K": pa.int32(), "sigma_star": pa.float32()}
 
 
 def read_sigmas(path: Path, k: int, indices: np.ndarray, made_from: dict[str, str]) -> tuple[dict[int, float], float, str]:
-    """sigma* of each image after k steps, sigma_0, and the row of certificates that stand on the search (ds or gds).
+    """sigma* of each image after k steps, sigma_0, and the strategy that searched.
 
     made_from: what the search must have been of (model and data digests, split). DdrsError if the file is damaged, was changed after it was
     written, is of something else, or lacks the step or an image. A sigma promises nothing: what is certified with it holds with probability
@@ -29,7 +29,7 @@ def read_sigmas(path: Path, k: int, indices: np.ndarray, made_from: dict[str, st
         content = facts.pop("content", None)
         if content != content_digest(table, facts):
             raise DdrsError(f"{path}: was changed after it was written (its digest does not match), or is of an older ddrs; search again")
-        sigma0, row, k_max = float(facts["sigma0"]), str(facts["row"]), int(facts["settings"]["k_max"])
+        sigma0, strategy, k_max = float(facts["sigma0"]), str(facts["settings"]["strategy"]), int(facts["settings"]["k_max"])
         differs = [name for name, value in made_from.items() if facts[name] != value]
     except DdrsError:
         raise
@@ -44,7 +44,7 @@ def read_sigmas(path: Path, k: int, indices: np.ndarray, made_from: dict[str, st
     missing = [int(i) for i in indices if int(i) not in found]
     if missing:
         raise DdrsError(f"{path}: has no sigma for idx {missing[0]} ({len(missing)} of {len(indices)} images are missing)")
-    return found, sigma0, row
+    return found, sigma0, strategy
 
 
 def check_sigmas(path: Path, table: pa.Table, facts: dict) -> None:

@@ -22,10 +22,10 @@ from ddrs.noise import NoiseStream, get_noise
 from ddrs.provenance.code import code_digest
 from ddrs.provenance.digests import digest, file_digest
 from ddrs.provenance.sidecar import write_sidecar
-from ddrs.registry import load
-from ddrs.sigma import STRATEGIES
-from ddrs.sigma.ascent import mean_class
+from ddrs.rows import kind_of
 from ddrs.sigma.files import check_sigmas, content_digest
+from ddrs.sigma.objective import mean_class
+from ddrs.sigma.strategies import STRATEGIES
 
 
 class Found(NamedTuple):
@@ -54,7 +54,7 @@ def search(
     architecture: as of `load_model`.
     """
     started = time.time()
-    strategy = load("strategy", STRATEGIES, settings.strategy)
+    strategy, settings = STRATEGIES.module(settings.strategy), settings.of_strategy()
     device = prepare(runtime)
     net, facts, part = load_with_data(model, data, split, device, architecture)
     law = get_noise(facts["noise"])
@@ -62,7 +62,7 @@ def search(
     sigma0 = float(facts["sigma"])
     made = {
         "settings": settings.model_dump(),
-        "row": strategy.ROW,
+        "row": kind.name if (kind := kind_of("fs", settings.strategy)) else settings.strategy,
         "noise": law.name,
         "seed": seed,
         "split": split,

@@ -1,8 +1,1 @@
-"""Training methods. A method is a module with `Settings` (pydantic) and `loss`, and one line here."""
-
-METHODS = {
-    "cohen": "ddrs.training.cohen",
-    "smoothadv": "ddrs.training.smoothadv",
-    "macer": "ddrs.training.macer",
-    "yang": "ddrs.training.yang",
-}
+"""Models from images: one loop, a file per loss in `losses`, a file per way to give an example its sigma in `regimes`."""

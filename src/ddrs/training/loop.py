@@ -1,4 +1,4 @@
-"""The one training loop: the loss is the method, the per-example sigma state is the regime (fs or ds2)."""
+"""The one training loop: the loss is the method, and how the sigma of an example moves is the regime; both are plug-ins."""
 
 import io
 import math
@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,15 +14,13 @@ from torch import nn
 from ddrs.config import StepSettings, TrainSettings
 from ddrs.errors import DdrsError
 from ddrs.files import require, sealed, unsealed, write_bytes
-from ddrs.models import evaluating, exact_kernels
+from ddrs.models import exact_kernels
 from ddrs.noise import Noise, torch_generator
-from ddrs.registry import load as load_registered
-from ddrs.sigma.ascent import step as ascent_step
-from ddrs.training import METHODS
 from ddrs.training.images import Images, Resident
+from ddrs.training.losses import METHODS
 from ddrs.training.precision import in_precision
+from ddrs.training.regimes import REGIMES
 
-Regime = Literal["fs", "ds2"]
 KEEP_SECONDS = 600.0  # between two states of a run that are kept within an epoch, which on ImageNet takes hours
 
 
@@ -69,7 +66,7 @@ class Run:
         self.epoch, self.order, self.batches, self.totals = state["epoch"], state["order"], state["batches"], state["totals"]
 
 
-def start_run(model: nn.Module, images: int, sigma0: float, settings: TrainSettings, seed: int, device: torch.device, regime: Regime) -> Run:
+def start_run(model: nn.Module, images: int, sigma0: float, settings: TrainSettings, seed: int, device: torch.device, regime: str) -> Run:
     """A run at epoch 0, every example's sigma at sigma0.
 
     A run of each regime draws from streams of its own; a restored one goes on with those it had. On a GPU weights lie in channels_last order,
@@ -111,7 +108,7 @@ def train(
     images: Images | torch.Tensor,
     labels: torch.Tensor,
     method: str,
-    regime: Regime,
+    regime: str,
     settings: TrainSettings,
     step: StepSettings,
     noise: Noise,
@@ -120,15 +117,15 @@ def train(
 ) -> None:
     """Train until settings.epochs, from wherever the run stands.
 
-    images: float32 (N, C, H, W) in [0, 1], on the run's device, or what hands out such batches; labels: int64 (N,), on the run's device. With
-    regime ds2 every batch first moves the sigma of its examples by one ascent step, from the sigma they had in the last epoch (Algorithm 2);
-    the loss then uses that sigma. keep is called with the run after each epoch, and within one after KEEP_SECONDS; report with a line of text.
+    images: float32 (N, C, H, W) in [0, 1], on the run's device, or what hands out such batches; labels: int64 (N,), on the run's device. Before
+    each batch the regime says the sigma of its examples, from those that they had in the last epoch; the loss then uses them. step: the settings of
+    the regime. keep is called with the run after each epoch, and within one after KEEP_SECONDS; report with a line of text.
 
     On a CPU equal calls end in equal bytes, resumed or not, for each number of threads. On a GPU convolutions and matrix products repeat too:
     kernels are chosen without benchmarks and deterministic; but what torch has no other kernel for (the gradient of overlapping
     max-pooling, as in ResNet-50's stem) may round differently in a second run.
     """
-    loss_module = load_registered("method", METHODS, method)
+    loss_module, regime_module = METHODS.module(method), REGIMES.module(regime)
     loss_settings = settings.loss_settings(method)
     source = Resident(images) if isinstance(images, torch.Tensor) else images
     model = in_precision(run.model, settings.precision)
@@ -145,12 +142,8 @@ def train(
             for batch, pixels in zip(todo, source.batches(todo), strict=True):
                 x, y = augment(pixels, settings.augment, run.generators["augment"]), labels[batch.to(labels.device)]
                 sigma = run.sigmas[batch].to(labels.device)
-                if regime == "ds2":
-                    eps = torch.empty(len(x), step.samples, *x.shape[1:], device=x.device)
-                    noise.fill(eps, run.generators["search"])
-                    with evaluating(model):
-                        sigma = ascent_step(model, x, sigma, eps, noise, step)
-                    run.sigmas[batch] = sigma.cpu()
+                sigma = regime_module.sigmas(model, x, y, sigma, step, noise, run.generators["search"], run.epoch)
+                run.sigmas[batch] = sigma.cpu()
                 eps = torch.empty(len(x), loss_module.noise_samples(own), *x.shape[1:], device=x.device)
                 noise.fill(eps, run.generators["noise"])
                 loss, scores = loss_module.loss(model, x, y, eps * sigma.view(-1, *[1] * (eps.ndim - 1)), sigma, own)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from ddrs import models, own_model
-from ddrs.config import StepSettings, TrainSettings
+from ddrs.config import RegimeSettings, StepSettings, TrainSettings
 from ddrs.data import Split, load_split
 from ddrs.devices import Runtime, machine, prepare
 from ddrs.errors import DdrsError
@@ -16,9 +16,9 @@ from ddrs.noise import check_sigma, get_noise, stream_key
 from ddrs.provenance.code import code_digest
 from ddrs.provenance.digests import digest, file_digest
 from ddrs.provenance.sidecar import write_sidecar
-from ddrs.registry import load as load_registered
-from ddrs.training import METHODS, loop
+from ddrs.training import loop
 from ddrs.training.images import training_images
+from ddrs.training.losses import METHODS
 from ddrs.training.precision import check_precision
 
 Say = Callable[[str], None]
@@ -41,7 +41,7 @@ def train(
     check_precision(settings.precision, device)
     check_sigma(sigma)
     split = load_split(data, "train")
-    noise = load_registered("method", METHODS, method).NOISE
+    noise = METHODS.module(method).NOISE
     settings.loss_settings(method)
     torch.manual_seed(stream_key(seed, "train", "init") % 2**63)
     model = models.build_model(architecture, split.shape, split.classes)
@@ -68,13 +68,16 @@ def finetune(
     branch: Path | None,
     out: Path,
     settings: TrainSettings,
-    step: StepSettings,
+    step: RegimeSettings,
     seed: int,
     runtime: Runtime,
     say: Say,
     architecture: str | None = None,
 ) -> None:
-    """DS2 training, from a finished fixed-sigma model or from the state where its run branches. architecture: as of `load_model`."""
+    """Training with a sigma per example, from a finished fixed-sigma model or from the state where its run branches.
+
+    step: the regime, DS2 by default, and its settings. architecture: as of `load_model`.
+    """
     device = prepare(runtime)
     check_precision(settings.precision, device)
     split = load_split(data, "train")
@@ -82,23 +85,25 @@ def finetune(
     models.check_named(model, start, architecture)
     models.check_fits(model, start, split)
     settings.loss_settings(start["method"])
+    moves = step.of_regime()
     if not step.sigma_min <= start["sigma"] <= step.sigma_max:
         raise DdrsError(f"{model}: was trained with sigma {start['sigma']}, outside [{step.sigma_min}, {step.sigma_max}]")
-    run = loop.start_run(models.load_model(model, architecture=architecture), len(split.labels), start["sigma"], settings, seed, device, "ds2")
+    net = models.load_model(model, architecture=architecture)
+    run = loop.start_run(net, len(split.labels), start["sigma"], settings, seed, device, step.regime)
     if branch is not None:
         loop.load_state(branch, run)
         if run.epoch >= settings.epochs:
             raise DdrsError(f"{branch}: was saved after epoch {run.epoch}, nothing is left of {settings.epochs}; set branch_epoch lower")
     facts = {
         **start,
-        "regime": "ds2",
+        "regime": step.regime,
         "seed": seed,
         "settings": settings.model_dump(),
-        "step": step.model_dump(),
+        "step": moves.model_dump(),
         "start": file_digest(branch or model),
         "data": split.digest,
     }
-    _train(run, split, step, facts, out, None, 0, runtime, say, {"data": str(data), "model": str(model)})
+    _train(run, split, moves, facts, out, None, 0, runtime, say, {"data": str(data), "model": str(model)})
 
 
 def _train(

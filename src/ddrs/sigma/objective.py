@@ -1,6 +1,6 @@
-"""Algorithm 1 of the paper: stochastic gradient ascent on the radius, over sigma, for each image on its own."""
+"""What searches for a sigma per image have in common: the radius that Algorithm 1 ascends, a step on it, its noise, and the way that was gone."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -12,7 +12,6 @@ from ddrs.models import as_it_was, checked_scores, device_of
 from ddrs.noise import BLOCK, Noise, NoiseStream
 from ddrs.rowwise import check_rows_alone
 
-ROW = "ds"  # of the certificates that stand on this search
 CLAMP = (0.02, 0.98)  # of the two probabilities, as in the paper's listing
 
 
@@ -63,26 +62,6 @@ def step(
         sigma = sigma.detach().requires_grad_(True)
         (gradient,) = torch.autograd.grad(objective(model, x, sigma, eps, noise, classes).sum(), sigma)
     return (sigma.detach() + settings.step_size * gradient).clamp_(settings.sigma_min, settings.sigma_max)
-
-
-def search(
-    model: torch.nn.Module,
-    images: torch.Tensor,
-    sigma0: float,
-    streams: list[NoiseStream],
-    noise: Noise,
-    settings: SearchSettings,
-    progress: Callable[[int], None] = lambda done: None,
-) -> Trajectory:
-    """The whole trajectory of k_max steps from sigma0, for a batch of images (B, ...), each with its own sigma and noise stream."""
-    images, sigma, classes = start(model, images, sigma0, streams, settings)
-    trajectory = [sigma.cpu()]
-    with as_it_was(model):
-        for k, eps in enumerate(noise_of_steps(streams, settings, device_of(model))):
-            sigma = step(model, images, sigma, eps, noise, settings, classes)
-            trajectory.append(sigma.cpu())
-            progress(k + 1)
-    return Trajectory.of(trajectory, settings)
 
 
 def start(

@@ -4,17 +4,30 @@ Budget: K points with n samples each are K*n evaluations of the model per image.
 a backward pass: its K = 100 with n = 1 is worth K = 200 points here with n = 1, or 20 with n = 10.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
 from ddrs.config import SearchSettings
-from ddrs.models import as_it_was, device_of
-from ddrs.noise import Noise, NoiseStream
-from ddrs.sigma.ascent import Trajectory, noise_of_steps, objective, start
 
-ROW = "gds"
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+
+    from ddrs.noise import Noise, NoiseStream
+    from ddrs.sigma.objective import Trajectory
+
 END = 1.0  # of the grid, in units of the [0,1] pixel scale
+
+
+class Settings(SearchSettings):
+    """Those of all searches, of which a grid reads no step_size."""
+
+
+def evaluations(settings: SearchSettings) -> tuple[int, int]:
+    """Of the model, per image: forward passes, and passes back to sigma. A point is a forward pass of each of its samples."""
+    return settings.k_max * settings.samples, 0
 
 
 def search(
@@ -32,6 +45,11 @@ def search(
     samples at that sigma; of equal points the smallest sigma wins. Points outside [sigma_min, sigma_max] are moved to the bound. sigma0
     decides the class where objective_class is fixed, and nothing else. Source: the paper, Equation 5.
     """
+    import torch
+
+    from ddrs.models import as_it_was, device_of
+    from ddrs.sigma.objective import Trajectory, noise_of_steps, objective, start
+
     images, sigma, classes = start(model, images, sigma0, streams, settings)
     device, trajectory = device_of(model), [sigma.cpu()]
     best = torch.full_like(sigma, -torch.inf)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ddrs.training.settings import LossSettings
+from ddrs.training.losses import LossSettings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

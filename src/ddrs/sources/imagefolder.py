@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import nullcontext
 from importlib import metadata
 from io import BytesIO
@@ -21,10 +20,10 @@ import numpy as np
 
 from ddrs.errors import DdrsError
 from ddrs.files import write_text
-from ddrs.pieces import Part, Progress, write_splits
+from ddrs.pieces import SplitToWrite, Written, write_splits
 from ddrs.provenance.code import code_digest
 from ddrs.provenance.digests import digest
-from ddrs.sources import Order, Say, check_hold_out, manifest_of, mask_held_out
+from ddrs.requests import FetchRequest, Say, Source, check_classes, check_hold_out, check_shape, manifest_of, mask_held_out
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # as torchvision's ImageFolder: others are skipped
 MODES = {1: "L", 3: "RGB"}  # of Pillow, by the number of channels
@@ -35,27 +34,27 @@ ALONE = Lock()  # of the one larger image that is being decoded
 LAYOUT = "it needs train/ and test/ (and may have validation/), each with a sub-folder of images for each class"
 
 
-def prepare(order: Order) -> dict:
+def prepare(request: FetchRequest) -> dict:
     """Write the three splits beside the manifest, or finish what a killed call began. Returns the manifest.
 
     Without a `validation/` folder, images of train are held out, stratified by class. Errors: DdrsError for a folder of another layout, a
     class that is missing, empty or not in `classes`, or an image that cannot be read; what was there before then stays.
     """
-    source, shape = _source(order), order.shape
+    source, shape = _source(request), request.shape
     assert shape is not None
     try:
         check_shape(shape)
     except DdrsError as error:
-        raise DdrsError(f"dataset {order.name!r}: {error}") from None
-    found = listing(source, order.classes, order.say)
-    if "validation" in found and order.validation is not None:
+        raise DdrsError(f"dataset {request.name!r}: {error}") from None
+    found = listing(source, request.classes, request.say)
+    if "validation" in found and request.validation is not None:
         raise DdrsError(f"{source / 'validation'}: is the validation split; nothing is held out of train, so leave hold_out away or move that folder")
     labels = {split: np.array([label for label, _ in images], np.int64) for split, images in found.items()}
-    held_out = None if "validation" in found else order.held_out
+    held_out = None if "validation" in found else request.held_out
     if held_out is not None:
-        check_hold_out(order, len(found["train"]))
-    partial = order.out.parent / "partial"
-    progress = Progress(partial / "progress.json", _made_from(order, found), order.say)
+        check_hold_out(request, len(found["train"]))
+    partial = request.out.parent / "partial"
+    progress = Written(partial / "progress.json", _made_from(request, found), request.say)
     if not progress.resumed:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -64,8 +63,8 @@ def prepare(order: Order) -> dict:
     def read(path: Path) -> np.ndarray:
         return read_image(path, shape)
 
-    def part(split: str, chosen: np.ndarray) -> Part:
-        return Part([found[split][i][1] for i in np.flatnonzero(chosen)], labels[split][chosen], read)
+    def part(split: str, chosen: np.ndarray) -> SplitToWrite:
+        return SplitToWrite([found[split][i][1] for i in np.flatnonzero(chosen)], labels[split][chosen], read)
 
     every = {split: np.ones(len(images), bool) for split, images in found.items()}
     if held_out is None:
@@ -73,28 +72,16 @@ def prepare(order: Order) -> dict:
     else:
         held = mask_held_out(labels["train"], held_out, seed=0)
         parts = {"test": part("test", every["test"]), "validation": part("train", held), "train": part("train", ~held)}
-    facts = write_splits(partial, shape, parts, progress, order.say)
-    manifest = manifest_of(order, facts, shape, len(order.classes), held_out)
+    facts = write_splits(partial, shape, parts, progress, request.say)
+    manifest = manifest_of(request, facts, shape, len(request.classes), held_out)
     progress.path.unlink()  # killed from here on, the next call begins again
-    order.out.unlink(missing_ok=True)  # of an earlier dataset, whose arrays are replaced
+    request.out.unlink(missing_ok=True)  # of an earlier dataset, whose arrays are replaced
     for files in facts.values():
         for name in ("images", "labels"):
-            os.replace(partial / files[name]["file"], order.out.parent / files[name]["file"])
-    write_text(order.out, json.dumps(manifest, indent=2) + "\n")
+            os.replace(partial / files[name]["file"], request.out.parent / files[name]["file"])
+    write_text(request.out, json.dumps(manifest, indent=2) + "\n")
     shutil.rmtree(partial)
     return manifest
-
-
-def check_classes(classes: Sequence[str]) -> None:
-    """DdrsError unless they can be the names of the sub-folders."""
-    if len(classes) < 2 or len(set(classes)) != len(classes) or any(name in ("", ".", "..") or "/" in name for name in classes):
-        raise DdrsError(f"classes {', '.join(map(repr, classes))}: must be two or more different names of sub-folders, without /")
-
-
-def check_shape(shape: Sequence[int]) -> None:
-    """DdrsError unless images can be read as such: (C, H, W)."""
-    if len(shape) != 3 or shape[0] not in MODES or min(shape) < 1:
-        raise DdrsError(f"shape {list(shape)}: must be [C, H, W], with C = 1 (grey) or 3 (RGB)")
 
 
 def listing(source: Path, classes: tuple[str, ...], say: Say = lambda line: None) -> dict[str, list[tuple[int, Path]]]:
@@ -187,14 +174,21 @@ def _is_deep(image: Any) -> bool:
     return image.format in ("PNG", "TIFF") and any(";16" in one for one in decoded if isinstance(one, str))
 
 
-def _source(order: Order) -> Path:
-    if order.source is None:
-        raise DdrsError(f"dataset {order.name!r}: kind imagefolder needs a source, the folder of the images; {LAYOUT}")
-    return order.source
+def _source(request: FetchRequest) -> Path:
+    if request.source is None:
+        raise DdrsError(f"dataset {request.name!r}: kind imagefolder needs a source, the folder of the images; {LAYOUT}")
+    return request.source
 
 
-def _made_from(order: Order, found: dict[str, list[tuple[int, Path]]]) -> dict:
+def _made_from(request: FetchRequest, found: dict[str, list[tuple[int, Path]]]) -> dict:
     """What the arrays depend on. Every file by its path, size and time, as reading them all is the work itself."""
     files = [[str(path), (status := path.stat()).st_size, status.st_mtime_ns] for images in found.values() for _, path in images]
-    asked = {"classes": list(order.classes), "shape": list(order.shape or ()), "validation": order.validation}
+    asked = {"classes": list(request.classes), "shape": list(request.shape or ()), "validation": request.validation}
     return {**asked, "files": digest(files), "pillow": metadata.version("pillow"), "code": code_digest(__name__)}
+
+
+def _count(folder: Path, classes: tuple[str, ...]) -> dict[str, int]:
+    return {split: len(images) for split, images in listing(folder, classes).items()}
+
+
+SOURCE = Source(None, prepare=prepare, count=_count)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ddrs.training.settings import LossSettings
+from ddrs.training.losses import LossSettings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import Field
 
-from ddrs.training.settings import LossSettings
+from ddrs.training.losses import LossSettings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,6 +25,10 @@ class Settings(LossSettings):
     def at_epoch(self, epoch: int) -> Self:
         """With the epsilon of that epoch: (epoch + 1) / warmup of its value, at most all of it (train_pgd.py of Salman et al. 2019)."""
         return self.model_copy(update={"epsilon": self.epsilon * min(1.0, (epoch + 1) / self.warmup)})
+
+    def image_gradients(self) -> int:
+        """One for each noise sample in each step of the attack."""
+        return self.noise_samples * self.attack_steps
 
 
 def noise_samples(settings: Settings) -> int:

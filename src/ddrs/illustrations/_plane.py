@@ -18,7 +18,7 @@ from ddrs.certification.engine import certify
 from ddrs.errors import DdrsError
 from ddrs.models import evaluating
 from ddrs.noise import torch_generator
-from ddrs.sigma import optimize_sigma
+from ddrs.sigma.search import optimize_sigma
 
 T = TypeVar("T")
 SIGMA0 = 0.05  # where each search starts: so small that smoothing hardly changes a class ("sigma_0 can be zero", Section 3.4)

@@ -23,9 +23,9 @@ import numpy as np
 
 from ddrs.errors import DdrsError
 from ddrs.files import write_text
-from ddrs.pieces import Part, Progress, save_array, write_splits
+from ddrs.pieces import SplitToWrite, Written, save_array, write_splits
 from ddrs.provenance.code import code_digest
-from ddrs.sources import Order, Say, check_hold_out, manifest_of, mask_held_out
+from ddrs.requests import FetchRequest, Say, Source, check_hold_out, manifest_of, mask_held_out
 
 NAME = "imagenet"
 SHAPE, CLASSES = (3, 224, 224), 1000
@@ -34,17 +34,17 @@ ENTRY = np.dtype([("label", np.int64), ("name", "S64"), ("offset", np.int64), ("
 UNREADABLE = (RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError, TypeError, tarfile.TarError, zlib.error)
 
 
-def prepare(order: Order) -> dict:
+def prepare(request: FetchRequest) -> dict:
     """Write the three splits beside the manifest, or finish what a killed call began. Returns the manifest.
 
     Its source is the folder with the three archives of ILSVRC 2012, checked against their published MD5. Test is the validation set of ILSVRC
     2012, whose own test set has no public labels. Errors: DdrsError for an archive that is missing, truncated or corrupt; what was there
     before then stays.
     """
-    out, validation, say = order.out, order.held_out, order.say
-    datasets, archives = _archives(order.source)
+    out, validation, say = request.out, request.held_out, request.say
+    datasets, archives = _archives(request.source)
     partial = out.parent / "partial"
-    progress = Progress(partial / "progress.json", _made_from(archives, validation), say)
+    progress = Written(partial / "progress.json", _made_from(archives, validation), say)
     if not progress.resumed:
         _verify(datasets, archives, say)
         shutil.rmtree(partial, ignore_errors=True)
@@ -57,17 +57,17 @@ def prepare(order: Order) -> dict:
         for index in indices:
             progress.keep(index)
     test, pool = (np.load(index) for index in indices)
-    check_hold_out(order, len(pool))
+    check_hold_out(request, len(pool))
     out.unlink(missing_ok=True)  # of an earlier dataset, whose arrays are replaced from here on: there may be no room for both
     held = mask_held_out(pool["label"], validation, seed=0)
     with open(archives["val"], "rb") as val, open(archives["train"], "rb") as train:
-        of_test = Part(test, test["label"], lambda entry: _image(val, archives["val"], entry))
+        of_test = SplitToWrite(test, test["label"], lambda entry: _image(val, archives["val"], entry))
         of_pool = {
-            split: Part(pool[mask], pool["label"][mask], lambda entry: _image(train, archives["train"], entry))
+            split: SplitToWrite(pool[mask], pool["label"][mask], lambda entry: _image(train, archives["train"], entry))
             for split, mask in (("validation", held), ("train", ~held))
         }
         facts = write_splits(out.parent, SHAPE, {"test": of_test, **of_pool}, progress, say)
-    manifest = manifest_of(order, facts, SHAPE, CLASSES, validation)
+    manifest = manifest_of(request, facts, SHAPE, CLASSES, validation)
     write_text(out, json.dumps(manifest, indent=2) + "\n")
     shutil.rmtree(partial)
     return manifest
@@ -152,3 +152,6 @@ def _cropped() -> Callable[[Any], Any]:
     from torchvision import transforms
 
     return transforms.Compose([transforms.Resize(SHORTER_SIDE), transforms.CenterCrop(SHAPE[1:])])
+
+
+SOURCE = Source(None, SHAPE, CLASSES, prepare, sizes={"train": 1_281_167, "test": 50_000})

@@ -1,6 +1,6 @@
 """Yang et al. (2020): cross-entropy on images with uniform noise, for l1 certificates; sigma is lambda, the noise's half-width."""
 
-from ddrs.training.cohen import Settings, loss, noise_samples
+from ddrs.training.losses.cohen import Settings, loss, noise_samples
 
 __all__ = ["NOISE", "Settings", "loss", "noise_samples"]
 

@@ -1,0 +1,78 @@
+"""What all images of a run share, and what is found of one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+import numpy as np
+
+from ddrs.certification.sequential import Boundaries, priced_boundaries
+from ddrs.config import SampleSettings
+from ddrs.sections import Section
+
+if TYPE_CHECKING:
+    from ddrs.noise import Noise, Purpose
+
+
+@dataclass(frozen=True)
+class Votes:
+    """What a protocol drew for an image: int64 (classes,) votes of the estimation samples, for the class that other samples picked.
+
+    claimed: of protocol sequential, the place in the grid of the largest null that its test claimed, if any.
+    """
+
+    picked: int
+    counts: np.ndarray
+    claimed: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One image's result. counts: the votes of all estimation samples; n_top: those for the class picked, n_second: for its strongest rival.
+    z: the claimed null of protocol sequential, else NaN.
+    """
+
+    prediction: int
+    radius: float
+    counts: np.ndarray
+    n: int
+    n_top: int
+    n_second: int
+    p_lower: float
+    p_upper: float
+    z: float
+
+
+Found = TypeVar("Found")
+# What yields what it needs next, (purpose, number of samples), gets the votes of exactly these samples, int64 (classes,), and returns what it found.
+Drawing: TypeAlias = "Generator[tuple[Purpose, int], np.ndarray, Found]"
+Steps: TypeAlias = "Generator[tuple[Purpose, int], np.ndarray, Outcome]"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all images of a run have in common.
+
+    deviation: a proven bound on how far the sampler's law of a whole image is from the true one, in total variation, by which bounds are
+    moved; 0 with continuous noise, where none is proven and the draws are taken as exact. own: the settings that only the certificate has.
+    boundaries, offset: of protocol sequential; offset is how many steps of the grid a claim is taken back, as the price of a sampler that is
+    slightly off: 0 where alpha pays for it.
+    """
+
+    settings: SampleSettings
+    noise: Noise
+    deviation: float
+    own: Section
+    boundaries: Boundaries | None = None
+    offset: int = 0
+
+
+def make_task(settings: SampleSettings, noise: Noise, deviation: float) -> Task:
+    """The task, with the boundaries that protocol sequential needs."""
+    own = settings.of_certificate()
+    if settings.protocol != "sequential":
+        return Task(settings, noise, deviation, own)
+    found, offset = priced_boundaries(settings.alpha, settings.n, settings.spending, noise.base, deviation)
+    return Task(settings, noise, deviation, own, found, offset)
