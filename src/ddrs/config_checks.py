@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ddrs.errors import DdrsError
-from ddrs.rows import FIXED, KINDS, kinds_of, methods_of
+from ddrs.rows import FIXED, KINDS, kinds_of, label_of, methods_of
 from ddrs.sections import nearest
 
 if TYPE_CHECKING:
@@ -40,6 +40,10 @@ def _check_tables(settings: "Config") -> None:
                 for part in dict.fromkeys(("train", *(part_of(kind.trained) for kind in kinds_of(table, method)))):
                     if not settings.makes(part, name, method):
                         raise ValueError(f"tables.{table}: method {method!r} has no {part}.{name}.{method}")
+                for kind in kinds_of(table, method):
+                    if not kind.every_k and kind.strategy not in settings.search[name].strategies:
+                        row = label_of(method, kind)
+                        raise ValueError(f"tables.{table}: row {row!r} needs search.{name}.strategies.{kind.strategy}, whose k_max is its K")
 
 
 def part_of(trained: str) -> str:

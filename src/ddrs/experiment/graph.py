@@ -158,8 +158,15 @@ class Graph:
 
     def runs(self, dataset: str, row: Row) -> list[Run]:
         """What is certified of a row: every sigma, and for each second number of its configurations every sigma."""
-        numbers = [None] if row.kind.knob is None else self.settings.certify[dataset].k
-        return [Run(row.kind, sigma, k) for k in numbers for sigma in self.settings.sigma_texts(dataset, row.method)]
+        return [Run(row.kind, sigma, k) for k in self.numbers(dataset, row) for sigma in self.settings.sigma_texts(dataset, row.method)]
+
+    def numbers(self, dataset: str, row: Row) -> list[int] | list[None]:
+        """The second numbers of a row's configurations: the certified steps of a search that holds every K, else the K of its one search."""
+        if row.kind.knob is None:
+            return [None]
+        if row.kind.every_k:
+            return self.settings.certify[dataset].k
+        return [self.settings.search_on(dataset, row.method, row.kind.strategy).k_max]
 
     def models_of(self, dataset: str, row: Row) -> list[str]:
         """The models behind a row, one per sigma."""
@@ -220,14 +227,17 @@ class Graph:
     def searching(self, dataset: str, method: str, run: Run) -> SearchSettings:
         """The settings of a run's search. DdrsError where each K is a search of its own and the config has none of that K.
 
-        Such searches are those of Figure 8 alone: a strategy with settings of its own, `search.DATASET.strategies.NAME`, would be read here.
+        Such searches are the grids of Figure 8, and what `search.DATASET.strategies` says of a strategy.
         """
-        if run.kind.every_k:
-            return self.settings.search_on(dataset, method)
-        found = self.grids(dataset, method)
-        if run.kind is not GRID or run.k not in found:
-            raise DdrsError(f"figures.figure8 has no {run.kind.strategy} of {run.k} points for {method} on {dataset}")
-        return found[run.k]
+        found = self.grids(dataset, method) if run.kind is GRID else {}
+        if run.k in found:
+            return found[run.k]
+        settings = self.settings.search_on(dataset, method, run.kind.strategy).at_sigma(run.sigma)
+        stated = run.kind.every_k or (run.kind.strategy in self.settings.search[dataset].strategies and settings.k_max == run.k)
+        if not stated:
+            where = "figures.figure8" if run.kind is GRID else f"search.{dataset}.strategies"
+            raise DdrsError(f"{where} has no {run.kind.strategy} of {run.k} {'points' if run.kind is GRID else 'steps'} for {method} on {dataset}")
+        return settings
 
     # Runs of figures
 

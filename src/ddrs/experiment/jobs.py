@@ -127,9 +127,9 @@ class Jobs:
         return f"--format {own.format} --dataset {self.settings.datasets[w.dataset].kind} --method {w.method}{stated}"
 
     def finetune(self, w: Wildcards) -> str:
-        own = self.settings.finetune[w.dataset][w.method]
         run = self.settings.finetune_settings(w.dataset, w.method).at_sigma(w.sigma)
-        return f"--seed {self.settings.seed} {flags(run)} {flags(own.step)}{self._own_model(w)}"
+        regime = self.settings.regime_on(w.dataset, w.method, w.regime).at_sigma(w.sigma)
+        return f"--seed {self.settings.seed} {flags(run)} {flags(regime)}{self._own_model(w)}"
 
     def branch_flag(self, w: Wildcards, input: Any) -> str:
         return f"--branch {input.branch}" if input.branch else ""
@@ -139,11 +139,12 @@ class Jobs:
         return f"{self._images(w)} --seed {self.settings.seed} {flags(own)}{self._own_model(w)}"
 
     def certify(self, w: Wildcards) -> str:
-        return f"{self._images(w)} --seed {self.settings.seed} {flags(self.sampling(w.dataset, w.method, w.split))}{self._own_model(w)}"
+        return f"{self._images(w)} --seed {self.settings.seed} {flags(self.sampling(w.dataset, w.method, w.split, Run.parse(w.run)))}{self._own_model(w)}"
 
-    def sampling(self, dataset: str, method: str, split: str) -> SampleSettings:
-        """How the certificates of a split are drawn."""
-        return self.settings.certify[dataset].sampling(self.graph.images(dataset, split), self.settings.on(dataset, method).radii, split)
+    def sampling(self, dataset: str, method: str, split: str, run: Run) -> SampleSettings:
+        """How the certificates of a run on a split are drawn, and what is concluded."""
+        radii, certify = self.settings.on(dataset, method).radii, self.settings.certify[dataset]
+        return certify.sampling(self.graph.images(dataset, split), radii, split, run.kind.certificate).at_sigma(run.sigma)
 
     def scale(self, w: Wildcards, input: Any) -> str:
         """The one sigma of a run, or the search and the second number of its configuration."""
@@ -220,7 +221,7 @@ class Jobs:
         kind: models, sigmas or certificates. at: the parts of its path.
         """
         run = f"{at['row']}/sigma_{at['sigma']}" + (f".K_{at['k']}" if at.get("k") else "")
-        w = SimpleNamespace(**at, run=run, search=run)
+        w = SimpleNamespace(**at, run=run, search=run, regime=at["row"])
         if kind != "models":
             return {"sigmas": self.search, "certificates": self.certify}[kind](w)
         if at["row"] != FIXED.trained:
