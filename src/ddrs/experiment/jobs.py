@@ -139,7 +139,8 @@ class Jobs:
         return f"{self._images(w)} --seed {self.settings.seed} {flags(own)}{self._own_model(w)}"
 
     def certify(self, w: Wildcards) -> str:
-        return f"{self._images(w)} --seed {self.settings.seed} {flags(self.sampling(w.dataset, w.method, w.split, Run.parse(w.run)))}{self._own_model(w)}"
+        sampling = self.sampling(w.dataset, w.method, w.split, Run.parse(w.run))
+        return f"{self._images(w)} --seed {self.settings.seed} {flags(sampling)}{self._own_model(w)}"
 
     def sampling(self, dataset: str, method: str, split: str, run: Run) -> SampleSettings:
         """How the certificates of a run on a split are drawn, and what is concluded."""
