@@ -33,10 +33,11 @@ def fetch(
     """Get a dataset and write it under the folder of the manifest `out`. Returns the manifest.
 
     name: what it is called in paths and logs. kind: a file of `ddrs.sources`; default: the name. source: a folder with the dataset's own
-    files, used instead of the network. validation: how many training images to hold out (default 5,000) where the dataset has no validation split of its
-    own; 0 leaves none. classes and shape (C, H, W): of kind imagefolder. Images of train or validation whose pixels equal those of a test
-    image (or, in train, of a validation image) are dropped and counted. say: told of the progress, where it takes long. images: how many a
-    split must have at least when duplicates are dropped. Errors: DdrsError for a missing, truncated or corrupt source, for what does not go
+    files, used instead of the network. validation: how many training images to hold out (default 5,000) where the dataset has no
+    validation split of its own; 0 leaves none. classes and shape (C, H, W): of kind imagefolder. Images of train or validation whose
+    pixels equal those of a test image (or, in train, of a validation image) are dropped and counted. say: told of the progress, where it
+    takes long. images: how many a split must have at least when duplicates are dropped.
+    Errors: DdrsError for a missing, truncated or corrupt source, for what does not go
     with the kind, or for fewer images; no manifest is written then.
     """
     request = FetchRequest(name, kind or name, Path(out), source, validation, tuple(classes), shape, dict(images or {}), say)

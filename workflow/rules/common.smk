@@ -18,8 +18,8 @@ if (source / "ddrs").is_dir():
     os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, (str(source.resolve()), os.environ.get("PYTHONPATH")))))
 os.environ.update(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}")
 
-from ddrs import config as ddrs_config
 from ddrs.code_report import require_current
+from ddrs.config import load
 from ddrs.dataset_config import check_modules
 from ddrs.errors import DdrsError
 from ddrs.experiment.graph import BRANCH, CERTIFICATE, MANIFEST, MEMORY, MODEL, SHARD, SIGMAS, Graph
@@ -31,7 +31,7 @@ from ddrs.overlays import require_fitting
 if workflow.is_main_process:
     enter_run(logger.warning)
 try:
-    settings = ddrs_config.load(config)
+    settings = load(config)
     check_modules(settings.datasets)
     if "DVC_STAGE" in os.environ and workflow.is_main_process:
         require_fitting(Path("dvc.yaml"), settings)
