@@ -17,6 +17,7 @@ test: $(VENV)/installed
 	$(RUN) ruff format --check .
 	$(RUN) snakefmt --check .
 	$(RUN) basedpyright
+	$(RUN) lint-imports
 	$(RUN) pytest --numprocesses logical --maxprocesses 4 --dist loadgroup
 
 # On a SLURM of one node that the test starts and stops; needs Debian's slurm-wlm and munge.

@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 
-from ddrs.memory import Memory
+from ddrs.memory.memory import Memory
 
 CLASSES, SHAPE, SEED = 10, (3, 32, 32), 0
 ABSTAINED, COPIED = 0.2, 0.02  # of the images

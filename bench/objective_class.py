@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ddrs import certify, load_model
-from ddrs.config import SearchSettings
-from ddrs.data import as_float, load_split
-from ddrs.noise import NoiseStream, get_noise
+from ddrs.certification.engine import certify
+from ddrs.data.splits import as_float, load_split
+from ddrs.models.checkpoints import load_model
+from ddrs.noise.laws import get_noise
+from ddrs.noise.streams import NoiseStream
+from ddrs.sigma.settings import SearchSettings
 from ddrs.sigma.strategies.ascent import search
 
 MODEL, SIGMA, IMAGES, STEPS = "results/models/mnist5k/cohen/fs/sigma_1.00.safetensors", 1.0, 100, (300, 900)

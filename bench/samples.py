@@ -13,13 +13,13 @@ import matplotlib
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from ddrs.certification.bounds import lower_confidence_bound
 from ddrs.certification.protocols import PROTOCOLS, planned_n
 from ddrs.certification.records import read_log
+from ddrs.certification.settings import SampleSettings
 from ddrs.certification.task import make_task
-from ddrs.config import SampleSettings
 from ddrs.files import atomic
-from ddrs.noise import get_noise
+from ddrs.noise.laws import get_noise
+from ddrs.statistics.bounds import lower_confidence_bound
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

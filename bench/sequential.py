@@ -17,8 +17,9 @@ import numpy as np
 from scipy.special import betaln, ndtr, ndtri
 from scipy.stats import binom
 
-from ddrs.certification.bounds import lower_confidence_bound
-from ddrs.certification.sequential import Boundaries, GroupSequentialTest, boundaries, needed
+from ddrs.statistics.boundaries import Boundaries, boundaries
+from ddrs.statistics.bounds import lower_confidence_bound
+from ddrs.statistics.sequential import GroupSequentialTest, needed
 
 ALPHA, N, SEED = 1e-3, 100_000, 20260
 PATHS, CHUNK, REPLICATES = 2_000_000, 250_000, 100

@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import ddrs
-from ddrs.models import build_model
+from ddrs.models.architectures import build_model
 
 SIGMA, CLASSES = 0.5, 10
 CASES = {"small_cnn": ((1, 28, 28), {"cpu": 50_000, "cuda": 100_000}), "resnet18": ((3, 32, 32), {"cpu": 600, "cuda": 100_000})}

@@ -13,9 +13,9 @@ import pytest
 import torch
 from hypothesis import settings
 
-from ddrs.data import load_split
-from ddrs.fetch import fetch, write_pools
-from ddrs.requests import FetchRequest, Pool
+from ddrs.data.fetch import fetch, write_pools
+from ddrs.data.requests import FetchRequest, Pool
+from ddrs.data.splits import load_split
 
 torch.set_num_threads(1)
 settings.register_profile("no-deadline", deadline=None)  # a busy machine is no failure
@@ -85,9 +85,9 @@ def small_mnist(mnist5k: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture(scope="session")
 def trained(small_mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small_cnn trained for four epochs on small_mnist at sigma 0.25 (Cohen)."""
-    from ddrs.config import TrainSettings
-    from ddrs.devices import Runtime
+    from ddrs.models.devices import Runtime
     from ddrs.training.run import train
+    from ddrs.training.settings import TrainSettings
 
     folder = tmp_path_factory.mktemp("model")
     settings = TrainSettings(epochs=4, batch_size=20, learning_rate=0.05, schedule="constant")

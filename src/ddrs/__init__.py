@@ -7,29 +7,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ddrs.certification.bounds import lower_confidence_bound as lower_confidence_bound
-    from ddrs.certification.engine import Certificate as Certificate
-    from ddrs.certification.engine import certify as certify
-    from ddrs.certification.records import ABSTAIN as ABSTAIN
-    from ddrs.data import as_float as as_float
-    from ddrs.data import load_split as load_split
-    from ddrs.errors import DdrsError as DdrsError
-    from ddrs.memory import Memory as Memory
-    from ddrs.models import load_model as load_model
-    from ddrs.sigma.search import optimize_sigma as optimize_sigma
+    from ddrs.certification.checks import ABSTAIN
+    from ddrs.certification.engine import Certificate, certify
+    from ddrs.data.splits import as_float, load_split
+    from ddrs.errors import DdrsError
+    from ddrs.memory.memory import Memory
+    from ddrs.models.checkpoints import load_model
+    from ddrs.sigma.search import optimize_sigma
+    from ddrs.statistics.bounds import lower_confidence_bound
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "ABSTAIN": "ddrs.certification.records",
+    "ABSTAIN": "ddrs.certification.checks",
     "Certificate": "ddrs.certification.engine",
     "DdrsError": "ddrs.errors",
-    "Memory": "ddrs.memory",
-    "as_float": "ddrs.data",
+    "Memory": "ddrs.memory.memory",
+    "as_float": "ddrs.data.splits",
     "certify": "ddrs.certification.engine",
-    "load_model": "ddrs.models",
-    "load_split": "ddrs.data",
-    "lower_confidence_bound": "ddrs.certification.bounds",
+    "load_model": "ddrs.models.checkpoints",
+    "load_split": "ddrs.data.splits",
+    "lower_confidence_bound": "ddrs.statistics.bounds",
     "optimize_sigma": "ddrs.sigma.search",
 }
 __all__ = [

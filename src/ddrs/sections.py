@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ddrs.errors import DdrsError, nearest
 
@@ -116,3 +116,57 @@ def known_name(kind: str, known: Mapping[str, object]) -> AfterValidator:
         return name
 
     return AfterValidator(check)
+
+
+def _plugin_value(value: Any) -> float | int | dict[str, float]:
+    """A number, also as the text of a flag, or a mapping from sigma (any spelling of the number) to one."""
+    if isinstance(value, Mapping):
+        return {f"{two_decimals(float(sigma)):.2f}": float(one) for sigma, one in value.items()}
+    if isinstance(value, bool):
+        raise TypeError
+    if isinstance(value, float):
+        return value
+    try:
+        number = int(value)
+    except ValueError:
+        return float(value)
+    if abs(number) > COUNT_MAX:
+        raise ValueError
+    return number
+
+
+def _checked_plugin_value(value: Any) -> float | int | dict[str, float]:
+    try:
+        return _plugin_value(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{value!r} must be a number, of at most {COUNT_MAX:,} if it is whole, or a mapping from sigma to a number") from None
+
+
+PluginValue = Annotated[float | int | dict[str, float], BeforeValidator(_checked_plugin_value)]  # of a setting that a plug-in has
+PluginValues = dict[str, PluginValue]
+
+
+def _at_sigma(part: str, values: PluginValues, sigma: str) -> PluginValues:
+    """The values with each mapping replaced by its value at one sigma (two decimals)."""
+    picked: PluginValues = {}
+    for name, value in values.items():
+        if isinstance(value, dict) and sigma not in value:
+            raise DdrsError(f"{part}: {name} has no value for sigma {sigma}; it has {', '.join(value)}")
+        picked[name] = value[sigma] if isinstance(value, dict) else value
+    return picked
+
+
+def flags(settings: Section) -> str:
+    """Settings as the flags of a verb; reading them back gives settings that make the same result."""
+    words = []
+    for name, value in settings.read().items():
+        flag = "--" + name.replace("_", "-")
+        if value is None:
+            continue
+        if isinstance(value, dict):
+            words += [f"{flag} {key}={one}" for key, one in value.items()]
+        elif isinstance(value, list):
+            words += [f"{flag} {one}" for one in value]
+        else:
+            words.append(f"{flag} {value}")
+    return " ".join(words)

@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 import ddrs
-from ddrs.certification.lattice import CERTIFIABLE
 from ddrs.errors import DdrsError
-from ddrs.models import device_of
-from ddrs.noise import Gaussian, NoiseStream
+from ddrs.models.running import device_of
+from ddrs.noise.lattice import CERTIFIABLE
+from ddrs.noise.laws import Gaussian
+from ddrs.noise.streams import NoiseStream
 
 SAME = None
 IMAGES = torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(2))

@@ -13,11 +13,14 @@ from typing import Any, NamedTuple
 import pytest
 from pydantic import BaseModel
 
-from ddrs.certification.bounds import lower_confidence_bound
 from ddrs.certification.records import COLUMNS, format_line
+from ddrs.certification.settings import SampleSettings
 from ddrs.commands.main import VERBS, loaded
-from ddrs.config import Config, RegimeSettings, SampleSettings, SearchSettings, TrainSettings
-from ddrs.devices import Runtime
+from ddrs.experiment.config import Config
+from ddrs.models.devices import Runtime
+from ddrs.sigma.settings import SearchSettings
+from ddrs.statistics.bounds import lower_confidence_bound
+from ddrs.training.settings import RegimeSettings, TrainSettings
 
 FIELDS = {
     **{"idx": 3, "label": 7, "predict": -1, "radius": 0.0, "correct": 0, "sigma": 0.25, "n": 1000, "n_top": 500, "n_second": ""},

@@ -14,15 +14,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ddrs.cells import read_cells, write_cells
-from ddrs.certification.sequential import boundaries
-from ddrs.config import SearchSettings
-from ddrs.devices import Runtime
 from ddrs.errors import DdrsError
 from ddrs.files import write_bytes
+from ddrs.models.devices import Runtime
 from ddrs.provenance.digests import digest
-from ddrs.sigma.files import content_digest, read_sigmas
+from ddrs.results.cells import read_cells
+from ddrs.results.row_cells import write_cells
 from ddrs.sigma.run import search
+from ddrs.sigma.settings import SearchSettings
+from ddrs.sigma.stored import content_digest, read_sigmas
+from ddrs.statistics.boundaries import boundaries
 from tests.unit.helpers import write_log
 
 SEARCH = SearchSettings(step_size=0.05, k_max=4, sigma_max=0.3, samples=1, batch_size=2)

@@ -8,14 +8,15 @@ import pytest
 
 from ddrs.certification.certificates import smoothing
 from ddrs.certification.checks import problems
-from ddrs.certification.records import COLUMNS, export_field_format, format_line, read_log, resume_lines
+from ddrs.certification.field_format import export_field_format
+from ddrs.certification.records import COLUMNS, format_line, read_log, resume_lines
 from ddrs.certification.run import of_example
+from ddrs.certification.settings import SampleSettings
 from ddrs.certification.task import make_task
-from ddrs.config import SampleSettings
-from ddrs.envelope import envelope_report
 from ddrs.errors import DdrsError
-from ddrs.memory import remember
-from ddrs.noise import NOISES
+from ddrs.memory.remember import remember
+from ddrs.noise.laws import NOISES
+from ddrs.results.envelope import envelope_report
 from tests.unit.helpers import CONSTANT, certify_files, write_plain
 
 Row = dict[str, str]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.steps import STEPS, contents, ended, finish, killed_after, killed_when, start, stopped
-from tests.unit.test_imagefolder import write_folder
+from tests.unit.data.test_imagefolder import write_folder
 
 SEED = int(os.environ.get("FAULTS_SEED", time.time_ns() % 10**6))
 POINTS = int(os.environ.get("FAULTS_POINTS", "8"))

@@ -5,7 +5,7 @@ from decimal import Decimal
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ddrs.certification.bounds import lower_confidence_bound, upper_confidence_bound
+from ddrs.statistics.bounds import lower_confidence_bound, upper_confidence_bound
 from tests.unit.helpers import upper_tail
 
 COUNTS = st.integers(1, 10**6).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))

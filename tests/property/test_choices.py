@@ -7,9 +7,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ddrs.certification.records import Log
-from ddrs.envelope import average_certified_radius, certified_accuracy
-from ddrs.selection import choose, configuration
-from ddrs.verdicts import difference, share, word
+from ddrs.results.envelope import average_certified_radius, certified_accuracy
+from ddrs.results.selection import choose, configuration
+from ddrs.statistics.intervals import difference, share, word
 
 COUNTS = st.integers(1, 10_000).flatmap(lambda images: st.tuples(st.integers(0, images), st.just(images)))
 RADIUS = st.sampled_from([0.0, 0.25, 0.5, 1.0])

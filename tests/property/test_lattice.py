@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddrs.certification.lattice import LATTICES, GridSampler, certifiable_noise
-from ddrs.noise import Gaussian, NoiseStream
+from ddrs.noise.lattice import LATTICES, GridSampler, certifiable_noise
+from ddrs.noise.laws import Gaussian
+from ddrs.noise.streams import NoiseStream
 
 NAMES = st.sampled_from(list(LATTICES))
 SIGMAS = st.floats(2.0**-12, 4.0, width=32)

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ddrs.memory import Memory
+from ddrs.memory.memory import Memory
 
 Query = tuple[tuple[float, ...], int, float]
 NORMS = st.sampled_from(["l2", "l1"])

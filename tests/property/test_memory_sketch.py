@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddrs.memory import Memory, Norm, Sketch
+from ddrs.memory.memory import Memory
+from ddrs.memory.sketch import Sketch
+from ddrs.noise.norms import Norm
 
 NORMS = st.sampled_from(["l2", "l1"])
 SHAPES = st.sampled_from([(1,), (3,), (70,), (2, 3), (9, 20), (1, 5, 5), (3, 8, 8), (2, 11, 9), (2, 1, 3, 4)])

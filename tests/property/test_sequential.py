@@ -7,16 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ddrs.certification.sequential import (
-    Boundaries,
-    GroupSequentialTest,
-    Spending,
-    boundaries,
-    efficacy_boundary,
-    futility_boundary,
-    needed,
-    radius_of,
-)
+from ddrs.statistics.boundaries import Boundaries, Spending, boundaries, efficacy_boundary, futility_boundary
+from ddrs.statistics.sequential import GroupSequentialTest, needed, radius_of
 
 LOOKS = st.lists(st.integers(1, 60), min_size=1, max_size=6, unique=True).map(sorted)
 SPENDING = st.sampled_from(["sqrt", "log"])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.training_runs import train_ds2, train_fs
+from tests.unit.training.training_runs import train_ds2, train_fs
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from ddrs.certification.records import COLUMNS, format_line
-from ddrs.config import SampleSettings
-from ddrs.devices import Runtime
+from ddrs.certification.settings import SampleSettings
+from ddrs.models.devices import Runtime
 
 CONSTANT = {
     "sigma": 0.25,
@@ -79,7 +79,8 @@ def certify_files(
     **more: Any,
 ) -> Path:
     """Certify six test images (or as `more` says) into FOLDER/log.tsv, with 20 + 300 samples and FOLDER/scratch."""
-    from ddrs.certification.run import Shard, certify
+    from ddrs.certification.run import certify
+    from ddrs.certification.shards import Shard
 
     given = {"sigma": 0.25, "sigmas": None, "k": None, "split": "test", "images": 6, "shard": Shard(), "batch_size": None, "times": None, "seed": 0}
     settings = settings or SampleSettings(n0=20, n=300, alpha=0.001)

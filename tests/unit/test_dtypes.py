@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import ddrs
-from ddrs.certification.lattice import check_on_grid
 from ddrs.errors import DdrsError
+from ddrs.noise.lattice import check_on_grid
 
 ON_GRID = torch.arange(256).float() / 255
 

@@ -7,30 +7,34 @@ import zipfile
 from pathlib import Path
 from types import ModuleType
 
+import ddrs.illustrations._plane
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-import ddrs.illustrations._plane
 from ddrs.certification.certificates import CERTIFICATES
 from ddrs.certification.engine import certify_each
-from ddrs.config import RegimeSettings, SampleSettings, SearchSettings, StepSettings, TrainSettings, load
+from ddrs.certification.settings import SampleSettings
+from ddrs.data.fetch import fetch
+from ddrs.data.sources import KINDS, source_of
 from ddrs.errors import DdrsError
-from ddrs.fetch import fetch
+from ddrs.experiment.load import load
+from ddrs.figures.illustrations import SUBJECTS, illustrate
 from ddrs.files import require
-from ddrs.illustrations import SUBJECTS, illustrate
-from ddrs.noise import NoiseStream, get_noise, torch_generator
+from ddrs.noise.laws import get_noise
+from ddrs.noise.streams import NoiseStream, torch_generator
 from ddrs.registry import Folder
 from ddrs.rows import KINDS as KINDS_OF_ROWS
 from ddrs.rows import TABLES
+from ddrs.sigma.settings import SearchSettings, StepSettings
 from ddrs.sigma.strategies import STRATEGIES
-from ddrs.sources import KINDS, source_of
-from ddrs.training import loop
+from ddrs.training import loop, state
 from ddrs.training.losses import METHODS, LossSettings
 from ddrs.training.regimes import REGIMES
+from ddrs.training.settings import RegimeSettings, TrainSettings
 from tests.conftest import HalfSpace
-from tests.unit.test_config import SHIPPED
+from tests.unit.experiment.test_config import SHIPPED
 
 FOLDERS = {folder.kind: folder for folder in (METHODS, REGIMES, STRATEGIES, CERTIFICATES, KINDS, SUBJECTS)}
 TORCH_FREE = (METHODS, REGIMES, STRATEGIES, CERTIFICATES, KINDS)  # those that reading a config imports
@@ -162,7 +166,7 @@ def sigmas(model, x, y, sigma, settings, noise, generator, epoch):
     package = sys.modules[REGIMES.package]
     put(package, "doubling", text, tmp_path, monkeypatch)
     settings = TrainSettings(epochs=5, batch_size=3, learning_rate=1e-3, schedule="constant")
-    run = loop.start_run(seeded(), 4, 0.25, settings, 0, torch.device("cpu"), "doubling")
+    run = state.start_run(seeded(), 4, 0.25, settings, 0, torch.device("cpu"), "doubling")
     step = RegimeSettings(regime="doubling", set={"every": "2"})
     loop.train(
         run, images(), torch.tensor([0, 1, 2, 0]), "cohen", "doubling", settings, step.of_regime(), GAUSSIAN, lambda run: None, lambda line: None
@@ -310,7 +314,7 @@ def draw(plane):
     return figure
 """
     put(sys.modules[SUBJECTS.package], "dot", text, tmp_path, monkeypatch)
-    monkeypatch.setattr(ddrs.illustrations._plane, "make_plane", lambda seed: None)
+    monkeypatch.setattr(ddrs.figures.illustrations._plane, "make_plane", lambda seed: None)
     for name in ("a", "b"):
         illustrate("dot", tmp_path / f"{name}.pdf", tmp_path / f"{name}.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()

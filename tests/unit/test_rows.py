@@ -7,21 +7,21 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pytest
 
-from ddrs.cells import write_cells
 from ddrs.certification.run import _label
-from ddrs.claims import write_claims
-from ddrs.comparison import write_comparison
-from ddrs.config import load
-from ddrs.distribution import p_lower_figure
 from ddrs.errors import DdrsError
-from ddrs.figures import certified_accuracy_figure, row_styles
-from ddrs.made import about
-from ddrs.overlays import fitted, merge, read
-from ddrs.per_class import write_per_class
-from ddrs.published import read_csv
+from ddrs.experiment.load import load
+from ddrs.experiment.recipes import about
+from ddrs.figures.certified_accuracy import certified_accuracy_figure, row_styles
+from ddrs.figures.distribution import p_lower_figure
+from ddrs.operations.overlays import fitted, merge, read
+from ddrs.results.captions import Caption, promise
+from ddrs.results.claims import write_claims
+from ddrs.results.comparison import write_comparison
+from ddrs.results.per_class import write_per_class
+from ddrs.results.published.printed import read_csv
+from ddrs.results.row_cells import write_cells
+from ddrs.results.tables import write_table
 from ddrs.rows import FIGURES, FIXED, KINDS, TABLES, Kind, Row, Run, kind_of, label_of, methods_of, title_of
-from ddrs.statements import Caption, promise
-from ddrs.tables import write_table
 from tests.unit.helpers import write_log
 
 pytestmark = pytest.mark.usefixtures("invented_radii")

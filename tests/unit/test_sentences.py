@@ -12,18 +12,19 @@ import pytest
 import torch
 
 import ddrs
-from ddrs import lower_confidence_bound
 from ddrs.certification.engine import certify, image_deviation
-from ddrs.certification.lattice import CERTIFIABLE, LATTICES
-from ddrs.config import CertifySettings, SampleSettings, TotalAlpha
-from ddrs.noise import NOISES
+from ddrs.certification.settings import SampleSettings
+from ddrs.experiment.config import CertifySettings, TotalAlpha
+from ddrs.noise.lattice import CERTIFIABLE, LATTICES
+from ddrs.noise.laws import NOISES
+from ddrs.operations.publish import BYTES, publish
 from ddrs.provenance.sidecar import write_sidecar
-from ddrs.publish import BYTES, publish
-from ddrs.published import IMAGES, printed_row
-from ddrs.published.checks import flaw, half_unit, largest_acr
+from ddrs.results.captions import OF_ALPHA, of_protocol
+from ddrs.results.published.flaws import flaw, half_unit, largest_acr
+from ddrs.results.published.printed import IMAGES, printed_row
+from ddrs.results.verdicts import DEFINITION
 from ddrs.rows import TABLES
-from ddrs.statements import OF_ALPHA, of_protocol
-from ddrs.verdicts import DEFINITION
+from ddrs.statistics.bounds import lower_confidence_bound
 
 ROOT = Path(__file__).parents[2]
 DEVICES = [torch.device("cpu"), torch.device("cuda")]

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from ddrs import pieces
-from ddrs.config import SearchSettings
-from ddrs.devices import Runtime
+from ddrs.data import resumable
+from ddrs.data.sources import imagefolder
+from ddrs.models.devices import Runtime
 from ddrs.sigma.run import search
-from ddrs.sources import imagefolder
-from tests.unit.test_imagefolder import fetched, files, write_folder
-from tests.unit.training_runs import SETTINGS, KilledError, killed_after, train_ds2, train_fs
+from ddrs.sigma.settings import SearchSettings
+from tests.unit.data.test_imagefolder import fetched, files, write_folder
+from tests.unit.training.training_runs import SETTINGS, KilledError, killed_after, train_ds2, train_fs
 
 SEARCH = SearchSettings(step_size=0.05, k_max=100, sigma_max=0.3, batch_size=4)
 
@@ -96,7 +96,7 @@ def test_of_two_preparations_in_pieces_the_later_waits(tmp_path: Path, monkeypat
 
     read, later = imagefolder.read_image, threading.Thread(target=lambda: fetched(source, out, say=waits))
     monkeypatch.setattr(imagefolder, "read_image", meanwhile)
-    monkeypatch.setattr(pieces, "_cores", lambda: 1)
+    monkeypatch.setattr(resumable, "_cores", lambda: 1)
     fetched(source, out)
     later.join(60)
     assert said[0] == f"{out}: another process is writing it; waiting for its end" and len(said) > 1

@@ -16,7 +16,7 @@ from unittest import mock
 import pytest
 from snakemake.cli import main
 
-from ddrs.config import Config
+from ddrs.experiment.config import Config
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "tests" / "configs" / "tiny.yaml"

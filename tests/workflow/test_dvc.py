@@ -11,10 +11,10 @@ import yaml
 from running import ROOT, dry, keys_read
 from snakemake.rules import Rule
 
-from ddrs.config import load
 from ddrs.experiment.graph import Graph
 from ddrs.experiment.jobs import Jobs
-from ddrs.overlays import fitted, merge, read_all
+from ddrs.experiment.load import load
+from ddrs.operations.overlays import fitted, merge, read_all
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from running import ROOT, TINY, dry, snakemake
 
-from ddrs.config import json_schema
+from ddrs.experiment.load import json_schema
 
 
 def test_lint_finds_nothing_but_the_missing_container(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_dry_run_loads_no_torch(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "snakemake", "-n", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     loaded = set(re.findall(r"\| +([\w.]+)$", done.stderr, re.M))
-    assert "ddrs.config" in loaded
+    assert "ddrs.experiment.config" in loaded
     assert not {"torch", "torchvision", "matplotlib.pyplot"} & loaded
 
 

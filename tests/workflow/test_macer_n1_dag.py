@@ -7,8 +7,8 @@ import pytest
 from running import ROOT, dry
 from test_dag import planned
 
-from ddrs.config import load
-from ddrs.overlays import merge, read, read_all
+from ddrs.experiment.load import load
+from ddrs.operations.overlays import merge, read, read_all
 
 CONFIGS = {  # the config of n = 8, the overlay, both datasets, and the steps whose n differs
     "embedded": ([], "macer-n1", "mnist5k", "mnist5k-ds2-n1", ["finetune"]),  # config.yaml searches with n = 1

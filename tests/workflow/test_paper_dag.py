@@ -7,8 +7,8 @@ import pytest
 from running import ROOT, dry
 from test_dag import planned
 
-from ddrs.published import IMAGES, printed_row
-from ddrs.sources import source_of
+from ddrs.data.sources import source_of
+from ddrs.results.published.printed import IMAGES, printed_row
 
 PAPER = ROOT / "configs" / "paper.yaml"
 SIGMAS, K = 3, 4  # of each method on each dataset; [100, 300, 900, 1500]

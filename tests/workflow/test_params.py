@@ -8,9 +8,9 @@ import pytest
 import yaml
 from running import ROOT, keys_read
 
-from ddrs.config import load
 from ddrs.experiment.graph import Graph
 from ddrs.experiment.jobs import Jobs
+from ddrs.experiment.load import load
 
 TEXTS = {path.name: path.read_text() for path in sorted((ROOT / "workflow/rules").glob("*.smk"))}
 UNRECORDED = {  # on purpose: no result depends on them, or they are pinned

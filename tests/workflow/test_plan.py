@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from running import ROOT, TINY
 
-from ddrs.probe import Certification, Training
+from ddrs.operations.probe import Certification, Training
 
 Plan = Callable[..., tuple[int, str, str]]
 FLOPS = 2_718_336  # of a forward pass of small_cnn on 28x28
@@ -64,7 +64,7 @@ def test_a_protocol_that_stops_early_is_planned_at_most(plan: Plan, tmp_path: Pa
     """At known speeds: 1,200 samples of 0.1 s and 2 epochs of 4,000 images at 0.01 s; two jobs at a time."""
     monkeypatch.setattr(Certification, "seconds", lambda self, device: 0.1)
     monkeypatch.setattr(Training, "seconds", lambda self, device: 0.01)
-    monkeypatch.setattr("ddrs.plan._startup", lambda: 10.0)
+    monkeypatch.setattr("ddrs.operations.plan._startup", lambda: 10.0)
     overlay = tmp_path / "sequential.yaml"
     overlay.write_text("certify: {mnist5k: {protocol: sequential, shards: 2}}\n")
     code, out, err = plan("--configfile", overlay, "--jobs", "2", "results/certificates/mnist5k/test/cohen/fs/sigma_0.25.tsv")

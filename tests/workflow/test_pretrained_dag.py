@@ -9,9 +9,9 @@ from running import ROOT, dry, snakemake
 from test_dag import planned
 from test_paper_dag import commands
 
-from ddrs.config import load
-from ddrs.models import read_facts
-from tests.unit.published_models import write_published
+from ddrs.experiment.load import load
+from ddrs.models.checkpoints import read_facts
+from tests.unit.models.published_models import write_published
 
 PRETRAINED = ROOT / "configs" / "pretrained.yaml"
 SIGMAS, K, DATASETS, TABLES = 3, 4, 2, 2  # Tables 1 and 2, on CIFAR-10 and ImageNet

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from running import ROOT
 
-from ddrs import sync
+from ddrs.operations import sync
 
 SNAKEFILE = f"""
 import sys

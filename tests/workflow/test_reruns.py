@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel
 from running import TINY, dry
 
-from ddrs.config import Config
+from ddrs.experiment.config import Config
 
 # Patterns of paths below results/. Snakemake goes by times, so whatever stands on a file that is made again is made again too: every pattern below
 # goes on to the tables, figures and pages.

@@ -1,4 +1,4 @@
-from ddrs.cluster import partition_given, require_default_partition
+from ddrs.operations.cluster import partition_given, require_default_partition
 
 
 # Runs where `snakemake` was called, before the first job; not in a dry run, nor in the jobs.

@@ -18,15 +18,15 @@ if (source / "ddrs").is_dir():
     os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, (str(source.resolve()), os.environ.get("PYTHONPATH")))))
 os.environ.update(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}")
 
-from ddrs.code_report import require_current
-from ddrs.config import load
-from ddrs.dataset_config import check_modules
+from ddrs.operations.code import require_current
+from ddrs.experiment.load import load
+from ddrs.experiment.preflight import check_modules
 from ddrs.errors import DdrsError
-from ddrs.experiment.graph import BRANCH, CERTIFICATE, MANIFEST, MEMORY, MODEL, SHARD, SIGMAS, Graph
+from ddrs.experiment.graph import BRANCH, CERTIFICATE, Graph, MANIFEST, MEMORY, MODEL, SHARD, SIGMAS
 from ddrs.experiment.jobs import Jobs, flagged, order
-from ddrs.locks import enter as enter_run
-from ddrs.made import about
-from ddrs.overlays import require_fitting
+from ddrs.operations.locks import enter as enter_run
+from ddrs.experiment.recipes import about
+from ddrs.operations.overlays import require_fitting
 
 if workflow.is_main_process:
     enter_run(logger.warning)

@@ -1,8 +1,8 @@
-from ddrs.data import check_fetched
-from ddrs.dataset_config import check_counts
-from ddrs.fitting import check_fitting
-from ddrs.stale import check_dates, check_results
-from ddrs.sync import mark_incomplete
+from ddrs.data.splits import check_fetched
+from ddrs.experiment.preflight import check_counts
+from ddrs.operations.fitting import check_fitting
+from ddrs.experiment.preflight import check_dates, check_results
+from ddrs.operations.sync import mark_incomplete
 
 # Data is pinned: it is fetched once, and no change of code or config fetches it again. (Snakemake 9.27 would otherwise skip, in the run
 # that fetches, every other reason to rerun a step behind an ancient() input.) So what lies there must be what the config says.

@@ -1,7 +1,7 @@
 # Included last: which files are results, all other rules say.
 import os
 
-from ddrs.sync import check_records
+from ddrs.operations.sync import check_records
 
 if workflow.is_main_process and not workflow.touch:
     try:

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from ddrs.certification.bounds import lower_confidence_bound, smallest_n, upper_confidence_bound
-from ddrs.certification.sequential import Law, look_schedule, priced_boundaries, radius_of
-from ddrs.norms import norm_of
+from ddrs.noise.norms import norm_of
+from ddrs.statistics.boundaries import Law, look_schedule, priced_boundaries
+from ddrs.statistics.bounds import lower_confidence_bound, smallest_n, upper_confidence_bound
+from ddrs.statistics.sequential import radius_of
 
 Columns = dict[str, np.ndarray]
 ABSTAIN = -1  # the prediction of an example on which the certifier abstains

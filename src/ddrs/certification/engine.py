@@ -10,13 +10,14 @@ import torch
 
 from ddrs.certification.certificates import CERTIFICATES
 from ddrs.certification.inference import Scores, best_batch_size, flat, running
-from ddrs.certification.lattice import LATTICES, certifiable_noise, check_on_grid, check_on_scale
+from ddrs.certification.settings import SampleSettings
 from ddrs.certification.task import Outcome, Steps, make_task
-from ddrs.config import SampleSettings
 from ddrs.errors import DdrsError
-from ddrs.models import UNDECIDED, as_batch, as_module, can_decide, device_of, usual_torch
-from ddrs.noise import Noise, NoiseStream, Purpose, Sampler, check_seed, example_keys, number, whole
-from ddrs.rowwise import ROWS, check_rows_alone
+from ddrs.models.rowwise import ROWS, check_rows_alone
+from ddrs.models.running import UNDECIDED, as_batch, as_module, can_decide, device_of, usual_torch
+from ddrs.noise.lattice import LATTICES, certifiable_noise, check_on_grid, check_on_scale
+from ddrs.noise.laws import Noise, Sampler
+from ddrs.noise.streams import NoiseStream, Purpose, check_seed, example_keys, number, whole
 
 SMALLEST_REQUEST = 25  # samples between two looks: how many images must be under way to fill a batch
 WORTH_A_PROBE = 100_000  # samples in all, below which a probe of the batch size costs more than it saves
@@ -108,7 +109,7 @@ def certify(
 
     Raises:
         DdrsError: for arguments out of range, or for a model that returns NaN or another shape or whose scores of an image are not a function of
-            that image alone (see `ddrs.rowwise`).
+            that image alone (see `ddrs.models.rowwise`).
 
     Source:
         Cohen et al. (2019), CERTIFY; uniform noise: Yang et al. (2020); sequential: docs/certification.md.

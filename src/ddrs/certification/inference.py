@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.fx.experimental.optimization import fuse, optimize_for_inference
 
-from ddrs.config import PRECISIONS
+from ddrs.certification.settings import PRECISIONS
 from ddrs.errors import DdrsError
-from ddrs.models import Scored, as_it_was, device_of, exact_kernels, taking_float32
+from ddrs.models.running import Scored, as_it_was, device_of, exact_kernels, taking_float32
 
 Scores = Callable[[torch.Tensor], torch.Tensor]  # images (batch, d), float32 in the order of `flat`, to scores (batch, classes), float32
 SIZES = {"cpu": (64, 128, 256), "cuda": (512, 1024, 2048, 4096, 8192)}

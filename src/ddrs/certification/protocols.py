@@ -12,10 +12,11 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import ndtri
 
-from ddrs.certification.bounds import lower_confidence_bound, smallest_n
-from ddrs.certification.sequential import GroupSequentialTest, look_schedule, needed
+from ddrs.certification.settings import SampleSettings
 from ddrs.certification.task import Drawing, Task, Votes
-from ddrs.config import SampleSettings
+from ddrs.statistics.boundaries import look_schedule
+from ddrs.statistics.bounds import lower_confidence_bound, smallest_n
+from ddrs.statistics.sequential import GroupSequentialTest, needed
 
 
 def fixed(task: Task, sigma: np.float32) -> Drawing[Votes]:

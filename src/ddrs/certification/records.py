@@ -21,14 +21,13 @@ import pandas as pd
 from scipy.special import ndtri
 
 from ddrs.certification import checks
-from ddrs.certification.bounds import lower_confidence_bound
-from ddrs.certification.checks import ABSTAIN as ABSTAIN
+from ddrs.certification.checks import ABSTAIN
 from ddrs.errors import DdrsError
-from ddrs.files import read_text, require, write_text
+from ddrs.files import read_text, write_text
 from ddrs.provenance.digests import digest, file_digest, require_distinct
+from ddrs.statistics.bounds import lower_confidence_bound
 
 PLAIN = ("idx", "label", "predict", "radius", "correct")
-FIELD = (*PLAIN, "time")  # the six columns of locuslab/smoothing
 OF_EXAMPLE = ("sigma", "n", "n_top", "n_second", "p_lower", "p_upper", "z")
 STATISTICS = ("n0", "n_max", "alpha", "protocol", "bound", "spending", "looks", "noise", "precision")
 OF_WHOLE = ("d", "device", "deviation", "examples", "split_images")  # values of an image, and the sampler's deviation for all of them
@@ -263,47 +262,6 @@ def resume_lines(path: Path, digest: str, say: Callable[[str], None]) -> dict[in
     return kept
 
 
-def merge_shards(shards: Sequence[Path], out: Path) -> int:
-    """Write the log that one run over all examples would have written, from its shards in any order. Returns the number of examples.
-
-    DdrsError if a log is no shard, a shard is of another run or of another division, or one is missing or there twice.
-    """
-    logs = [read_log(path) for path in shards]
-    numbers: dict[str, str] = {}
-    lines: dict[int, str] = {}
-    for log, path in zip(logs, shards, strict=True):
-        if tuple(log.table) != (*COLUMNS, SHARD) or len(set(log.table[SHARD])) != 1:
-            raise DdrsError(f"{path}: not a log of `ddrs certify --shard`")
-        if log.constant("digest") != logs[0].constant("digest"):
-            raise DdrsError(f"{path}: is of another run than {shards[0]} ({log.constant('digest')}, not {logs[0].constant('digest')})")
-        for name in ("device", "deviation", "data", "split_images"):  # what the digest does not tell apart
-            if log.constant(name) != logs[0].constant(name):
-                raise DdrsError(f"{path}: has {name} {log.constant(name)}, but {shards[0]} has {logs[0].constant(name)}; a log has one")
-        number = str(log.constant(SHARD))
-        if not re.fullmatch(SHARD_FORM, number):
-            raise DdrsError(f"{path}: {SHARD} = {number!r} is not of the form 2/5 of 100")
-        if number in numbers:
-            raise DdrsError(f"{path}: is shard {number}, as {numbers[number]} is")
-        numbers[number] = str(path)
-        for line in read_text(path, "certification log").splitlines()[1:]:
-            idx = int(line.partition("\t")[0])
-            if idx in lines:
-                raise DdrsError(f"{path}: idx {idx} is in another shard too")
-            lines[idx] = line.rpartition("\t")[0]
-    count, examples = next(iter(numbers)).partition("/")[2].split(" of ")
-    wanted = [f"{i}/{count} of {examples}" for i in range(1, int(count) + 1)]
-    missing = [number for number in wanted if number not in numbers]
-    if missing or len(numbers) != len(wanted):
-        raise DdrsError(
-            f"{out}: of {count} shards, {len(numbers)} were given; missing: {', '.join(missing) or 'none, but others are of another division'}"
-        )
-    order = sorted(lines)
-    if len(order) != int(examples):
-        raise DdrsError(f"{out}: the shards hold {len(order)} examples, not {examples}")
-    write_text(out, "\n".join(["\t".join(COLUMNS), *(lines[idx] for idx in order)]) + "\n")
-    return len(order)
-
-
 def run_digest(settings: Mapping[str, Any], noise: str, seed: int, split: str, k: int | None, inputs: Mapping[str, str]) -> str:
     """The digest that a certification's log carries. settings: of SampleSettings; inputs: digests of the model, the data and the search."""
     return digest({**settings, "noise": noise, "seed": seed, "split": split, "K": k, "inputs": dict(inputs)})
@@ -312,24 +270,3 @@ def run_digest(settings: Mapping[str, Any], noise: str, seed: int, split: str, k
 def memory_digest(log: Path, norm: str) -> str:
     """The digest that the memory's log of a log carries."""
     return digest({"log": file_digest(log), "memory": norm})
-
-
-def export_field_format(log: Path, times: Path | None, out: Path) -> None:
-    """Write the six-column log of locuslab/smoothing; `time` comes from the timing file of the run or the log itself, or is 0."""
-    table = read_log(log).table
-    own = dict(zip(table["idx"], table["time"], strict=True)) if "time" in table else {}
-    seconds = own if times is None else _read_times(times)
-    rows = ["\t".join(FIELD)]
-    for values in zip(*(table[name].tolist() for name in PLAIN), strict=True):
-        fields = dict(zip(PLAIN, values, strict=True))
-        rows.append(format_line({**fields, "time": seconds.get(fields["idx"], 0)}, FIELD))
-    write_text(out, "\n".join(rows) + "\n")
-
-
-def _read_times(path: Path) -> dict[int, float]:
-    """Seconds by idx, the last of an example that was certified twice; a torn line is skipped."""
-    lines = require(path, "timing file").read_bytes().decode("utf-8", errors="replace").splitlines()
-    if not lines or lines[0] != "idx\tseconds":
-        raise DdrsError(f"{path}: not a timing file (its first line must be idx, seconds)")
-    whole = [line.split("\t") for line in lines[1:] if re.fullmatch(r"[0-9]{1,18}\t[0-9]+\.[0-9]{6}", line)]
-    return {int(idx): float(seconds) for idx, seconds in whole}

@@ -5,58 +5,34 @@ import platform
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ddrs import own_model
+from ddrs.certification.checks import ABSTAIN
 from ddrs.certification.engine import certify_each, image_deviation
 from ddrs.certification.inference import best_batch_size, running
-from ddrs.certification.lattice import CERTIFIABLE
-from ddrs.certification.records import ABSTAIN, COLUMNS, SHARD, STATISTICS, format_line, resume_lines, run_digest
-from ddrs.certification.sequential import FIRST, RATIO
+from ddrs.certification.progress import CertificationProgress
+from ddrs.certification.records import COLUMNS, SHARD, STATISTICS, format_line, resume_lines, run_digest
+from ddrs.certification.settings import SampleSettings
+from ddrs.certification.shards import Shard
 from ddrs.certification.task import Outcome
-from ddrs.config import SampleSettings
-from ddrs.data import as_float
-from ddrs.devices import Runtime, prepare
+from ddrs.data.splits import as_float
 from ddrs.errors import DdrsError
 from ddrs.files import cache_folder, naming, write_text
-from ddrs.models import load_with_data
-from ddrs.noise import check_sigma
-from ddrs.norms import ON_GRID
-from ddrs.progress import CertificationProgress
+from ddrs.models import own
+from ddrs.models.checkpoints import load_with_data
+from ddrs.models.devices import Runtime, prepare
+from ddrs.noise.lattice import CERTIFIABLE
+from ddrs.noise.laws import check_sigma
+from ddrs.noise.norms import ON_GRID
 from ddrs.provenance.code import code_digest
 from ddrs.provenance.digests import digest, file_digest
 from ddrs.provenance.sidecar import write_sidecar
 from ddrs.rows import kind_of, label_of
-from ddrs.sections import count_of
-from ddrs.sigma.files import read_sigmas
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Every `count`-th example from the `number`-th on; number is from 1 to count."""
-
-    number: int = 1
-    count: int = 1
-
-    @classmethod
-    def parse(cls, text: str) -> "Shard":
-        """Of "2/5"."""
-        number, count = (count_of(part) for part in text.partition("/")[::2])
-        if number is None or count is None or not 1 <= number <= count:
-            raise DdrsError(f"--shard {text[:40]!r}: must be I/N with 1 <= I <= N")
-        return cls(number, count)
-
-    def __str__(self) -> str:
-        return f"{self.number}/{self.count}"
-
-    def of(self, indices: np.ndarray) -> np.ndarray:
-        if self.count > len(indices):
-            raise DdrsError(f"--shard {self}: {self.count} shards of {len(indices)} images; at most one shard per image")
-        return indices[self.number - 1 :: self.count]
+from ddrs.sigma.stored import read_sigmas
+from ddrs.statistics.boundaries import FIRST, RATIO
 
 
 def certify(
@@ -119,7 +95,7 @@ def certify(
         "split_images": len(part.labels),
     }
     part_of = "" if shard.count == 1 else f".{shard.number}-of-{shard.count}"
-    other = [device.type, len(examples), code_digest("certify"), own_model.code(facts["architecture"])]  # what lines hold or depend on beside `made`
+    other = [device.type, len(examples), code_digest("certify"), own.code(facts["architecture"])]  # what lines hold or depend on beside `made`
     partial = runtime.scratch / f"certify-{digest([constant['digest'], *other])}{part_of}.tsv"
     done = resume_lines(partial, str(constant["digest"]), say)
     if done:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 
-from ddrs.certification.sequential import Boundaries, priced_boundaries
-from ddrs.config import SampleSettings
+from ddrs.certification.settings import SampleSettings
 from ddrs.sections import Section
+from ddrs.statistics.boundaries import Boundaries, priced_boundaries
 
 if TYPE_CHECKING:
-    from ddrs.noise import Noise, Purpose
+    from ddrs.noise.laws import Noise
+    from ddrs.noise.streams import Purpose
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
+from ddrs.certification.settings import SampleSettings
 from ddrs.commands.flags import Architecture, Data, Images, Model, Out, Seed, SplitName, app, say, with_settings
-from ddrs.config import SampleSettings
-from ddrs.devices import Runtime
 from ddrs.files import output_file
+from ddrs.models.devices import Runtime
 from ddrs.sections import BATCH_MAX, COUNT_MAX
 
 
@@ -34,7 +34,8 @@ def certify(
     seed: Seed = 0,
 ) -> None:
     """Certify a split's images by Monte Carlo (Cohen et al. 2019). The log is resumed after a kill, without redoing finished images."""
-    from ddrs.certification.run import Shard, certify
+    from ddrs.certification.run import certify
+    from ddrs.certification.shards import Shard
 
     certify(model, data, out, settings, sigma, sigmas, k, split, images, Shard.parse(shard), batch_size, times, seed, runtime, say, architecture)
 
@@ -45,7 +46,7 @@ def merge(
     out: Out,
 ) -> None:
     """Put the logs of the shards of one certification together, byte for byte as one run would have written it."""
-    from ddrs.certification.records import merge_shards
+    from ddrs.certification.shards import merge_shards
 
     say(f"{out}: {merge_shards(shards, out)} images of {len(shards)} shards")
 
@@ -57,6 +58,6 @@ def export(
     times: Annotated[Path | None, typer.Option("--times", help="timing file of the same run (read)")] = None,
 ) -> None:
     """Write a log in the field's six-column form (idx label predict radius correct time), for other people's scripts."""
-    from ddrs.certification.records import export_field_format
+    from ddrs.certification.field_format import export_field_format
 
     export_field_format(log, times, out)

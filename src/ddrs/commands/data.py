@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from ddrs.commands.flags import app, say
+from ddrs.data.sources import KINDS
 from ddrs.files import output_file
 from ddrs.sections import COUNT_MAX
-from ddrs.sources import KINDS
 
 
 @app.command()
@@ -30,8 +30,8 @@ def fetch(
     ] = None,
 ) -> None:
     """Get a dataset, check it, drop duplicates across splits, write uint8 arrays and a manifest."""
-    from ddrs.fetch import fetch
-    from ddrs.requests import parse_images, parse_shape
+    from ddrs.data.fetch import fetch
+    from ddrs.data.requests import parse_images, parse_shape
 
     size, least = parse_shape(shape) if shape else None, parse_images(images or [])
     for split, facts in fetch(name, out, source, validation, say, kind, classes or [], size, least)["splits"].items():

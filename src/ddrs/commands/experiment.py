@@ -19,7 +19,7 @@ def publish(
     out_dir: OutDir,
 ) -> None:
     """Copy finished tables and figures to where readers of the repository see them, with the config's digest and the date."""
-    from ddrs.publish import publish
+    from ddrs.operations.publish import publish
 
     publish(files, config, out_dir)
 
@@ -31,7 +31,7 @@ def use(
 ) -> None:
     """Merge overlays into config.yaml, so that DVC sees them too, and list its results in dvc.yaml. Jobs get the flags that `snakemake
     --configfile OVERLAYS` gives them."""
-    from ddrs.overlays import use
+    from ddrs.operations.overlays import use
 
     written = use(overlays, config)
     say(f"{', '.join(map(str, written))}: written" if written else f"{config}: says all of that already")
@@ -42,7 +42,7 @@ def sync(
     pull: Annotated[bool, typer.Option("--pull/--no-pull", help="also get what DVC's cache lacks from the default remote")] = True,
 ) -> None:
     """Bring the results of dvc.lock here, prove them by content, and tell Snakemake, so that nothing runs that has run elsewhere."""
-    from ddrs.sync import sync
+    from ddrs.operations.sync import sync
 
     sync(pull, say)
 
@@ -50,7 +50,7 @@ def sync(
 @app.command()
 def lock_status() -> None:
     """Say in one line whether dvc.lock is of this code and config. Needs no data, no results and no remote."""
-    from ddrs.sync import lock_status
+    from ddrs.operations.sync import lock_status
 
     say(lock_status())
 
@@ -64,14 +64,14 @@ def code(
     ] = None,
 ) -> None:
     """Say by which definitions the result of a verb is made, and their digest, which reruns it when it changes."""
-    from ddrs import code_report
+    from ddrs.operations import code
 
     if not entries and write is None:
         raise DdrsError("code: give a verb, or --write")
     if entries:
-        say(code_report.report(entries, against))
+        say(code.report(entries, against))
     if write is not None:
-        say(f"{write}: {', '.join(code_report.write(write)) or 'nothing'} changed")
+        say(f"{write}: {', '.join(code.write(write)) or 'nothing'} changed")
 
 
 @app.command()
@@ -88,8 +88,8 @@ def plan(
     format: Annotated[str, typer.Option("--format", help="table or csv")] = "table",
 ) -> None:
     """Print what a target would cost, without running it: jobs, images, samples, FLOPs and estimated time of every step."""
-    from ddrs.gpu_hours import gpu_hours
-    from ddrs.plan import plan
+    from ddrs.operations.gpu_hours import gpu_hours
+    from ddrs.operations.plan import plan
 
     verbs = cast(TyperGroup, ctx.find_root().command)  # by which the commands of a dry run are read
     if on and device:

@@ -25,8 +25,8 @@ def distribution(
     made: Made = None,
 ) -> None:
     """Draw the distribution of p_lower: a panel per training sigma, a curve per row, K chosen on validation images or on half of the test images."""
-    from ddrs.distribution import p_lower_figure
-    from ddrs.statements import Caption
+    from ddrs.figures.distribution import p_lower_figure
+    from ddrs.results.captions import Caption
 
     p_lower_figure(logs, validation or [], pdf, png, even or [], before or [], Caption(caption, title, made or []))
 
@@ -47,8 +47,8 @@ def figure(
     made: Made = None,
 ) -> None:
     """Draw certified accuracy against radius: of a table's rows (Figures 3, 4, 5), of sigma searches (8), for growing K (7)."""
-    from ddrs.figures import certified_accuracy_figure
-    from ddrs.statements import Caption
+    from ddrs.figures.certified_accuracy import certified_accuracy_figure
+    from ddrs.results.captions import Caption
 
     certified_accuracy_figure(logs, pdf, png, kind, evaluations, Caption(caption, title, made or []))
 
@@ -67,8 +67,8 @@ def examples(
     made: Made = None,
 ) -> None:
     """Draw test images with noise at the fixed sigma and at their own (Figures 6, 9); one --data, --fixed and --quantiles for each log."""
-    from ddrs.examples import Panel, examples_figure
-    from ddrs.statements import Caption
+    from ddrs.figures.examples import Panel, examples_figure
+    from ddrs.results.captions import Caption
 
     if not len(logs) == len(data) == len(fixed) == len(quantiles):
         raise DdrsError(
@@ -88,7 +88,7 @@ def illustrate(
     title: Title = "",
 ) -> None:
     """Draw why sigma should vary, or the memory's three cases, from a run of the code in two dimensions (Figures 1, 2)."""
-    from ddrs.illustrations import illustrate
-    from ddrs.statements import Caption
+    from ddrs.figures.illustrations import illustrate
+    from ddrs.results.captions import Caption
 
     illustrate(subject, pdf, png, seed, Caption(caption, title))

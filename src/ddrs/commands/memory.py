@@ -11,7 +11,7 @@ def remember(
     out_dir: OutDir,
 ) -> None:
     """Pass logs through the memory (Algorithm 3), each on its own, in ascending idx. Writes logs of the same names into --out-dir."""
-    from ddrs.memory import remember
+    from ddrs.memory.remember import remember
 
     if len({log.name for log in logs}) != len(logs):
         raise DdrsError("remember: two logs have the same file name, and so the same place in --out-dir")

@@ -16,7 +16,7 @@ def envelope(
     format: Annotated[str, typer.Option("--format", help="csv, md or tex")] = "csv",
 ) -> None:
     """Print certified accuracy per radius and ACR, a line per log and one for their envelope; reads anyone's six-column logs too."""
-    from ddrs.envelope import envelope_report
+    from ddrs.results.envelope import envelope_report
 
     say(envelope_report(logs, parse_radii(radii), format))
 
@@ -38,7 +38,7 @@ def cell(
     seed: Seed = 0,
 ) -> None:
     """Write every cell of one table row as JSON: value, interval, the sigma and K that gave it, the paper's number."""
-    from ddrs.cells import write_cells
+    from ddrs.results.row_cells import write_cells
 
     write_cells(logs, table, label, parse_radii(radii), out_dir, seed, validation or [], choose_on, kind, before or [], made)
 
@@ -51,7 +51,7 @@ def table(
     tex: Annotated[Path, typer.Option("--tex", callback=output_file, help="the same as LaTeX (booktabs)")],
 ) -> None:
     """Assemble a table from its cells."""
-    from ddrs.tables import write_table
+    from ddrs.results.tables import write_table
 
     write_table(cells, csv, md, tex)
 
@@ -63,7 +63,7 @@ def compare(
     md: Md,
 ) -> None:
     """Set every cell of a table beside the paper's number, with the interval of the difference and a verdict."""
-    from ddrs.comparison import write_comparison
+    from ddrs.results.comparison import write_comparison
 
     write_comparison(cells, csv, md)
 
@@ -75,7 +75,7 @@ def claims(
     md: Md,
 ) -> None:
     """Check the paper's headline sentences against its own tables and against ours."""
-    from ddrs.claims import write_claims
+    from ddrs.results.claims import write_claims
 
     write_claims(cells, csv, md)
 
@@ -89,7 +89,7 @@ def per_class(
     radii: Annotated[str, typer.Option("--radii", help="columns to show, separated by commas; default: all of the table")] = "",
 ) -> None:
     """Write certified accuracy per class, each row at the sigma and K that other images chose for its ACR."""
-    from ddrs.per_class import write_per_class
+    from ddrs.results.per_class import write_per_class
 
     write_per_class(logs, cell, [f"{radius:g}" for radius in parse_radii(radii)] if radii else [], csv, md)
 
@@ -101,6 +101,6 @@ def page(
     picture: Annotated[Path | None, typer.Option("--picture", help="PNG that the caption is of (read)")] = None,
 ) -> None:
     """Write a Markdown table, or a figure with its caption, as a page that a browser, and Snakemake's report, show."""
-    from ddrs.pages import write_page
+    from ddrs.results.pages import write_page
 
     write_page(md, html, picture)

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from ddrs.commands.flags import Architecture, Data, Images, Model, Seed, SplitName, app, say, with_settings
-from ddrs.config import SearchSettings
-from ddrs.devices import Runtime
 from ddrs.files import output_file
+from ddrs.models.devices import Runtime
+from ddrs.sigma.settings import SearchSettings
 
 
 @app.command()

@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from ddrs.architectures import ARCHITECTURES
-from ddrs.checkpoint_formats import FORMATS
 from ddrs.commands.flags import Architecture, Data, Model, Out, Seed, app, say, with_settings
-from ddrs.config import RegimeSettings, TrainSettings
-from ddrs.devices import Runtime
 from ddrs.files import output_file
+from ddrs.models.architectures import ARCHITECTURES
+from ddrs.models.devices import Runtime
+from ddrs.models.formats import FORMATS
 from ddrs.training.losses import METHODS
+from ddrs.training.settings import RegimeSettings, TrainSettings
 
 
 @app.command()
@@ -64,6 +64,6 @@ def import_checkpoint(
     sidecar: Annotated[Path | None, typer.Option("--sidecar", callback=output_file, help="JSON to write with commit, versions and time")] = None,
 ) -> None:
     """Write a fixed-sigma model that others published as a safetensors checkpoint, with its preprocessing; runs no code of the file."""
-    from ddrs.importing import import_checkpoint
+    from ddrs.training.importing import import_checkpoint
 
     import_checkpoint(file, out, format, dataset, method, sigma, preprocessing, sidecar, say)

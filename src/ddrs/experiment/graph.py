@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ddrs.config import Config, SearchSettings
 from ddrs.errors import DdrsError
-from ddrs.made import shown_figures
+from ddrs.experiment.config import Config
+from ddrs.experiment.recipes import shown_figures
 from ddrs.rows import ALTERNATE, FIXED, KINDS, SELECTED, TABLES, Kind, Row, Run, methods_of, table_of_print
+from ddrs.sigma.settings import SearchSettings
 from ddrs.training.losses import METHODS
 
 Wildcards = Any  # the parts of a job's files as attributes, all of them text: Snakemake's wildcards, or whatever else has them

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
-from ddrs import own_model
-from ddrs.config import SampleSettings, flags
+from ddrs.certification.settings import SampleSettings
 from ddrs.experiment.graph import BRANCH, MANIFEST, SHARD, Cells, Graph, Wildcards
-from ddrs.made import made
+from ddrs.experiment.recipes import made
+from ddrs.models import own as models_own
 from ddrs.provenance.code import code_digest
 from ddrs.provenance.digests import digest
 from ddrs.rows import FIGURES, FIXED, SELECTED, Run, methods_of, title_of
+from ddrs.sections import flags
 from ddrs.sigma.strategies import STRATEGIES
 from ddrs.training.losses import METHODS
 
@@ -91,7 +92,7 @@ class Jobs:
         return self._method_code("finetune", w)
 
     def _method_code(self, verb: str, w: Wildcards) -> str:
-        users = own_model.code(self.settings.on(w.dataset, w.method).architecture)  # empty for known architectures
+        users = models_own.code(self.settings.on(w.dataset, w.method).architecture)  # empty for known architectures
         return code_digest(verb, METHODS[w.method]) + users
 
     def import_code(self, w: Wildcards) -> str:
@@ -164,7 +165,7 @@ class Jobs:
         """The factory that the checkpoint may run: the config's, where it names one and the model is trained here."""
         architecture = self.settings.on(w.dataset, w.method).architecture
         imported = w.method in self.settings.checkpoints.get(w.dataset, {})
-        return f" --architecture {architecture}" if own_model.is_own(architecture) and not imported else ""
+        return f" --architecture {architecture}" if models_own.is_own(architecture) and not imported else ""
 
     def choice(self, cells: Cells) -> str:
         """What chooses sigma and K of a table's cells, and the dataset of the print that they stand beside."""

@@ -22,7 +22,18 @@ PACKAGE = Path(__file__).parents[1]  # src/ddrs
 # What moves bytes and words and makes none, or says on what a step runs, which is no part of an experiment: a change of it reruns nothing.
 CARRIES = frozenset(
     f"ddrs.{name}"
-    for name in ("errors", "files", "registry", "locks", "gpus", "options", "progress", "provenance.sidecar", "provenance.code", "provenance.reading")
+    for name in (
+        "errors",
+        "files",
+        "registry",
+        "provenance.code",
+        "provenance.reading",
+        "provenance.sidecar",
+        "models.cards",
+        "models.devices",
+        "certification.progress",
+        "operations.locks",
+    )
 )
 WHOLE = "*"  # all that a module defines
 IMPORTED = ""  # what a module does when it is imported
@@ -63,7 +74,7 @@ class Code:
         return {verb: (module.name, function) for module in modules for verb, function in module.verbs.items()}
 
     def entry(self, entry: str) -> Place:
-        """Of a verb, as certify, a module, as ddrs.sigma.grid, or a definition, as ddrs.cells:write_cells. DdrsError if there is none."""
+        """Of a verb, as certify, a module, as ddrs.sigma.grid, or a definition, as ddrs.results.row_cells:write_cells. DdrsError if there is none."""
         if entry.startswith(f"{self.package}."):
             module, _, name = entry.partition(":")
             if module in self.modules and (not name or name in self.module(module).definitions):
@@ -167,7 +178,7 @@ def package() -> Code:
 
 @cache
 def code_digest(*entries: str) -> str:
-    """A digest of all that entries are made by: verbs, modules (`ddrs.sigma.grid`) and definitions (`ddrs.cells:write_cells`).
+    """A digest of all that entries are made by: verbs, modules (`ddrs.sigma.grid`) and definitions (`ddrs.results.row_cells:write_cells`).
 
     Snakemake does not see the code that a command runs; a rule that carries this digest in its params reruns when that changes, but not for a
     changed comment, docstring or word of an error. A job that loads a module by its name gives that as an entry beside its verb, and then does

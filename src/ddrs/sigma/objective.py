@@ -6,11 +6,12 @@ from typing import Self
 
 import torch
 
-from ddrs.config import SearchSettings, StepSettings
 from ddrs.errors import DdrsError
-from ddrs.models import as_it_was, checked_scores, device_of
-from ddrs.noise import BLOCK, Noise, NoiseStream
-from ddrs.rowwise import check_rows_alone
+from ddrs.models.rowwise import check_rows_alone
+from ddrs.models.running import as_it_was, checked_scores, device_of
+from ddrs.noise.laws import Noise
+from ddrs.noise.streams import BLOCK, NoiseStream
+from ddrs.sigma.settings import SearchSettings, StepSettings
 
 CLAMP = (0.02, 0.98)  # of the two probabilities, as in the paper's listing
 

@@ -12,19 +12,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ddrs import own_model
-from ddrs.config import SearchSettings
-from ddrs.data import as_float
-from ddrs.devices import Runtime, machine, prepare
+from ddrs.data.splits import as_float
 from ddrs.files import DamagedError, atomic, sealed, unsealed, write_bytes
-from ddrs.models import load_with_data
-from ddrs.noise import NoiseStream, get_noise
+from ddrs.models import own
+from ddrs.models.checkpoints import load_with_data
+from ddrs.models.devices import Runtime, machine, prepare
+from ddrs.noise.laws import get_noise
+from ddrs.noise.streams import NoiseStream
 from ddrs.provenance.code import code_digest
 from ddrs.provenance.digests import digest, file_digest
 from ddrs.provenance.sidecar import write_sidecar
 from ddrs.rows import kind_of
-from ddrs.sigma.files import check_sigmas, content_digest
 from ddrs.sigma.objective import mean_class
+from ddrs.sigma.settings import SearchSettings
+from ddrs.sigma.stored import check_sigmas, content_digest
 from ddrs.sigma.strategies import STRATEGIES
 
 
@@ -71,7 +72,7 @@ def search(
         "model": file_digest(model),
         "data": part.digest,
     }
-    code = [code_digest("sigma", STRATEGIES[settings.strategy]), own_model.code(facts["architecture"])]
+    code = [code_digest("sigma", STRATEGIES[settings.strategy]), own.code(facts["architecture"])]
     partial = runtime.scratch / f"sigma-{digest([made, len(indices), code, machine(runtime, device)])}"
     starts = range(0, len(indices), settings.batch_size)
     # files, and no folder of them: another process at the same work, which is done first, removes what it knows and nothing else

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddrs.config import SearchSettings
 from ddrs.errors import DdrsError
-from ddrs.models import Scored, as_batch, as_it_was, as_module, taking_float32, usual_torch
-from ddrs.noise import NoiseStream, check_seed, example_keys, get_noise, number, whole
+from ddrs.models.running import Scored, as_batch, as_it_was, as_module, taking_float32, usual_torch
+from ddrs.noise.laws import get_noise
+from ddrs.noise.streams import NoiseStream, check_seed, example_keys, number, whole
+from ddrs.sigma.settings import SearchSettings
 from ddrs.sigma.strategies import STRATEGIES
 
 

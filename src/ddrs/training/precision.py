@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from ddrs.errors import DdrsError
-from ddrs.models import device_of
+from ddrs.models.running import device_of
 
 HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 IMAGE_GRADIENT_SCALE = 128.0  # of float16 gradients on their way back to the images, which no GradScaler sees

@@ -6,20 +6,23 @@ from pathlib import Path
 
 import torch
 
-from ddrs import models, own_model
-from ddrs.config import RegimeSettings, StepSettings, TrainSettings
-from ddrs.data import Split, load_split
-from ddrs.devices import Runtime, machine, prepare
+from ddrs.data.splits import Split, load_split
 from ddrs.errors import DdrsError
 from ddrs.files import DamagedError, sealed, unsealed, write_bytes
-from ddrs.noise import check_sigma, get_noise, stream_key
+from ddrs.models import architectures, checkpoints, own, running
+from ddrs.models.devices import Runtime, machine, prepare
+from ddrs.noise.laws import check_sigma, get_noise
+from ddrs.noise.streams import stream_key
 from ddrs.provenance.code import code_digest
 from ddrs.provenance.digests import digest, file_digest
 from ddrs.provenance.sidecar import write_sidecar
+from ddrs.sigma.settings import StepSettings
 from ddrs.training import loop
-from ddrs.training.images import training_images
+from ddrs.training import state as training_state
+from ddrs.training.batches import training_images
 from ddrs.training.losses import METHODS
 from ddrs.training.precision import check_precision
+from ddrs.training.settings import RegimeSettings, TrainSettings
 
 Say = Callable[[str], None]
 
@@ -44,8 +47,8 @@ def train(
     noise = METHODS.module(method).NOISE
     settings.loss_settings(method)
     torch.manual_seed(stream_key(seed, "train", "init") % 2**63)
-    model = models.build_model(architecture, split.shape, split.classes)
-    run = loop.start_run(model, len(split.labels), sigma, settings, seed, device, "fs")
+    model = architectures.build_model(architecture, split.shape, split.classes)
+    run = training_state.start_run(model, len(split.labels), sigma, settings, seed, device, "fs")
     facts = {
         "architecture": architecture,
         "shape": list(split.shape),
@@ -81,17 +84,17 @@ def finetune(
     device = prepare(runtime)
     check_precision(settings.precision, device)
     split = load_split(data, "train")
-    start = models.read_facts(model)
-    models.check_named(model, start, architecture)
-    models.check_fits(model, start, split)
+    start = checkpoints.read_facts(model)
+    checkpoints.check_named(model, start, architecture)
+    checkpoints.check_fits(model, start, split)
     settings.loss_settings(start["method"])
     moves = step.of_regime()
     if not step.sigma_min <= start["sigma"] <= step.sigma_max:
         raise DdrsError(f"{model}: was trained with sigma {start['sigma']}, outside [{step.sigma_min}, {step.sigma_max}]")
-    net = models.load_model(model, architecture=architecture)
-    run = loop.start_run(net, len(split.labels), start["sigma"], settings, seed, device, step.regime)
+    net = checkpoints.load_model(model, architecture=architecture)
+    run = training_state.start_run(net, len(split.labels), start["sigma"], settings, seed, device, step.regime)
     if branch is not None:
-        loop.load_state(branch, run)
+        training_state.load_state(branch, run)
         if run.epoch >= settings.epochs:
             raise DdrsError(f"{branch}: was saved after epoch {run.epoch}, nothing is left of {settings.epochs}; set branch_epoch lower")
     facts = {
@@ -107,7 +110,7 @@ def finetune(
 
 
 def _train(
-    run: loop.Run,
+    run: training_state.Run,
     split: Split,
     step: StepSettings,
     facts: dict,
@@ -119,25 +122,25 @@ def _train(
     inputs: dict[str, str],
 ) -> None:
     started = time.time()
-    models.check_storable(run.model, facts)
-    device = models.device_of(run.model)
+    checkpoints.check_storable(run.model, facts)
+    device = running.device_of(run.model)
     settings = TrainSettings(**facts["settings"])
     code = code_digest("finetune" if facts["regime"] == "ds2" else "train", METHODS[facts["method"]])
-    partial = runtime.scratch / f"train-{digest([facts, code, own_model.code(facts['architecture']), machine(runtime, device)])}.pt"
+    partial = runtime.scratch / f"train-{digest([facts, code, own.code(facts['architecture']), machine(runtime, device)])}.pt"
     partial_branch = partial.with_suffix(".branch.pt")  # kept here until the end: a workflow engine deletes the outputs of a killed job
     branch = _resume(run, settings.epochs, partial, partial_branch, branch_epoch, say)
 
-    def keep(current: loop.Run) -> None:
+    def keep(current: training_state.Run) -> None:
         nonlocal branch
         if current.epoch == branch_epoch and not current.batches:
-            branch = loop.packed(current)  # kept, as another process at the same work may be done first and remove the file
+            branch = training_state.packed(current)  # kept, as another process at the same work may be done first and remove the file
             write_bytes(partial_branch, branch)
-        loop.save_state(partial, current)
+        training_state.save_state(partial, current)
 
     labels = torch.tensor(split.labels, device=device)
     with training_images(split, device) as images:
         loop.train(run, images, labels, facts["method"], facts["regime"], settings, step, get_noise(facts["noise"]), keep, say)
-    models.save_model(out, run.model, {**facts, "device": device.type, "mean_sigma": round(float(run.sigmas.double().mean()), 6)})
+    checkpoints.save_model(out, run.model, {**facts, "device": device.type, "mean_sigma": round(float(run.sigmas.double().mean()), 6)})
     if branch_out is not None:
         assert branch is not None
         write_bytes(branch_out, branch)
@@ -146,20 +149,20 @@ def _train(
     write_sidecar(runtime.sidecar, facts, inputs, started, str(device))
 
 
-def _resume(run: loop.Run, epochs: int, partial: Path, partial_branch: Path, branch_epoch: int, say: Say) -> bytes | None:
+def _resume(run: training_state.Run, epochs: int, partial: Path, partial_branch: Path, branch_epoch: int, say: Say) -> bytes | None:
     """Go on from what a killed process left, if it is whole. Returns the branch's file, where it left one.
 
     Another process at the same work may remove both files at any time.
     """
     try:
-        state, content = loop.read_state(partial), unsealed(partial_branch)
+        state, content = training_state.read_state(partial), unsealed(partial_branch)
     except DamagedError as error:
         say(f"{error}; beginning anew")
         return None
     branch = None if content is None else sealed(content)
     if state is None or (branch is None and 0 < branch_epoch <= state["epoch"]):
         return None  # a run past its branch could not end without that
-    loop.go_on(partial, run, state)
+    training_state.go_on(partial, run, state)
     within = f", {run.batches:,} batches into the next," if run.batches else ""
     say(f"resuming after epoch {run.epoch} of {epochs}{within} from {partial}")
     return branch

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ddrs.certification.bounds import lower_confidence_bound, upper_confidence_bound
+from ddrs.certification.checks import ABSTAIN
 from ddrs.certification.protocols import PROTOCOLS
-from ddrs.certification.records import ABSTAIN
-from ddrs.certification.sequential import radius_of
 from ddrs.certification.task import Outcome, Steps, Task, Votes
 from ddrs.sections import Section
+from ddrs.statistics.bounds import lower_confidence_bound, upper_confidence_bound
+from ddrs.statistics.sequential import radius_of
 
 PROMISE = "Within the certified radius, the classifier that is smoothed with the sigma of that image keeps its class."
 STATELESS = True  # of a fixed sigma; with a sigma per image only the memory, which is beside this, makes one classifier of them

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ddrs.config import SearchSettings
+from ddrs.sigma.settings import SearchSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import torch
 
-    from ddrs.noise import Noise, NoiseStream
+    from ddrs.noise.laws import Noise
+    from ddrs.noise.streams import NoiseStream
     from ddrs.sigma.objective import Trajectory
 
 
@@ -34,7 +35,7 @@ def search(
     progress: Callable[[int], None] = lambda done: None,
 ) -> Trajectory:
     """The whole trajectory of k_max steps from sigma0, for a batch of images (B, ...), each with its own sigma and noise stream."""
-    from ddrs.models import as_it_was, device_of
+    from ddrs.models.running import as_it_was, device_of
     from ddrs.sigma.objective import Trajectory, noise_of_steps, start, step
 
     images, sigma, classes = start(model, images, sigma0, streams, settings)

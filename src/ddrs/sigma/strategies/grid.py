@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ddrs.config import SearchSettings
+from ddrs.sigma.settings import SearchSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import torch
 
-    from ddrs.noise import Noise, NoiseStream
+    from ddrs.noise.laws import Noise
+    from ddrs.noise.streams import NoiseStream
     from ddrs.sigma.objective import Trajectory
 
 END = 1.0  # of the grid, in units of the [0,1] pixel scale
@@ -47,7 +48,7 @@ def search(
     """
     import torch
 
-    from ddrs.models import as_it_was, device_of
+    from ddrs.models.running import as_it_was, device_of
     from ddrs.sigma.objective import Trajectory, noise_of_steps, objective, start
 
     images, sigma, classes = start(model, images, sigma0, streams, settings)

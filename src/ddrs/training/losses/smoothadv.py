@@ -59,7 +59,7 @@ def attack(model: nn.Module, x: Tensor, y: Tensor, noise: Tensor, settings: Sett
     import torch
     import torch.nn.functional as F
 
-    from ddrs.models import evaluating
+    from ddrs.models.running import evaluating
 
     per_image = (-1, *[1] * (x.ndim - 1))
     delta = torch.zeros_like(x)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ddrs.config import StepSettings
+from ddrs.sigma.settings import StepSettings
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
 
-    from ddrs.noise import Noise
+    from ddrs.noise.laws import Noise
 
 
 class Settings(StepSettings):
@@ -30,7 +30,7 @@ def sigmas(model: nn.Module, x: Tensor, y: Tensor, sigma: Tensor, settings: Step
     """
     import torch
 
-    from ddrs.models import evaluating
+    from ddrs.models.running import evaluating
     from ddrs.sigma.objective import step
 
     eps = torch.empty(len(x), settings.samples, *x.shape[1:], device=x.device)

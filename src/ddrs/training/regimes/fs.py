@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ddrs.config import StepSettings
+from ddrs.sigma.settings import StepSettings
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
 
-    from ddrs.noise import Noise
+    from ddrs.noise.laws import Noise
 
 
 class Settings(StepSettings):

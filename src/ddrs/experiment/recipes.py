@@ -1,0 +1,106 @@
+"""How a config's models are trained and their sigmas searched, in the words of a caption, and where that is not as in the paper. No torch."""
+
+from ddrs.experiment.config import Config
+from ddrs.results.captions import of_protocol
+from ddrs.rows import FIGURES, methods_of, title_of
+from ddrs.sigma.settings import SearchSettings, StepSettings
+from ddrs.training.losses import METHODS
+from ddrs.training.settings import TrainSettings
+
+EPOCHS = 200  # the paper's models on CIFAR-10, Section 4; it says nothing of ImageNet's
+CLASS_SAMPLES = 100  # of `ddrs.sigma.objective.mean_class`
+SAMPLES = {"macer": 8}  # n of Algorithm 1 in the paper, Section 4.3; of other methods 1
+
+
+def made(settings: Config, dataset: str, method: str) -> str:
+    """Two sentences: the models of a method on a dataset, and the search for their images' sigmas. No full stop at the end."""
+    return f"{_models(settings, dataset, method)}. {_search(settings, dataset, method)}"
+
+
+def _models(settings: Config, dataset: str, method: str) -> str:
+    own, tuned = settings.on(dataset, method), settings.finetune.get(dataset, {}).get(method)
+    if method in settings.checkpoints.get(dataset, {}):
+        text = f"Models: {own.architecture} as published by others"
+    else:
+        run = settings.train[dataset][method]
+        text = (
+            f"Models: {own.architecture}, {_epochs(run, settings.datasets[dataset].kind)}{_loss(run, method, settings.sigma_texts(dataset, method))}"
+        )
+    if tuned is None:
+        return text
+    if tuned.start == "branch":
+        run = settings.train[dataset][method]
+        goes_on = f"from epoch {run.branch_epoch} of them on"
+    else:
+        run = settings.finetune_settings(dataset, method)
+        goes_on = f"{run.epochs} epoch{'s' * (run.epochs > 1)} more"
+    return f"{text}; DS2 training: {goes_on}, one sigma step of {_step(tuned.step, method)} in each"
+
+
+def _epochs(run: TrainSettings, kind: str) -> str:
+    other = f" (the paper's on CIFAR-10: {EPOCHS})" if kind != "imagenet" and run.epochs != EPOCHS else ""
+    return f"{run.epochs} epoch{'s' * (run.epochs > 1)}{other}"
+
+
+def _loss(run: TrainSettings, method: str, sigmas: list[str]) -> str:
+    """The settings of the loss, a list where they differ by sigma, and MACER's of the paper, which are the defaults."""
+    parts, differs = [], []
+    for name, value in run.loss.items():
+        values = [value[sigma] for sigma in sigmas] if isinstance(value, dict) else [value]
+        parts.append(f"{name.replace('_', ' ')} = {' / '.join(f'{one:g}' for one in values)}")
+        if method == "macer":
+            fields = METHODS.module(method).Settings.model_fields
+            paper = next(field.default for key, field in fields.items() if (field.alias or key) == name)
+            differs += [f"{name} = {paper:g}"] if set(values) != {paper} else []
+    text = f", {', '.join(parts)}" if parts else ""
+    return text + (f" (the paper: {', '.join(differs)})" if differs else "")
+
+
+def _step(step: StepSettings, method: str) -> str:
+    default = StepSettings.checked()
+    size = "" if step.step_size == default.step_size else f" (the paper: {default.step_size:g})"
+    return f"{step.step_size:g}{size} with {_samples(step.samples, method)}"
+
+
+def _samples(n: int, method: str) -> str:
+    paper = SAMPLES.get(method, 1)
+    return f"n = {n}" + (f" (the paper: {paper})" if n != paper else "")
+
+
+def _search(settings: Config, dataset: str, method: str) -> str:
+    own: SearchSettings = settings.search_on(dataset, method)
+    fixed = f", the class fixed at the start by {CLASS_SAMPLES} samples (Equation 3; Algorithm 1 picks it again in each step)"
+    return f"Search: up to K = {own.k_max} steps of {_step(own, method)}{fixed if own.objective_class == 'fixed' else ''}"
+
+
+def about(settings: Config) -> str:
+    """What the experiment of a config reproduces, and at what scale: per dataset a paragraph and a list of its tables, as reStructuredText."""
+    parts = [_shown(settings, dataset) for dataset in settings.datasets]
+    numbers = [str(number) for number in shown_figures(settings)]
+    return "\n\n".join([*filter(None, parts), f"Figures: {', '.join(numbers)}."])
+
+
+def _shown(settings: Config, dataset: str) -> str:
+    parts = []
+    for table, names in settings.tables.items():
+        for method in methods_of(table) if dataset in names else ():
+            symbol = "lambda" if METHODS.module(method).NOISE == "uniform" else "sigma"
+            sigmas = ", ".join(settings.sigma_texts(dataset, method))
+            parts.append(f"- {title_of(table)}: {method} at {symbol} {sigmas}. {made(settings, dataset, method)}.")
+    if not parts:
+        return ""
+    images, certify = settings.datasets[dataset].images, settings.certify[dataset]
+    by_split = {split: certify.sampling(count, [0.0], split) for split, count in images.items()}
+    facts = {**by_split["test"].model_dump(), "split": "test", "images": images["test"], "n_max": by_split["test"].n, "noise": certify.noise}
+    chosen = "every second test image, the others being reported"
+    if "validation" in images:
+        chosen = f"{images['validation']} validation images at n = {by_split['validation'].n:,}"
+    once = f"sigma and K chosen once on the test images, as in the paper, and once on {chosen}"
+    return "\n".join([f"On {dataset}, certified on {of_protocol(facts)}; {once}.", "", *parts])
+
+
+def shown_figures(settings: Config) -> list[int]:
+    """The numbers of the figures that a config has something for: 1 and 2 are of no dataset."""
+    of_tables = [int(number) for number, table in FIGURES.items() if settings.tables.get(table)]
+    own = [int(name.removeprefix("figure")) for name, panels in settings.figures if panels]
+    return sorted([1, 2, *of_tables, *own])

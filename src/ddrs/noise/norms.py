@@ -1,0 +1,18 @@
+"""The norm of each noise's certificate, by the noise's name: for the steps that load no torch, and for noise.py."""
+
+from typing import Literal
+
+from ddrs.errors import DdrsError
+
+Norm = Literal["l1", "l2"]
+NORMS: dict[str, Norm] = {"gaussian": "l2", "lattice": "l2", "uniform": "l1", "uniform-lattice": "l1"}
+
+
+ON_GRID = {"gaussian": "lattice", "uniform": "uniform-lattice"}  # the noise on the pixel grid, by the noise that a model is trained with
+
+
+def norm_of(noise: object, where: str) -> Norm:
+    """The norm of a noise's certificates, or a DdrsError that says where an unknown one was met."""
+    if noise not in NORMS:
+        raise DdrsError(f"{where}: noise {noise!r}: no norm is known for it; known are {', '.join(NORMS)}")
+    return NORMS[str(noise)]

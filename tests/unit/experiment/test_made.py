@@ -1,0 +1,75 @@
+"""What captions say of how a config's models and sigmas are made."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ddrs.experiment.config import Config
+from ddrs.experiment.load import load
+from ddrs.experiment.recipes import CLASS_SAMPLES, about, made, shown_figures
+from ddrs.operations.overlays import merge, read, read_all
+from ddrs.sigma.objective import mean_class
+
+ROOT = Path(__file__).parents[3]
+
+
+def config(*overlays: str) -> Config:
+    return load(merge(read(ROOT / "config.yaml"), read_all([ROOT / "configs" / name for name in overlays])))
+
+
+def test_the_embedded_suite_says_where_it_is_smaller_than_the_paper():
+    text = made(config(), "mnist5k", "macer")
+    assert text == (
+        "Models: small_cnn, 8 epochs (the paper's on CIFAR-10: 200), k = 8, lambda = 12 / 4 / 2, gamma = 8, beta = 16 (the paper: k = 64, "
+        "lambda = 12); DS2 training: 4 epochs more, one sigma step of 0.038 (the paper: 0.0001) with n = 8 in each. Search: up to K = 1500 steps "
+        "of 0.0001 with n = 1 (the paper: 8), the class fixed at the start by 100 samples (Equation 3; Algorithm 1 picks it again in each step)"
+    )
+    assert "DS2 training: from epoch 4 of them on, one sigma step of 0.019 (the paper: 0.0001) with n = 1 in each" in made(
+        config(), "mnist5k", "cohen"
+    )
+    assert "DS2" not in made(config(), "mnist5k", "yang"), "it has no such row"
+    assert inspect.signature(mean_class).parameters["samples"].default == CLASS_SAMPLES
+
+
+@pytest.mark.parametrize(("dataset", "methods"), [("cifar10", ("cohen", "smoothadv", "macer", "yang")), ("imagenet", ("cohen", "smoothadv", "yang"))])
+def test_the_papers_own_settings_differ_from_nothing(dataset: str, methods: tuple[str, ...]):
+    for method in methods:
+        assert "the paper" not in made(config("paper.yaml"), dataset, method)
+
+
+def test_published_models_are_said_to_be_others():
+    text = made(config("pretrained.yaml"), "cifar10", "smoothadv")
+    assert text.startswith("Models: resnet110 as published by others; DS2 training: 30 epochs more, one sigma step of 0.0001 with n = 1 in each. ")
+
+
+def test_the_first_page_says_what_is_certified_and_how():
+    first, _, figures = about(config()).rpartition("\n\n")
+    assert figures == "Figures: 1, 2, 3, 4, 5, 6, 7, 8, 9."
+    assert first.startswith(
+        "On mnist5k, certified on 100 test images, protocol fixed, n0 = 100, n = 2,500, alpha = 0.001 per image and log, noise on the pixel"
+    )
+    assert (
+        "sigma and K chosen once on the test images, as in the paper, and once on 50 validation images at n = 1,000.\n\n- Table 1: cohen at" in first
+    )
+    cifar, imagenet = about(config("paper.yaml")).split("On ")[1:]
+    for words in (
+        "once on every second test image, the others being reported.",
+        "- Table 1: cohen at sigma 0.12, 0.25, 0.50. Models: resnet18, 200 epochs;",
+        "- Table 4: yang at lambda 0.25, 0.50, 1.00. Models: wide_resnet40_2, 200 epochs.",
+    ):
+        assert words in cifar
+    assert "Table 3" not in imagenet and "500 test images" in imagenet
+
+
+def test_a_total_alpha_is_said_per_image():
+    raw = yaml.safe_load((ROOT / "config.yaml").read_text())
+    raw["certify"]["mnist5k"]["alpha"] = {"total": 0.05}
+    assert "alpha = 0.0005 per image and log" in about(load(raw))
+
+
+def test_only_figures_that_have_something_are_shown():
+    assert shown_figures(config("selection.yaml", "paper.yaml")) == list(range(1, 10))
+    assert shown_figures(config("paper.yaml", "selection.yaml")) == [1, 2, 3, 4, 5]
+    assert shown_figures(config("pretrained.yaml")) == [1, 2, 3, 4]
