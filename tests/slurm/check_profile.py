@@ -129,8 +129,7 @@ def test_a_cancelled_and_a_requeued_job_lose_nothing(cluster: slurm.Cluster, mni
 
 def test_dvc_on_a_login_node_submits_through_the_profile(cluster: slurm.Cluster, mnist5k: Path, tmp_path: Path) -> None:
     """The stage's command is the committed one; $SNAKEMAKE_PROFILE says where it runs."""
-    import ddrs.config
-
+    from ddrs.experiment.load import load
     from ddrs.operations.overlays import fitted
 
     clone = tmp_path / "clone"
@@ -146,7 +145,7 @@ def test_dvc_on_a_login_node_submits_through_the_profile(cluster: slurm.Cluster,
         merge(merged, yaml.safe_load(overlay.read_text()) if overlay else short)
     (clone / "config.yaml").write_text(yaml.safe_dump(merged))
     stages = clone / "dvc.yaml"
-    stages.write_text(fitted(stages.read_text(), ddrs.experiment.load.load(merged)))  # as `ddrs use` does
+    stages.write_text(fitted(stages.read_text(), load(merged)))  # as `ddrs use` does
     for command in (["git", "init", "-q"], ["git", "add", "-A"]):
         subprocess.run(command, cwd=clone, check=True)
 

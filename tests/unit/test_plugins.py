@@ -7,12 +7,12 @@ import zipfile
 from pathlib import Path
 from types import ModuleType
 
-import ddrs.illustrations._plane
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import ddrs.figures.illustrations._plane
 from ddrs.certification.certificates import CERTIFICATES
 from ddrs.certification.engine import certify_each
 from ddrs.certification.settings import SampleSettings

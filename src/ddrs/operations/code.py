@@ -24,7 +24,13 @@ from ddrs.provenance.digests import digest
 STAGES, WRITTEN = Path("dvc.yaml"), Path("workflow/code.json")
 ON_IMPORT = "(on import)"  # what a module does then, which has no name
 RULES = "rules"  # the step that the rule files are
-CHECKS = ("experiment.preflight", "operations.code", "operations.fitting", "operations.overlays", "operations.sync")  # which the rules call to refuse or to mark, and which lay out nothing
+CHECKS = (
+    "experiment.preflight",
+    "operations.code",
+    "operations.fitting",
+    "operations.overlays",
+    "operations.sync",
+)  # which the rules call to refuse or to mark, and which lay out nothing
 
 
 def report(entries: Sequence[str], against: str | None = None) -> str:

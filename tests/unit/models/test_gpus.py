@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ddrs import options
-from ddrs.models import cards
+from ddrs.models import cards, devices
 
 CARDS = ["GPU-aaaa-1", "GPU-bbbb-2", "GPU-cccc-3"]
 
@@ -106,10 +105,10 @@ def test_a_verb_takes_one_card_and_only_for_cuda(machine: Callable[[int], Path],
     machine(2)
     monkeypatch.setattr("ddrs.models.devices.resolve_device", lambda name: name)
     for device in ("cpu", "cuda:1"):
-        options.prepare(options.Runtime(device=device))
+        devices.prepare(devices.Runtime(device=device))
         assert "CUDA_VISIBLE_DEVICES" not in os.environ
     for _ in range(2):  # the same one, however often a process asks
-        options.prepare(options.Runtime(device="cuda"))
+        devices.prepare(devices.Runtime(device="cuda"))
         assert os.environ["CUDA_VISIBLE_DEVICES"] == CARDS[0]
 
 

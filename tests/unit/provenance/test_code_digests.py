@@ -14,7 +14,7 @@ from ddrs.errors import DdrsError
 from ddrs.operations import code as operations_code
 from ddrs.provenance import code
 from ddrs.provenance.code import CARRIES, Code, code_digest, package
-from ddrs.training import METHODS
+from ddrs.training.losses import METHODS
 
 ROOT = Path(__file__).parents[3]
 STEPS = [step for step in json.loads((ROOT / "workflow/code.json").read_bytes()) if step != operations_code.RULES]
@@ -40,12 +40,12 @@ def differing(other: Code, steps: Mapping[str, tuple[str, ...]] | None = None) -
 @pytest.mark.parametrize(
     ("path", "old", "new", "steps"),
     [
-        ("sigma/__init__.py", "iterations: int = 900", "iterations: int = 901", {"illustrate"}),
-        ("config.py", "sigma_min: float = Field(1e-3", "sigma_min: float = Field(1e-4", {"train", "finetune", "sigma", "illustrate"}),
+        ("sigma/search.py", "iterations: int = 900", "iterations: int = 901", {"illustrate"}),
+        ("sigma/settings.py", "sigma_min: float = Field(1e-3", "sigma_min: float = Field(1e-4", {"train", "finetune", "sigma", "illustrate"}),
         ("provenance/digests.py", "hexdigest()[:16]", "hexdigest()[:15]", DIGESTED),
-        ("certification/bounds.py", "import math", "import cmath as math", None),
-        ("pages.py", "def write_page(", "def write_page(*more, ", {"page"}),
-        ("training/cohen.py", 'NOISE = "gaussian"', 'NOISE = "uniform"', {"train", "finetune", "import-checkpoint"}),
+        ("statistics/bounds.py", "import math", "import cmath as math", None),
+        ("results/pages.py", "def write_page(", "def write_page(*more, ", {"page"}),
+        ("training/losses/cohen.py", 'NOISE = "gaussian"', 'NOISE = "uniform"', {"train", "finetune", "import-checkpoint"}),
     ],
 )
 def test_what_a_step_reaches_changes_it_alone(path: str, old: str, new: str, steps: set[str] | None):
@@ -53,7 +53,7 @@ def test_what_a_step_reaches_changes_it_alone(path: str, old: str, new: str, ste
     assert found == steps if steps is not None else found
 
 
-@pytest.mark.parametrize("path", ["files.py", "errors.py", "registry.py", "options.py"])
+@pytest.mark.parametrize("path", ["files.py", "errors.py", "registry.py", "models/devices.py"])
 def test_what_carries_makes_no_byte(path: str):
     text = package().files[path] + b"\nprint(1)\n"
     assert differing(Code({**package().files, path: text})) == set()
@@ -61,11 +61,11 @@ def test_what_carries_makes_no_byte(path: str):
 
 def test_the_print_is_in_what_reads_it():
     files = package().files
-    found = differing(Code({**files, "published/tables.csv": files["published/tables.csv"] + b"\n"}))
+    found = differing(Code({**files, "results/published/tables.csv": files["results/published/tables.csv"] + b"\n"}))
     assert {"cell", "claims"} <= found <= {"cell"} | READ_CELLS
-    assert differing(Code({**files, "published/claims.csv": files["published/claims.csv"] + b"\n"})) == {"claims"}
+    assert differing(Code({**files, "results/published/claims.csv": files["results/published/claims.csv"] + b"\n"})) == {"claims"}
     data = [path for path in files if not path.endswith(".py")]
-    assert sorted(data) == ["published/claims.csv", "published/tables.csv"], "a new data file: is it found by its name?"
+    assert sorted(data) == ["results/published/claims.csv", "results/published/tables.csv"], "a new data file: is it found by its name?"
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -82,10 +82,7 @@ def test_a_loss_is_in_its_own_training_alone(method: str):
         assert differing(Code({**package().files, path: edited.encode()}), entries) == {
             f"{step} {one}" for step in ("train", "finetune") for one in trained
         }
-    files = {**package().files, "training/new.py": text.encode()}
-    place = "training/__init__.py"
-    files[place] = files[place].replace(b"METHODS = {", b'METHODS = {\n    "new": "ddrs.training.new",')
-    assert files[place] != package().files[place] and differing(Code(files), entries) == set()
+    assert differing(Code({**package().files, "training/losses/new.py": text.encode()}), entries) == set()
 
 
 class _Reworded(ast.NodeTransformer):
@@ -124,12 +121,8 @@ def test_words_docstrings_comments_and_layout_rerun_nothing():
 
 NO_STEP = {  # modules that no step and no verb is made by, beside what carries
     "ddrs": "the public names, for users of the API",
-    "ddrs.provenance": "empty",
-    "ddrs.certification": "empty",
-    "ddrs.training": "the registry of losses, of which the modules count",
     "ddrs.operations.fitting": "refuses and marks results of another config",
     "ddrs.experiment.preflight": "refuses results of other images",
-    "ddrs.rows": "not in use yet",
 }
 
 
@@ -202,14 +195,14 @@ def _edited(node: ast.stmt, chosen: list[ast.stmt]) -> ast.stmt:
 def test_what_carries_is_there_and_computes_nothing():
     """But for those that import torch to choose, or to note, on what a step runs."""
     assert set(package().modules) >= CARRIES
-    for name in CARRIES - {"ddrs.options", "ddrs.provenance.sidecar"}:
+    for name in CARRIES - {"ddrs.models.devices", "ddrs.provenance.sidecar"}:
         assert not imports(package().files[package().modules[name]], quoted=False) & {"numpy", "torch"}, name
 
 
 def test_modules_are_loaded_by_a_name_through_the_registry_alone():
-    """Of ddrs. `own_model` loads a user's module, `vision` torchvision's, and `ddrs` itself the public names."""
+    """Of ddrs. The command line loads verbs, `models.own` a user's module, `vision` torchvision's, and `ddrs` itself the public names."""
     found = {name for name, path in package().modules.items() if b"import_module" in package().files[path] or b"__import__" in package().files[path]}
-    assert found == {"ddrs", "ddrs.registry", "ddrs.models.own", "ddrs.vision"}
+    assert found == {"ddrs", "ddrs.commands.main", "ddrs.registry", "ddrs.models.own", "ddrs.vision"}
 
 
 def test_nothing_is_imported_and_a_digest_is_the_same_in_another_process():
