@@ -151,7 +151,7 @@ def test_a_regime_gives_each_example_a_sigma_within_bounds_and_repeats(regime: s
 def test_a_third_regime_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that searches every few epochs, with settings of its own."""
     text = """
-from ddrs.config import StepSettings
+from ddrs.sigma.settings import StepSettings
 from pydantic import Field
 
 class Settings(StepSettings):
@@ -208,7 +208,7 @@ def test_a_search_is_a_trajectory_within_bounds_and_repeats(strategy: str) -> No
 
 def test_a_strategy_has_settings_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = """
-from ddrs.config import SearchSettings
+from ddrs.sigma.settings import SearchSettings
 from pydantic import Field
 
 class Settings(SearchSettings):
@@ -277,7 +277,7 @@ def test_a_source_that_lacks_its_files_writes_nothing(kind: str, tmp_path: Path)
 def test_a_source_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = """
 import numpy as np
-from ddrs.requests import Pool, Source
+from ddrs.data.requests import Pool, Source
 
 def _pools(source, download):
     pixels = np.random.default_rng(0).integers(0, 256, (30, 1, 4, 4), dtype=np.uint8)
@@ -304,7 +304,7 @@ def test_a_subject_has_a_caption_and_is_drawn(subject: str) -> None:
 
 def test_a_subject_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = """
-from ddrs.pictures import plt
+from ddrs.figures.drawing import plt
 
 CAPTION = "A dot."
 

@@ -27,7 +27,7 @@ from tests.unit.helpers import write_log
 pytestmark = pytest.mark.usefixtures("invented_radii")
 
 ROOT = Path(__file__).parents[2]
-QCRS = Kind("qcrs", ("FS", "QCRS"), strategy="qcrs", knob="K", every_k=False, memory=True, colour="#56B4E9", dashes=(0, (2, 1)))
+QCRS = Kind("qcrs", ("FS", "QCRS"), strategy="grid", knob="K", every_k=False, memory=True, colour="#56B4E9", dashes=(0, (2, 1)))
 ELASTIC = Kind("semi-elastic", ("FS", "SE"), strategy="neighbours", knob="r", certificate="semi_elastic")
 
 
@@ -90,9 +90,10 @@ def test_kinds_are_told_apart_in_every_way_that_rows_are_shown():
 
 
 def test_what_is_certified_with_a_model_and_a_search_is_a_row_or_has_a_label_of_none():
-    facts = {regime: {"method": "cohen", "regime": regime} for regime in ("fs", "ds2")}
-    assert [_label(facts["fs"], row) for row in ("fs", "ds", "gds")] == ["cohen", "cohen-ds", "cohen-gds"]
-    assert [_label(facts["ds2"], row) for row in ("fs", "ds", "gds")] == ["cohen-ds2-fixed", "cohen-ds2", "cohen-ds2-gds"]
+    searches = (None, "ascent", "grid")
+    assert [_label("cohen", "fs", one, "smoothing") for one in searches] == ["cohen", "cohen-ds", "cohen-gds"]
+    assert [_label("cohen", "ds2", one, "smoothing") for one in searches] == ["cohen-ds2-fixed", "cohen-ds2", "cohen-ds2-gds"]
+    assert _label("cohen", "fs", None, "other") == "cohen-fixed-other"
     assert kind_of("fs", None) is FIXED and kind_of("fs", None, "another") is None
 
 
@@ -166,7 +167,10 @@ def test_steps_of_a_new_kind_start_at_the_fixed_sigma(monkeypatch: pytest.Monkey
 
 def test_a_config_may_show_a_new_table(family: list[str]):
     base = read(ROOT / "config.yaml")
-    settings = load(merge(base, {"tables": {"family": ["mnist5k"]}}))
+    stated = {"search": {"mnist5k": {"strategies": {"grid": {"k_max": 20}}}}}
+    with pytest.raises(DdrsError, match=r"tables\.family: row 'cohen-gds' needs search\.mnist5k\.strategies\.grid, whose k_max is its K"):
+        load(merge(base, {"tables": {"family": ["mnist5k"]}}))
+    settings = load(merge(base, {"tables": {"family": ["mnist5k"]}, **stated}))
     assert [line.split(": ")[:2] for line in about(settings).splitlines() if line.startswith("- Table family")] == [
         ["- Table family", "cohen at sigma 0.25, 0.50, 1.00. Models"],
         ["- Table family", "macer at sigma 0.25, 0.50, 1.00. Models"],
@@ -177,7 +181,7 @@ def test_a_config_may_show_a_new_table(family: list[str]):
     assert fitted(stages, load(base)).count("# - results/") == len(names)
     without = {**base["finetune"]["mnist5k"]}
     del without["macer"]
-    raw = {**base, "tables": {"family": ["mnist5k"]}, "finetune": {"mnist5k": without}, "figures": {}}
+    raw = {**merge(base, stated), "tables": {"family": ["mnist5k"]}, "finetune": {"mnist5k": without}, "figures": {}}
     load(raw)
     TABLES["family"] += (Row("macer", KINDS["ds2"]),)
     with pytest.raises(DdrsError, match=r"tables\.family: method 'macer' has no finetune\.mnist5k\.macer"):

@@ -7,12 +7,14 @@ against the names without it.
 from __future__ import annotations
 
 from collections.abc import Callable
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from ddrs.errors import DdrsError
 from ddrs.models import own
 from ddrs.models.resnets import resnet18_ddrs, resnet110
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Shape = tuple[int, int, int]
 

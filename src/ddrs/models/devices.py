@@ -1,14 +1,18 @@
 """How a step runs: threads, device, folder for partial files."""
 
-from pathlib import Path
-from typing import Annotated
+from __future__ import annotations
 
-import torch
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 from pydantic import AfterValidator, Field
 
 from ddrs.errors import DdrsError
 from ddrs.files import output_file, output_folder
 from ddrs.sections import THREADS_MAX, Section
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Runtime(Section):
@@ -22,7 +26,7 @@ class Runtime(Section):
     sidecar: Annotated[Path | None, AfterValidator(output_file)] = Field(None, description="JSON to write with commit, versions, device and time")
 
 
-def machine(runtime: Runtime, device: "torch.device") -> list[int | str]:
+def machine(runtime: Runtime, device: torch.device) -> list[int | str]:
     """What the bytes of a result depend on beside its settings and code: a killed step does not go on under another of these."""
     import torch
 
@@ -30,12 +34,11 @@ def machine(runtime: Runtime, device: "torch.device") -> list[int | str]:
     return [runtime.threads, device.type, kind, torch.__version__]
 
 
-def prepare(runtime: Runtime) -> "torch.device":
+def prepare(runtime: Runtime) -> torch.device:
     """Set torch's threads and find the device, of several GPUs a free one; DdrsError if this machine has no such device."""
     import torch
 
     from ddrs.models.cards import take_card
-    from ddrs.models.devices import resolve_device
 
     torch.set_num_threads(runtime.threads)
     if runtime.device == "cuda":  # cuda:N is a choice of its own
@@ -45,6 +48,8 @@ def prepare(runtime: Runtime) -> "torch.device":
 
 def resolve_device(name: str) -> torch.device:
     """The torch device of that name; DdrsError if this machine has none."""
+    import torch
+
     try:
         device = torch.device(name)
     except RuntimeError:

@@ -15,7 +15,7 @@ def jobs(*overlays: str, **changes: object) -> Jobs:
 
 
 def w(**parts: str) -> SimpleNamespace:
-    return SimpleNamespace(**{"dataset": "mnist5k", "method": "cohen", "split": "test", "sigma": "0.25", **parts})
+    return SimpleNamespace(**{"dataset": "mnist5k", "method": "cohen", "split": "test", "sigma": "0.25", "regime": "ds2", **parts})
 
 
 def test_training_is_told_its_network_and_settings_at_the_sigma() -> None:

@@ -46,7 +46,7 @@ def job(environment: dict[str, str] | None = None) -> tuple[subprocess.Popen[str
     """Another process that takes a card and keeps it until it is killed; its first line: the card, or that it waits."""
     code = """
 import os, time
-from ddrs import gpus
+from ddrs.models import cards as gpus
 gpus.POLL = 0.05
 gpus.take_card(lambda line: print(line, flush=True))
 print(os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)

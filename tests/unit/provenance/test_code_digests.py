@@ -143,6 +143,9 @@ def test_a_changed_definition_of_every_module_changes_what_can_reach_it_and_no_o
     """Also of the verbs that are no steps, and of the rules. In most modules the definition is the first that a step reaches."""
     whole = package()
     direct = {name: imports(whole.files[path]) & set(whole.modules) for name, path in whole.modules.items()}
+    for name, path in whole.modules.items():
+        if b"= Folder(" in whole.files[path]:  # whose members are loaded by name
+            direct[name] |= {one for one in whole.modules if one.startswith(f"{name}.")}
     entries = {verb: (verb,) for verb in whole.verbs} | {operations_code.RULES: tuple(operations_code.imported_by_rules(ROOT))}
     reached = {verb: set(whole.reached(*names)) for verb, names in entries.items()}
     closures: dict[str, set[str]] = {}
@@ -152,7 +155,10 @@ def test_a_changed_definition_of_every_module_changes_what_can_reach_it_and_no_o
         else:
             module, function = whole.verbs[verb]
             (node,) = whole.module(module).definitions[function]
+            used = {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
+            shared = [one for one in ast.parse(whole.files[whole.modules[module]]).body if isinstance(one, ast.ImportFrom)]
             left = [module, *(imports(ast.unparse(node).encode()) & set(whole.modules))]
+            left += [str(one.module) for one in shared if one.module in whole.modules and used & {name.name for name in one.names}]
         found: set[str] = set()
         while left:
             name = left.pop()

@@ -109,8 +109,8 @@ def test_where_images_lie_changes_no_byte_of_the_model(small_mnist: Path, tmp_pa
 MEASURE = """
 import sys
 import numpy as np, torch
-from ddrs.data import Split
-from ddrs.training.images import training_images
+from ddrs.data.splits import Split
+from ddrs.training.batches import training_images
 
 def peak():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
