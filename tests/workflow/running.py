@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,19 @@ from unittest import mock
 
 import pytest
 from snakemake.cli import main
+from warm import warm as warm_programs
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "tests" / "configs" / "tiny.yaml"
+PROGRAMS = Path(sys.executable).parent
 
 
-def snakemake(*words: object, folder: Path, config: Path | None = TINY, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run snakemake on the project's Snakefile, with another folder as its working directory."""
-    command = [sys.executable, "-m", "snakemake", *_words(words, folder, config)]
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+def snakemake(
+    *words: object, folder: Path, config: Path | None = TINY, check: bool = True, programs: Path = PROGRAMS
+) -> subprocess.CompletedProcess[str]:
+    """Run snakemake on the project's Snakefile, with another folder as its working directory. programs: those of `warm` start its jobs at once."""
+    command = [str(programs / "python"), "-m", "snakemake", *_words(words, folder, config)]
+    environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     return _checked(done) if check else done
 
@@ -81,8 +86,15 @@ def plan_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def warm() -> Iterator[Path]:
+    """Programs for `snakemake`, whose jobs start at once."""
+    with warm_programs() as programs:
+        yield programs
+
+
+@pytest.fixture(scope="session")
+def tiny(warm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the finished run."""
     folder = tmp_path_factory.mktemp("tiny")
-    snakemake("--cores", 2, "paper", folder=folder)
+    snakemake("--cores", 2, "paper", folder=folder, programs=warm)
     return folder
