@@ -22,15 +22,15 @@ SAID = "logs/certify/mnist5k/test/cohen/fs/sigma_0.25.log"
 def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An overlay under which a certification lasts for seconds."""
     path = tmp_path_factory.mktemp("config") / "long.yaml"
-    path.write_text("certify: {mnist5k: {n: 10000}}\n")
+    path.write_text("certify: {mnist5k: {n: 6000}}\n")
     return path
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(warm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the dataset and one model."""
     folder = tmp_path_factory.mktemp("trained")
-    snakemake("--cores", 1, MODEL, folder=folder)
+    snakemake("--cores", 1, MODEL, folder=folder, programs=warm)
     return folder
 
 
