@@ -25,8 +25,8 @@ PROGRAMS = Path(sys.executable).parent
 def snakemake(
     *words: object, folder: Path, config: Path | None = TINY, check: bool = True, programs: Path = PROGRAMS
 ) -> subprocess.CompletedProcess[str]:
-    """Run snakemake on the project's Snakefile, with another folder as its working directory. programs: those of `warm` start its jobs at once."""
-    command = [str(programs / "python"), "-m", "snakemake", *_words(words, folder, config)]
+    """Run snakemake on the project's Snakefile, with another folder as its working directory. programs: those of `warm` start at once."""
+    command = [str(programs / "snakemake"), *_words(words, folder, config)]
     environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     return _checked(done) if check else done
@@ -87,7 +87,7 @@ def plan_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def warm() -> Iterator[Path]:
-    """Programs for `snakemake`, whose jobs start at once."""
+    """Programs for `snakemake`, which start at once."""
     with warm_programs() as programs:
         yield programs
 

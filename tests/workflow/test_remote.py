@@ -9,7 +9,7 @@ from pathlib import Path
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
-from running import PROGRAMS, ROOT, TINY
+from running import ROOT, TINY
 
 SMALL = """
 tables: {table1: [], table2: [], table3: [], table4: [mnist5k]}
@@ -59,9 +59,9 @@ def nothing_to_do(folder: Path) -> bool:
 
 @pytest.fixture(scope="module", autouse=True)
 def programs(warm: Path) -> Iterator[None]:
-    """On the PATH, in front of this environment's others."""
+    """First on the PATH."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", os.pathsep.join([str(warm), str(PROGRAMS), os.environ["PATH"]]))
+        patch.setenv("PATH", f"{warm}{os.pathsep}{os.environ['PATH']}")
         yield
 
 

@@ -1,7 +1,7 @@
-"""Jobs of real runs without the start of their interpreters, which takes longer than the smallest jobs: where tests ask what a run makes.
+"""Snakemake and its jobs without the start of their interpreters, which takes longer than the smallest jobs: where tests ask what a run makes.
 
-A process imports the libraries of other people, and forks for each `ddrs` of a shell line; the fork runs the code of the line's PYTHONPATH with
-the line's words, folder, environment and open files. How the real script starts and ends is for other tests.
+A process imports the libraries of other people, and forks for each `snakemake` or `ddrs` of a shell line; the fork runs the code of the line's
+PYTHONPATH with the line's words, folder, environment and open files. How the real scripts start and end is for other tests.
 """
 
 import atexit
@@ -18,10 +18,12 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 
+SERVED = ("ddrs", "snakemake")
 LIBRARIES = (
     *("PIL.BmpImagePlugin", "PIL.GifImagePlugin", "PIL.JpegImagePlugin", "PIL.PpmImagePlugin", "jinja2", "markdown_it", "mpmath", "mlxtend.data"),
     *("matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf", "matplotlib.pyplot", "pandas.io.formats.style", "pyarrow.pandas_compat"),
     *("pyarrow.parquet", "pydantic.type_adapter", "rich", "safetensors.torch", "scipy.optimize", "scipy.stats", "typer._adapters", "yaml"),
+    *("snakemake.benchmark", "snakemake.cli", "snakemake.profiles", "snakemake.report.html_reporter", "snakemake.storage", "smart_open"),
     *("torch", "torch._dynamo", "torch.fx.experimental.optimization"),
 )
 CLIENT = """
@@ -37,18 +39,17 @@ with socket.socket(socket.AF_UNIX) as connection:
 
 @contextmanager
 def warm() -> Iterator[Path]:
-    """The `bin` of an environment that is this one but for `ddrs`: Snakemake puts the folder of its own Python first on the PATH of jobs."""
+    """The `bin` of an environment that is this one but for two programs: Snakemake puts the folder of its own Python first on the PATH of jobs."""
     with tempfile.TemporaryDirectory() as place, socket.socket(socket.AF_UNIX) as listening:
         environment, served, client = Path(place), f"{place}/served", f"{place}/client.py"
         (environment / "bin").mkdir()
-        for path in Path(sys.prefix).iterdir():
-            if path.name != "bin":
-                (environment / path.name).symlink_to(path)
-        (environment / "bin/python").symlink_to(sys.executable)
+        for path in (*Path(sys.prefix).iterdir(), *Path(sys.executable).parent.iterdir()):
+            if path.name not in ("bin", *SERVED):
+                (environment / ("bin" if path.parent.name == "bin" else "") / path.name).symlink_to(path)
         Path(client).write_text(CLIENT)
-        for name, line in (("ddrs", f"-IS '{client}' '{served}' \"$0\""), ("snakemake", "-m snakemake")):
-            (environment / "bin" / name).write_text(f"#!/bin/sh\nexec '{environment}/bin/python' {line} \"$@\"\n")
-            (environment / "bin" / name).chmod(0o755)
+        for program in (environment / "bin" / name for name in SERVED):
+            program.write_text(f"#!/bin/sh\nexec '{sys.executable}' -IS '{client}' '{served}' '{program}' \"$@\"\n")
+            program.chmod(0o755)
         listening.bind(served)
         listening.listen(100)
         number = listening.fileno()
@@ -80,7 +81,7 @@ def serve(listening: socket.socket) -> None:
 
 
 def run(connection: socket.socket) -> None:
-    """The job of a client; ends the process."""
+    """The program of a client; ends the process."""
     _, descriptors, _, _ = socket.recv_fds(connection, 1, 3)
     with connection.makefile("rb") as stream:
         sys.argv, folder, environment = marshal.load(stream)
@@ -90,13 +91,17 @@ def run(connection: socket.socket) -> None:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    sys.path[:0] = [str(Path(sys.argv[0]).parent), *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
+    program = Path(sys.argv[0])
+    sys.executable = str(program.with_name("python"))
+    sys.path[:0] = [str(program.parent), *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
     code = 1
     try:
-        entry()
+        import_module("snakemake.cli").main() if program.name == "snakemake" else ddrs()
         code = 0
     except SystemExit as exit:
         code = exit.code if isinstance(exit.code, int) else int(exit.code is not None)
+        if isinstance(exit.code, str):
+            print(exit.code, file=sys.stderr)
     except BaseException:
         traceback.print_exc()
     atexit._run_exitfuncs()
@@ -106,8 +111,7 @@ def run(connection: socket.socket) -> None:
     os._exit(code)
 
 
-def entry() -> None:
-    """What the script `ddrs` calls."""
+def ddrs() -> None:
     try:
         module = import_module("ddrs.commands.main")
     except ModuleNotFoundError:
