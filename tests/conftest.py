@@ -22,15 +22,25 @@ settings.register_profile("no-deadline", deadline=None)  # a busy machine is no 
 settings.load_profile("no-deadline")
 
 
+LONGEST = ["tiny", "test_remote", "test_failures", "test_your_own"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False  # pytest-xdist would begin with the groups of many tests, and end with one of few and long ones
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Among several processes (`make test`) a file's tests stay together, as do all that read the one real run: each fixture is made once.
 
-    pytest-xdist 3.8 reads the groups of pytest up to 9.1, and overlooks those of 9.2: hence the version in constraints.txt.
+    The longest groups come first. pytest-xdist 3.8 reads the groups of pytest up to 9.1, and overlooks those of 9.2: hence the version in
+    constraints.txt.
     """
-    for item in items:
-        group = "tiny" if "tiny" in getattr(item, "fixturenames", ()) else item.path.stem
+    groups = {item: "tiny" if "tiny" in getattr(item, "fixturenames", ()) else item.path.stem for item in items}
+    for item, group in groups.items():
         item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: LONGEST.index(groups[item]) if groups[item] in LONGEST else len(LONGEST))
 
 
 class HalfSpace(torch.nn.Module):

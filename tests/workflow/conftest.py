@@ -1,3 +1,3 @@
 """Fixtures of the workflow tests."""
 
-from running import plan_here, tiny  # noqa: F401
+from running import plan_here, tiny, warm  # noqa: F401

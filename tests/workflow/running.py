@@ -15,17 +15,21 @@ from unittest import mock
 
 import pytest
 from snakemake.cli import main
+from warm import warm as warm_programs
 
 from ddrs.experiment.config import Config
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "tests" / "configs" / "tiny.yaml"
+PROGRAMS = Path(sys.executable).parent
 
 
-def snakemake(*words: object, folder: Path, config: Path | None = TINY, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run snakemake on the project's Snakefile, with another folder as its working directory."""
-    command = [sys.executable, "-m", "snakemake", *_words(words, folder, config)]
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+def snakemake(
+    *words: object, folder: Path, config: Path | None = TINY, check: bool = True, programs: Path = PROGRAMS
+) -> subprocess.CompletedProcess[str]:
+    """Run snakemake on the project's Snakefile, with another folder as its working directory. programs: those of `warm` start at once."""
+    command = [str(programs / "snakemake"), *_words(words, folder, config)]
+    environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     return _checked(done) if check else done
 
@@ -97,8 +101,15 @@ def plan_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def warm() -> Iterator[Path]:
+    """Programs for `snakemake`, which start at once."""
+    with warm_programs() as programs:
+        yield programs
+
+
+@pytest.fixture(scope="session")
+def tiny(warm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the finished run."""
     folder = tmp_path_factory.mktemp("tiny")
-    snakemake("--cores", 2, "paper", folder=folder)
+    snakemake("--cores", 2, "paper", folder=folder, programs=warm)
     return folder

@@ -22,15 +22,15 @@ SAID = "logs/certify/mnist5k/test/cohen/fs/sigma_0.25.log"
 def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An overlay under which a certification lasts for seconds."""
     path = tmp_path_factory.mktemp("config") / "long.yaml"
-    path.write_text("certify: {mnist5k: {n: 10000}}\n")
+    path.write_text("certify: {mnist5k: {n: 6000}}\n")
     return path
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(warm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the dataset and one model."""
     folder = tmp_path_factory.mktemp("trained")
-    snakemake("--cores", 1, MODEL, folder=folder)
+    snakemake("--cores", 1, MODEL, folder=folder, programs=warm)
     return folder
 
 
@@ -85,7 +85,9 @@ def test_a_second_run_in_the_same_folder_ends_at_once_and_disturbs_nothing(two_r
 
 
 @pytest.mark.parametrize("fate", ["worker killed", "worker terminated", "machine lost"])
-def test_a_killed_job_resumes_to_the_same_bytes(fate: str, trained: Path, long: Path, two_runs: tuple[Path, str, str], tmp_path: Path) -> None:
+def test_a_killed_job_resumes_to_the_same_bytes(
+    fate: str, trained: Path, long: Path, two_runs: tuple[Path, str, str], warm: Path, tmp_path: Path
+) -> None:
     """By the kernel's memory killer, by a preempting scheduler, or all at once; after the last, Snakemake's lock is still there, and is nobody's."""
     folder = copy_of(trained, tmp_path / "folder")
     words = ("--configfile", TINY, long, "--", LOG)
@@ -100,7 +102,7 @@ def test_a_killed_job_resumes_to_the_same_bytes(fate: str, trained: Path, long: 
     said = running.communicate()[0]
     assert running.returncode != 0 and not (folder / LOG).exists() and (folder / MODEL).exists()
     assert bool([*(folder / ".snakemake/locks").glob("*")]) == (fate == "machine lost")
-    again = snakemake("--cores", 1, *words, folder=folder, config=None)
+    again = snakemake("--cores", 1, *words, folder=folder, config=None, programs=warm)
     if fate == "machine lost":
         assert "the run that locked this folder is dead; unlocked it" in again.stderr
     else:
@@ -146,11 +148,11 @@ def test_a_disk_that_fills_up_ends_in_one_line_and_keeps_what_was_there(trained:
 
 
 def test_lost_records_are_said_and_never_stored_as_another_configs(
-    trained: Path, long: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, long: Path, warm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without .snakemake Snakemake itself calls results up to date under any config; `dvc repro` would store them as that config's."""
     folder = copy_of(trained, tmp_path / "folder")
-    snakemake("--cores", 1, LOG, folder=folder)
+    snakemake("--cores", 1, LOG, folder=folder, programs=warm)
     before = (folder / LOG).read_bytes()
     shutil.rmtree(folder / ".snakemake")
     changed = ("--configfile", TINY, long, "--", LOG)
@@ -159,11 +161,11 @@ def test_lost_records_are_said_and_never_stored_as_another_configs(
     assert f"ddrs: warning: Snakemake has no record of what made {LOG}" in done.stdout + done.stderr
     with monkeypatch.context() as stage:
         stage.setenv("DVC_STAGE", "certificates")
-        refused = snakemake("--cores", 1, LOG, folder=folder, check=False)
+        refused = snakemake("--cores", 1, LOG, folder=folder, check=False, programs=warm)
         assert refused.returncode != 0 and f"ddrs: error: Snakemake has no record of what made {LOG}" in refused.stderr
-    snakemake("--touch", "--forceall", "--cores", 1, LOG, folder=folder)
+    snakemake("--touch", "--forceall", "--cores", 1, LOG, folder=folder, programs=warm)
     done = dry(*changed, folder=folder, config=None)
     assert "params have changed since last execution" in done.stdout and "ddrs: warning" not in done.stdout + done.stderr
     monkeypatch.setenv("DVC_STAGE", "certificates")
-    done = snakemake("--cores", 1, LOG, folder=folder)
+    done = snakemake("--cores", 1, LOG, folder=folder, programs=warm)
     assert "Nothing to be done" in done.stdout + done.stderr and (folder / LOG).read_bytes() == before

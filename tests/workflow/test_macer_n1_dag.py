@@ -1,7 +1,8 @@
 """configs/macer-n1.yaml and configs/paper-macer-n1.yaml: MACER's n = 1 beside n = 8, which differ in n alone and share no path."""
 
 import re
-from pathlib import Path
+from collections.abc import Callable
+from functools import cache
 
 import pytest
 from running import ROOT, dry
@@ -17,9 +18,17 @@ CONFIGS = {  # the config of n = 8, the overlay, both datasets, and the steps wh
 TARGETS = [f"results/{name}" for name in ("table3.md", "table3_selected.md", "figure5.png")]
 
 
-def commands(names: list[str], folder: Path) -> str:
-    overlays = ["--configfile", *(ROOT / f"configs/{name}.yaml" for name in names)] if names else []
-    return dry("--printshellcmds", *overlays, "--", *TARGETS, folder=folder, config=None).stdout
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """What Snakemake would run for TARGETS under some overlays, asked once."""
+    folder = tmp_path_factory.mktemp("n1")
+
+    @cache
+    def asked(*names: str) -> str:
+        overlays = ["--configfile", *(ROOT / f"configs/{name}.yaml" for name in names)] if names else []
+        return dry("--printshellcmds", *overlays, "--", *TARGETS, folder=folder, config=None).stdout
+
+    return asked
 
 
 def of(name: str, text: str) -> set[str]:
@@ -37,9 +46,9 @@ def uncaptioned(line: str) -> str:
 
 
 @pytest.mark.parametrize("which", CONFIGS)
-def test_n_alone_differs_and_no_path_is_shared(which: str, tmp_path: Path) -> None:
+def test_n_alone_differs_and_no_path_is_shared(which: str, commands: Callable[..., str]) -> None:
     below, overlay, eight, one, steps = CONFIGS[which]
-    text, before = commands([*below, overlay], tmp_path), commands(below, tmp_path)
+    text, before = commands(*below, overlay), commands(*below)
     theirs, ours = of(eight, text), of(one, text)
     assert theirs == of(eight, before) and one not in before
     assert not any(f"/{eight}/" in line for line in ours) and not any(one in line for line in theirs)
@@ -52,7 +61,7 @@ def test_n_alone_differs_and_no_path_is_shared(which: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("which", CONFIGS)
-def test_the_dag_is_of_table_3_with_both(which: str, tmp_path: Path) -> None:
+def test_the_dag_is_of_table_3_with_both(which: str, commands: Callable[..., str]) -> None:
     below, overlay, eight, one, _ = CONFIGS[which]
     paths = [ROOT / f"configs/{name}.yaml" for name in (*below, overlay)]
     settings = load(merge(read(ROOT / "config.yaml"), read_all(paths)))
@@ -63,7 +72,7 @@ def test_the_dag_is_of_table_3_with_both(which: str, tmp_path: Path) -> None:
     certificates = splits * sigmas * (1 + 2 * len(certify.k))  # fs; ds and ds2 with every K
     certified = {"certify": certificates} if certify.shards == 1 else {"certify_shard": certify.shards * certificates, "merge": certificates}
     each = {"fetch": 1, "train": sigmas, "finetune": sigmas, "sigma": splits * sigmas * 2, **certified}
-    assert planned(commands([*below, overlay], tmp_path)) == {
+    assert planned(commands(*below, overlay)) == {
         **{rule: 2 * count for rule, count in each.items()},
         **{f"remember_{name}": splits * sigmas * 2 for name in (eight, one)},
         **{f"cells_table3{form}_{name}": 3 for form in ("", "_selected") for name in (eight, one)},

@@ -93,14 +93,14 @@ def test_what_is_not_imported_is_trained(tmp_path: Path) -> None:
     assert text.count("ddrs import-checkpoint 'my models/0.") == 3
 
 
-def test_the_rule_imports_a_published_file(tmp_path: Path) -> None:
+def test_the_rule_imports_a_published_file(warm: Path, tmp_path: Path) -> None:
     """And again if the file is replaced."""
     overlay, file = tmp_path / "overlay.yaml", tmp_path / "published 0.25.pth"
     overlay.write_text("checkpoints: {cifar10: {cohen: {format: ddrs, file: 'published {sigma}.pth'}}}\n")
     write_published(file, "ddrs cifar10")
     model = "results/models/cifar10/cohen/fs/sigma_0.25.safetensors"
     run = ("--configfile", PRETRAINED, overlay, "--cores", 1, "--", model)
-    snakemake(*run, folder=tmp_path, config=None)
+    snakemake(*run, folder=tmp_path, config=None, programs=warm)
     facts = read_facts(tmp_path / model)
     assert (facts["architecture"], facts["origin"]["format"], facts["sigma"]) == ("resnet18_ddrs", "ddrs", 0.25)
     assert "resnet18_ddrs behind normalize" in (tmp_path / "logs/import/cifar10/cohen/fs/sigma_0.25.log").read_text()

@@ -44,11 +44,12 @@ def run(*words: object, check: bool = True) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+def experiment(tmp_path: Path, warm: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """A repository as the current folder; the function runs a config there and commits it as a branch of this name: n and the K."""
     folder = tmp_path / "first"
     folder.mkdir()
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "executable", str(warm / "python"))  # beside which programs are looked for
     Path("Snakefile").write_text(SNAKEFILE)
     Path("dvc.yaml").write_text(DVC)
     Path(".gitignore").write_text("/results/\n/.snakemake/\n")

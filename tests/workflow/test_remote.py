@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,10 +25,8 @@ GIT = {f"GIT_{who}_{what}": "a@b.c" for who in ("AUTHOR", "COMMITTER") for what 
 
 def run(folder: Path, *words: object, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run a command of this environment in a clone, with the clone's own code."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, **AWS, **GIT, "PATH": path, "PYTHONPATH": str(folder / "src")}
-    command = [sys.executable, "-m", "ddrs", *words[1:]] if words[0] == "ddrs" else words
-    done = subprocess.run([*map(str, command)], cwd=folder, capture_output=True, text=True, env=environment, check=False)
+    environment = {**os.environ, **AWS, **GIT, "PYTHONPATH": str(folder / "src")}
+    done = subprocess.run([*map(str, words)], cwd=folder, capture_output=True, text=True, env=environment, check=False)
     if check and done.returncode:
         raise AssertionError(f"{' '.join(map(str, words))} failed:\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}")
     return done
@@ -58,6 +55,14 @@ def nothing_to_do(folder: Path) -> bool:
     planned = run(folder, "snakemake", "-n", "paper")
     repro = run(folder, "dvc", "repro").stdout
     return "Nothing to be done" in planned.stdout + planned.stderr and repro.count("didn't change, skipping") == 3 and "Running" not in repro
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs(warm: Path) -> Iterator[None]:
+    """First on the PATH."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{warm}{os.pathsep}{os.environ['PATH']}")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -143,8 +148,7 @@ def emptied(second: Path, tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("remote", ["folder", "s3"])
-@pytest.mark.parametrize("fate", ["damaged", "missing"])
+@pytest.mark.parametrize(("fate", "remote"), [("damaged", "s3"), ("missing", "folder")])
 def test_an_object_that_the_remote_has_not_whole_is_named_and_nothing_is_lost(
     fate: str, remote: str, emptied: Path, first: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -176,7 +180,7 @@ def test_an_object_that_the_remote_has_not_whole_is_named_and_nothing_is_lost(
         assert (results(emptied), times(emptied)) == before
     finally:
         put(whole)
-    if (fate, remote) == ("damaged", "s3"):  # once is enough
+    if fate == "damaged":  # once is enough
         run(emptied, "ddrs", "sync")
 
 
@@ -227,15 +231,12 @@ def test_a_lock_of_another_config_proves_nothing(second: Path, tmp_path: Path) -
     assert done.returncode == 2 and said in done.stderr and not (folder / "results").exists()
 
 
-@pytest.mark.parametrize("remote", ["folder", "s3"])
-def test_a_sigma_added_in_one_clone_runs_alone_and_reaches_the_other(
-    remote: str, first: Path, second: Path, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_a_sigma_added_in_one_clone_runs_alone_and_reaches_the_other(first: Path, second: Path, s3: str, tmp_path: Path) -> None:
+    """Over S3; what a clone pulls from a folder, others here do."""
     one, two = tmp_path / "one", tmp_path / "two"
     for source, copy in ((first, one), (second, two)):
         shutil.copytree(source, copy, symlinks=True)
-        if remote == "s3":
-            use_s3(copy, request.getfixturevalue("s3"))
+        use_s3(copy, s3)
     old = (two / MODEL.format("0.50")).stat().st_mtime_ns
     (tmp_path / "more.yaml").write_text("datasets: {mnist5k: {uniform: {sigmas: [0.25, 0.50]}}}")
     run(two, "ddrs", "use", tmp_path / "more.yaml")

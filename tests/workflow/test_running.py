@@ -2,10 +2,12 @@
 
 import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
-from running import TINY, dry, snakemake
+from running import PROGRAMS, TINY, dry, snakemake
 
 LOG = "results/certificates/mnist5k/test/cohen/fs/sigma_0.25.tsv"
 
@@ -39,3 +41,23 @@ def test_both_forms_say_the_same(words: list[str], overlay: str, code: int, tmp_
         assert here.returncode == there.returncode == code
         assert (said(here.stdout), said(here.stderr)) == (said(there.stdout), said(there.stderr))
     assert (os.getcwd(), dict(os.environ)) == before and list((tmp_path / ".snakemake").glob("runs/*.json")) == []
+
+
+def test_warm_jobs_make_what_the_real_script_makes(tiny: Path, warm: Path, tmp_path: Path) -> None:
+    """Byte for byte, and say the same: a search, certifications, their memory and its cells. (Of training test_failures.py sees it.)"""
+    for part in ("data", "results/models"):
+        shutil.copytree(tiny / part, tmp_path / part)
+    snakemake("--cores", 1, "results/cells/table4/mnist5k/yang-ds/acr.json", folder=tmp_path)
+    made = [path.relative_to(tmp_path) for path in (tmp_path / "results").rglob("*") if path.is_file() and path.suffix != ".safetensors"]
+    assert {path.suffix for path in made} >= {".parquet", ".tsv", ".json"} and len(made) >= 1 + 2 + 2 + 3
+    for path in made:
+        assert (tmp_path / path).read_bytes() == (tiny / path).read_bytes(), path
+    log = "logs/remember/mnist5k/test/yang/ds/sigma_0.50.log"
+    assert (tmp_path / log).read_bytes() == (tiny / log).read_bytes()
+
+
+def test_a_warm_job_ends_as_the_real_script_does(warm: Path, tmp_path: Path) -> None:
+    for words in (["nonsense"], ["certify", "--help"], ["table"]):
+        done = [subprocess.run([folder / "ddrs", *words], cwd=tmp_path, capture_output=True, text=True) for folder in (warm, PROGRAMS)]
+        assert done[0].returncode == done[1].returncode
+        assert (done[0].stdout, done[0].stderr) == (done[1].stdout, done[1].stderr)

@@ -56,12 +56,12 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(here: Path) -> Path:
+def run(here: Path, warm: Path) -> Path:
     """The folder after the page's Snakemake lines."""
     for words in commands("snakemake"):
         assert words[-2:] == ["--configfile", "mine.yaml"]
         words = ["2" if word == "8" else word for word in words]
-        snakemake(*words[:-1], here / "mine.yaml", here / "smaller.yaml", folder=here, config=None)
+        snakemake(*words[:-1], here / "mine.yaml", here / "smaller.yaml", folder=here, config=None, programs=warm)
     return here
 
 
@@ -99,14 +99,14 @@ def test_where_even_images_choose_a_dry_run_says_on_what(here: Path) -> None:
         assert before == [row.format(name) for name in needed], line
 
 
-def test_a_dataset_fetched_anew_leaves_no_old_result_unnoticed(run: Path, tmp_path: Path) -> None:
+def test_a_dataset_fetched_anew_leaves_no_old_result_unnoticed(run: Path, warm: Path, tmp_path: Path) -> None:
     """Another picture, and the folder under data/ deleted, as the page says: nothing runs before the results are deleted too."""
     folder = tmp_path / "again"
     shutil.copytree(run, folder, symlinks=True)
     overlays = ("--configfile", folder / "mine.yaml", folder / "smaller.yaml")
     shutil.rmtree(folder / "data/pets")
     Image.new("RGB", (40, 40), (0, 200, 0)).save(folder / "pets/test/cat/0.jpg")
-    snakemake("--cores", 1, *overlays, "--", "data/pets/manifest.json", folder=folder, config=None)
+    snakemake("--cores", 1, *overlays, "--", "data/pets/manifest.json", folder=folder, config=None, programs=warm)
     done = dry(*overlays, "--", "results/table1.md", folder=folder, config=None, check=False)
     assert done.returncode and "was made of other test images than those of data/pets/manifest.json" in done.stderr
     assert "give the dataset another name, or delete scratch/shards/pets and results/, or of it results/*/pets, results/cells/*/pets" in done.stderr

@@ -111,10 +111,10 @@ def published_model(name: str) -> nn.Module:
     return model.eval()
 
 
-def saved_as(name: str, model: nn.Module) -> dict[str, Any]:
-    """What the project saves of a model; only small ones with the momenta of an optimiser."""
+def saved_as(name: str, model: nn.Module, momenta: bool = True) -> dict[str, Any]:
+    """What the project saves of a model; only small ones with the momenta of an optimiser, as many bytes as the weights."""
     optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9)
-    if "imagenet" not in name:
+    if momenta and "imagenet" not in name:
         for parameter in model.parameters():
             parameter.grad = torch.zeros_like(parameter)
         optimizer.step()

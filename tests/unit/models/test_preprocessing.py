@@ -79,7 +79,7 @@ def test_an_unknown_preprocessing_is_refused(recorded: object, tmp_path: Path) -
 @torch.no_grad()
 def test_a_preprocessed_model_is_folded_and_gives_the_same_scores(architecture: str, recorded: dict) -> None:
     model = with_preprocessing(network(architecture), recorded, 3)
-    x = torch.rand(64, *SHAPE)
+    x = torch.rand(16, *SHAPE)
     expected = model(x)
     threads = torch.get_num_threads()
     try:
