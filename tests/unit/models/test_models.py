@@ -28,7 +28,8 @@ SHAPES = {"small_cnn": (1, 28, 28), "resnet50": (3, 64, 64)} | dict.fromkeys(
 
 SAVE_ONE = """
 import sys, torch
-from ddrs.models import build_model, save_model
+from ddrs.models.architectures import build_model
+from ddrs.models.checkpoints import save_model
 torch.set_num_threads(1)
 torch.manual_seed(5)
 model = build_model("small_cnn", (1, 28, 28), 10)
