@@ -41,6 +41,11 @@ class Kind:
     dashes: Dashes = "--"
 
     @property
+    def place(self) -> str:
+        """Where it is defined, by which a job's code digest names it: the others may change without it."""
+        return f"{__name__}:{self.name.upper().replace('-', '_')}"
+
+    @property
     def trajectory(self) -> bool:
         """Whether its searches go step by step from the sigma of training on: at K = 0 it is a fixed sigma."""
         return self.strategy is not None and self.every_k
@@ -51,16 +56,12 @@ class Kind:
         return self.trained if self.every_k else self.name
 
 
-KINDS = {
-    kind.name: kind
-    for kind in (
-        Kind("fs", ("FS", "FS")),
-        Kind("ds", ("FS", "DS"), strategy="ascent", knob="K", memory=True, colour="#0072B2", dashes="-"),
-        Kind("ds2", ("DS", "DS"), trained="ds2", strategy="ascent", knob="K", memory=True, colour="#D55E00", dashes=(0, (5, 1.2, 1, 1.2))),
-        Kind("gds", ("FS", "GDS"), strategy="grid", knob="K", every_k=False, memory=True, colour="#E69F00", dashes=(0, (1, 1))),
-    )
-}
-FIXED = KINDS["fs"]  # the sigma of training for every image: where every search starts, and what the others are compared with
+FS = Kind("fs", ("FS", "FS"))
+DS = Kind("ds", ("FS", "DS"), strategy="ascent", knob="K", memory=True, colour="#0072B2", dashes="-")
+DS2 = Kind("ds2", ("DS", "DS"), trained="ds2", strategy="ascent", knob="K", memory=True, colour="#D55E00", dashes=(0, (5, 1.2, 1, 1.2)))
+GDS = Kind("gds", ("FS", "GDS"), strategy="grid", knob="K", every_k=False, memory=True, colour="#E69F00", dashes=(0, (1, 1)))
+KINDS = {kind.name: kind for kind in (FS, DS, DS2, GDS)}
+FIXED = FS  # the sigma of training for every image: where every search starts, and what the others are compared with
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ rule certify:
         flags=jobs.certify,
         runtime=jobs.runtime,
         sidecar="logs/certify/{dataset}/{split}/{method}/{run}",
-        code=jobs.code("certify"),
+        code=jobs.certify_code,
     message:
         "Certify {wildcards.method} {wildcards.run} on {wildcards.dataset} {wildcards.split}"
     shell:
@@ -58,7 +58,7 @@ rule merge:
     localrule: True
     params:
         flags=jobs.certify,  # in no command, but the record of what the log is of: that of its shards goes with them
-        certified=jobs.code("certify"),
+        certified=jobs.certify_code,
         code=jobs.code("merge"),
     message:
         "Merge the shards of {wildcards.method} {wildcards.run} on {wildcards.dataset} {wildcards.split}"

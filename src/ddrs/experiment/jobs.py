@@ -9,16 +9,18 @@ from collections.abc import Callable, Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
+from ddrs.certification.certificates import CERTIFICATES
 from ddrs.certification.settings import SampleSettings
 from ddrs.experiment.graph import BRANCH, MANIFEST, SHARD, Cells, Graph, Wildcards
 from ddrs.experiment.recipes import made
 from ddrs.models import own as models_own
 from ddrs.provenance.code import code_digest
 from ddrs.provenance.digests import digest
-from ddrs.rows import FIGURES, FIXED, SELECTED, Run, methods_of, title_of
+from ddrs.rows import FIGURES, FIXED, SELECTED, Run, kind_of, methods_of, title_of
 from ddrs.sections import flags
 from ddrs.sigma.strategies import STRATEGIES
 from ddrs.training.losses import METHODS
+from ddrs.training.regimes import REGIMES
 
 SUBJECTS = {"1": "sigma", "2": "memory"}  # a figure illustrates an idea, and needs nothing of the experiment
 
@@ -93,15 +95,22 @@ class Jobs:
 
     def _method_code(self, verb: str, w: Wildcards) -> str:
         users = models_own.code(self.settings.on(w.dataset, w.method).architecture)  # empty for known architectures
-        return code_digest(verb, METHODS[w.method]) + users
+        return code_digest(verb, METHODS[w.method], REGIMES[w.regime]) + users
 
     def import_code(self, w: Wildcards) -> str:
         """Of an import, which takes the method's noise alone."""
         return code_digest("import-checkpoint", f"{METHODS[w.method]}:NOISE")
 
     def search_code(self, w: Wildcards) -> str:
-        """Of a search, where each strategy is a file of its own."""
-        return code_digest("sigma", STRATEGIES[str(self.graph.searched(w.search).kind.strategy)])
+        """Of a search, where each strategy is a file of its own, and says in the result the kind of row that it is for."""
+        strategy = str(self.graph.searched(w.search).kind.strategy)
+        kind = kind_of(FIXED.trained, strategy)
+        return code_digest("sigma", STRATEGIES[strategy], *([kind.place] if kind else []))
+
+    def certify_code(self, w: Wildcards) -> str:
+        """Of a certificate, where each kind of row has an entry of its own, and what is concluded is a file of its own."""
+        kind = Run.parse(w.run).kind
+        return code_digest("certify", kind.place, CERTIFICATES[kind.certificate])
 
     def runtime(self, w: Wildcards, threads: int) -> str:
         """How a job runs, which is no part of the experiment. A result of another device stands until it is deleted or forced; models, searches and

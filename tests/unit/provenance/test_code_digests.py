@@ -14,6 +14,8 @@ from ddrs.errors import DdrsError
 from ddrs.operations import code as operations_code
 from ddrs.provenance import code
 from ddrs.provenance.code import CARRIES, Code, code_digest, package
+from ddrs.rows import KINDS
+from ddrs.sigma.strategies import STRATEGIES
 from ddrs.training.losses import METHODS
 
 ROOT = Path(__file__).parents[3]
@@ -83,6 +85,19 @@ def test_a_loss_is_in_its_own_training_alone(method: str):
             f"{step} {one}" for step in ("train", "finetune") for one in trained
         }
     assert differing(Code({**package().files, "training/losses/new.py": text.encode()}), entries) == set()
+
+
+def test_a_new_kind_of_row_certifies_and_searches_nothing_again():
+    """A change of a kind does so for its own runs alone."""
+    smoothing = "ddrs.certification.certificates.smoothing"
+    entries = {f"certify {kind.name}": ("certify", kind.place, smoothing) for kind in KINDS.values()}
+    entries |= {f"sigma {kind.name}": ("sigma", STRATEGIES[kind.strategy], kind.place) for kind in KINDS.values() if kind.strategy}
+    entries |= {step: (step,) for step in ("remember", "merge", "train", "finetune")}
+    files, text = package().files, package().files["rows.py"].decode()
+    added = re.sub(r"(KINDS = .*?\(FS, )", r'NEW = Kind("new", ("FS", "N"))\n\1NEW, ', text)
+    assert added != text and differing(Code({**files, "rows.py": added.encode()}), entries) == set()
+    other = text.replace('Kind("gds", ("FS", "GDS")', 'Kind("gds", ("FS", "G")')
+    assert differing(Code({**files, "rows.py": other.encode()}), entries) == {"certify gds", "sigma gds"}
 
 
 class _Reworded(ast.NodeTransformer):
