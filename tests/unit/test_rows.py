@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("invented_radii")
 
 ROOT = Path(__file__).parents[2]
 QCRS = Kind("qcrs", ("FS", "QCRS"), strategy="grid", knob="K", every_k=False, memory=True, colour="#56B4E9", dashes=(0, (2, 1)))
-ELASTIC = Kind("semi-elastic", ("FS", "SE"), strategy="neighbours", knob="r", certificate="semi_elastic")
+ELASTIC = Kind("semi-elastic", ("FS", "SE"), strategy="ascent", knob="r")
 
 
 @pytest.fixture
