@@ -36,6 +36,10 @@ class Section(BaseModel):
         except ValidationError as error:
             raise DdrsError(one_line(error)) from None
 
+    def __hash__(self) -> int:
+        """Also where a setting is a mapping, which has no hash of its own."""
+        return hash(self.model_dump_json())
+
     def unread(self) -> frozenset[str]:
         """Names of settings that the others leave unread: another value of such a one makes the same result."""
         return frozenset()

@@ -217,7 +217,7 @@ def test_a_lock_of_another_config_proves_nothing(second: Path, tmp_path: Path) -
     assert run(folder, "ddrs", "lock-status").stdout == "dvc.lock fits code and config\n"
     config = folder / "config.yaml"
     config.write_text(config.read_text().replace("n: 200", "n: 210"))
-    module = folder / "src/ddrs/memory.py"
+    module = folder / "src/ddrs/memory/memory.py"
     module.write_text("# a comment\n" + module.read_text())
     differs = "certificates: config.yaml: certify; paper: config.yaml: certify"
     assert run(folder, "ddrs", "lock-status").stdout == f"dvc.lock is stale: {differs}\n"
