@@ -15,7 +15,7 @@ from torch import nn
 import ddrs.figures.illustrations._plane
 from ddrs.certification.certificates import CERTIFICATES
 from ddrs.certification.engine import certify_each
-from ddrs.certification.settings import SampleSettings
+from ddrs.certification.settings import ImageCertificateSettings
 from ddrs.data.fetch import fetch
 from ddrs.data.sources import KINDS, source_of
 from ddrs.errors import DdrsError
@@ -241,7 +241,7 @@ def test_a_certificate_promises_in_one_line_and_repeats(certificate: str, protoc
     assert module.PROMISE.endswith(".") and "\n" not in module.PROMISE and isinstance(module.STATELESS, bool)
     assert inspect.isgeneratorfunction(module.steps)
     radii = [0.0, 0.25] if protocol == "sequential" else []
-    settings = SampleSettings(n0=20, n=500, protocol=protocol, radii=radii, certificate=certificate)  # pyright: ignore[reportArgumentType]
+    settings = ImageCertificateSettings(n0=20, n=500, protocol=protocol, radii=radii, certificate=certificate)  # pyright: ignore[reportArgumentType]
     x = torch.tensor([[1.0, 0.0], [0.001, 0.0]])
 
     def certified() -> list[tuple]:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from ddrs.certification.certificates import CERTIFICATES
-from ddrs.sections import Count, Increasing, PluginValues, Section, _at_sigma, known_name, later, own_settings
+from ddrs.sections import Count, Increasing, PluginValues, Section, known_name, later, own_settings, values_at
 from ddrs.statistics.bounds import check_n
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16", "float32-compiled", "tf32-compiled", "bfloat16-compiled", "float16-compiled"]
@@ -13,7 +13,7 @@ PRECISIONS = get_args(Precision)
 Certificate = Annotated[str, known_name("certificate", CERTIFICATES)]
 
 
-class Sampling(Section):
+class VoteSettings(Section):
     """How an image's votes are drawn and what is concluded from them."""
 
     n0: Count = Field(100, description="samples that pick the class (two-stage: and n)")
@@ -36,7 +36,7 @@ class Sampling(Section):
         return self
 
 
-class SampleSettings(Sampling):
+class ImageCertificateSettings(VoteSettings):
     """The certificate of one image."""
 
     alpha: float = Field(0.001, gt=0, lt=1, description="failure probability per image, in each log")
@@ -46,7 +46,7 @@ class SampleSettings(Sampling):
 
     def at_sigma(self, sigma: str) -> Self:
         """The same settings with the mappings of `set` replaced by their value at one sigma (two decimals)."""
-        return self.model_copy(update={"set": _at_sigma(self.certificate, self.set, sigma)})
+        return self.model_copy(update={"set": values_at(self.certificate, self.set, sigma)})
 
     def of_certificate(self) -> Section:
         """The certificate's own settings, checked by its model."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 
-from ddrs.certification.settings import SampleSettings
+from ddrs.certification.settings import ImageCertificateSettings
 from ddrs.sections import Section
 from ddrs.statistics.boundaries import Boundaries, priced_boundaries
 
@@ -62,7 +62,7 @@ class Task:
     slightly off: 0 where alpha pays for it.
     """
 
-    settings: SampleSettings
+    settings: ImageCertificateSettings
     noise: Noise
     deviation: float
     own: Section
@@ -70,7 +70,7 @@ class Task:
     offset: int = 0
 
 
-def make_task(settings: SampleSettings, noise: Noise, deviation: float) -> Task:
+def make_task(settings: ImageCertificateSettings, noise: Noise, deviation: float) -> Task:
     """The task, with the boundaries that protocol sequential needs."""
     own = settings.of_certificate()
     if settings.protocol != "sequential":

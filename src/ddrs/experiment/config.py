@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from ddrs.certification.settings import Certificate, SampleSettings, Sampling
+from ddrs.certification.settings import Certificate, ImageCertificateSettings, VoteSettings
 from ddrs.experiment.checkpoints import CheckpointSettings
 from ddrs.experiment.datasets import DatasetSettings, with_kinds
-from ddrs.experiment.names import Dataset, Method, Table
+from ddrs.experiment.names import DatasetName, MethodName, TableName
 from ddrs.experiment.panels import FiguresSettings
 from ddrs.sections import Count, Increasing, PluginValues, Section, Seed, one_line
 from ddrs.sigma.settings import SearchSettings, StepSettings, Strategy
@@ -45,7 +45,7 @@ class MethodSearch(Section):
 class DatasetSearch(SearchSettings):
     """The sigma search on a dataset."""
 
-    methods: dict[Method, MethodSearch] = Field({}, description="what differs for a method")
+    methods: dict[MethodName, MethodSearch] = Field({}, description="what differs for a method")
     strategies: dict[Strategy, PluginValues] = Field({}, description="what another strategy has for settings, of its own and in place of these")
 
 
@@ -61,7 +61,7 @@ def _alpha(value: Any) -> Any:
     return value
 
 
-class CertifySettings(Sampling):
+class DatasetCertificateSettings(VoteSettings):
     """Certification of a dataset's images."""
 
     alpha: Annotated[float | TotalAlpha, BeforeValidator(_alpha)] = Field(
@@ -80,19 +80,19 @@ class CertifySettings(Sampling):
             self.sampling(1, [0.0], split)
         return self
 
-    def sampling(self, images: int, radii: list[float], split: str = "test", certificate: str = "smoothing") -> SampleSettings:
+    def sampling(self, images: int, radii: list[float], split: str = "test", certificate: str = "smoothing") -> ImageCertificateSettings:
         """What the certificate of each of a split's `images` images is made with; radii are those of the tables, for protocol sequential.
 
         alpha: of one image in one log; a total is divided by `images`.
         """
         alpha = self.alpha.total / images if isinstance(self.alpha, TotalAlpha) else self.alpha
         unread = {"fixed": ("spending", "radius_loss"), "sequential": ("radius_loss",), "two-stage": ("spending",)}[self.protocol]
-        shared = {name: getattr(self, name) for name in Sampling.model_fields if name not in unread}  # so that these trigger nothing
+        shared = {name: getattr(self, name) for name in VoteSettings.model_fields if name not in unread}  # so that these trigger nothing
         if split == "validation" and self.n_validation is not None:
             shared["n"] = self.n_validation
         try:
             own = {"certificate": certificate, "set": self.certificates.get(certificate, {})}
-            return SampleSettings(**shared, **own, alpha=alpha, radii=radii if self.protocol == "sequential" else [])
+            return ImageCertificateSettings(**shared, **own, alpha=alpha, radii=radii if self.protocol == "sequential" else [])
         except ValidationError as error:
             raise ValueError(one_line(error)) from None
 
@@ -102,14 +102,14 @@ class Config(Section):
 
     seed: Seed = Field(0, description="seed of everything random")
     device: str = Field("cpu", pattern=r"^(cpu|cuda)$", description="cpu, or cuda: one GPU per job")
-    tables: dict[Table, list[Dataset]] = Field(description="datasets that each table shows; Figures 3, 4 and 5 follow Tables 1, 2 and 3")
+    tables: dict[TableName, list[DatasetName]] = Field(description="datasets that each table shows; Figures 3, 4 and 5 follow Tables 1, 2 and 3")
     figures: FiguresSettings = Field(default_factory=FiguresSettings.checked, description="what Figures 6 to 9 show")
-    datasets: Annotated[dict[Dataset, DatasetSettings], BeforeValidator(with_kinds)]
-    train: dict[Dataset, dict[Method, TrainSettings]] = Field(description="fixed-sigma training, by dataset and method")
-    checkpoints: dict[Dataset, dict[Method, CheckpointSettings]] = Field({}, description="published models, used in place of training")
-    finetune: dict[Dataset, dict[Method, FinetuneSettings]] = Field(description="DS2 training, by dataset and method")
-    search: dict[Dataset, DatasetSearch]
-    certify: dict[Dataset, CertifySettings]
+    datasets: Annotated[dict[DatasetName, DatasetSettings], BeforeValidator(with_kinds)]
+    train: dict[DatasetName, dict[MethodName, TrainSettings]] = Field(description="fixed-sigma training, by dataset and method")
+    checkpoints: dict[DatasetName, dict[MethodName, CheckpointSettings]] = Field({}, description="published models, used in place of training")
+    finetune: dict[DatasetName, dict[MethodName, FinetuneSettings]] = Field(description="DS2 training, by dataset and method")
+    search: dict[DatasetName, DatasetSearch]
+    certify: dict[DatasetName, DatasetCertificateSettings]
 
     def makes(self, part: str, dataset: str, method: str) -> bool:
         """Whether `train` or `finetune` makes a method's models on a dataset; published ones stand in for `train`."""

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from ddrs.data.requests import HOLD_OUT, check_classes, check_shape
 from ddrs.data.sources import KINDS, source_of
 from ddrs.errors import nearest
-from ddrs.experiment.names import Architecture, Kind
+from ddrs.experiment.names import Architecture, DatasetKind
 from ddrs.rows import ALTERNATE, Chooser
 from ddrs.sections import COUNT_MAX, Count, Increasing, Radius, Section, Sigma
 
@@ -35,7 +35,7 @@ class DatasetSettings(Section):
     images: dict[Literal["validation", "test"], Count] = Field(
         description="how many images of a split are certified, evenly spaced; without validation, every second test image chooses sigma and K"
     )
-    kind: Kind = Field("", description="what the dataset is, by name; default: its own name")
+    kind: DatasetKind = Field("", description="what the dataset is, by name; default: its own name")
     source: str | None = Field(None, min_length=1, description="folder with the dataset's own files, used instead of the network")
     hold_out: int | None = Field(
         None, ge=0, le=COUNT_MAX, description=f"training images held out for validation; default: {HOLD_OUT}. 0: a run on all of them"

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 from ddrs.certification.certificates import CERTIFICATES
-from ddrs.certification.settings import SampleSettings
+from ddrs.certification.settings import ImageCertificateSettings
 from ddrs.experiment.graph import BRANCH, MANIFEST, SHARD, Cells, Graph, Wildcards
-from ddrs.experiment.recipes import made
+from ddrs.experiment.recipes import recipe
 from ddrs.models import own as models_own
 from ddrs.provenance.code import code_digest
 from ddrs.provenance.digests import digest
@@ -152,7 +152,7 @@ class Jobs:
         sampling = self.sampling(w.dataset, w.method, w.split, Run.parse(w.run))
         return f"{self._images(w)} --seed {self.settings.seed} {flags(sampling)}{self._own_model(w)}"
 
-    def sampling(self, dataset: str, method: str, split: str, run: Run) -> SampleSettings:
+    def sampling(self, dataset: str, method: str, split: str, run: Run) -> ImageCertificateSettings:
         """How the certificates of a run on a split are drawn, and what is concluded."""
         radii, certify = self.settings.on(dataset, method).radii, self.settings.certify[dataset]
         return certify.sampling(self.graph.images(dataset, split), radii, split, run.kind.certificate).at_sigma(run.sigma)
@@ -209,7 +209,7 @@ class Jobs:
 
     def made_of_cells(self, cells: Cells) -> Callable[[Wildcards], str]:
         """A function for params, as it fails where the config makes nothing of the table."""
-        return lambda w: shlex.quote(made(self.settings, cells.dataset, cells.method))
+        return lambda w: shlex.quote(recipe(self.settings, cells.dataset, cells.method))
 
     def made_of_table(self, w: Wildcards) -> str:
         return self._made((dataset, method) for dataset in self.settings.tables[w.table] for method in methods_of(w.table))
@@ -221,7 +221,7 @@ class Jobs:
 
     def _made(self, pairs: Iterable[tuple[str, str]]) -> str:
         """Each once."""
-        said = dict.fromkeys(f"{method} on {dataset}: {made(self.settings, dataset, method)}." for dataset, method in pairs)
+        said = dict.fromkeys(f"{method} on {dataset}: {recipe(self.settings, dataset, method)}." for dataset, method in pairs)
         return " ".join(f"--made {shlex.quote(text)}" for text in said)
 
     # Results that lie there

@@ -21,10 +21,10 @@ def _dataset(name: str) -> str:
     return name
 
 
-Dataset = Annotated[str, AfterValidator(_dataset)]
-Kind = Annotated[str, known_name("kind", KINDS)]
-Method = Annotated[str, known_name("method", METHODS)]
-Table = Annotated[str, known_name("table", TABLES)]
+DatasetName = Annotated[str, AfterValidator(_dataset)]
+DatasetKind = Annotated[str, known_name("kind", KINDS)]
+MethodName = Annotated[str, known_name("method", METHODS)]
+TableName = Annotated[str, known_name("table", TABLES)]
 
 
 def _architecture(name: str) -> str:

@@ -1,7 +1,7 @@
 """How a config's models are trained and their sigmas searched, in the words of a caption, and where that is not as in the paper. No torch."""
 
 from ddrs.experiment.config import Config
-from ddrs.results.captions import of_protocol
+from ddrs.results.captions import protocol_sentence
 from ddrs.rows import FIGURES, methods_of, title_of
 from ddrs.sigma.settings import SearchSettings, StepSettings
 from ddrs.training.losses import METHODS
@@ -12,7 +12,7 @@ CLASS_SAMPLES = 100  # of `ddrs.sigma.objective.mean_class`
 SAMPLES = {"macer": 8}  # n of Algorithm 1 in the paper, Section 4.3; of other methods 1
 
 
-def made(settings: Config, dataset: str, method: str) -> str:
+def recipe(settings: Config, dataset: str, method: str) -> str:
     """Two sentences: the models of a method on a dataset, and the search for their images' sigmas. No full stop at the end."""
     return f"{_models(settings, dataset, method)}. {_search(settings, dataset, method)}"
 
@@ -86,7 +86,7 @@ def _shown(settings: Config, dataset: str) -> str:
         for method in methods_of(table) if dataset in names else ():
             symbol = "lambda" if METHODS.module(method).NOISE == "uniform" else "sigma"
             sigmas = ", ".join(settings.sigma_texts(dataset, method))
-            parts.append(f"- {title_of(table)}: {method} at {symbol} {sigmas}. {made(settings, dataset, method)}.")
+            parts.append(f"- {title_of(table)}: {method} at {symbol} {sigmas}. {recipe(settings, dataset, method)}.")
     if not parts:
         return ""
     images, certify = settings.datasets[dataset].images, settings.certify[dataset]
@@ -96,7 +96,7 @@ def _shown(settings: Config, dataset: str) -> str:
     if "validation" in images:
         chosen = f"{images['validation']} validation images at n = {by_split['validation'].n:,}"
     once = f"sigma and K chosen once on the test images, as in the paper, and once on {chosen}"
-    return "\n".join([f"On {dataset}, certified on {of_protocol(facts)}; {once}.", "", *parts])
+    return "\n".join([f"On {dataset}, certified on {protocol_sentence(facts)}; {once}.", "", *parts])
 
 
 def shown_figures(settings: Config) -> list[int]:

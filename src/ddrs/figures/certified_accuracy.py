@@ -13,7 +13,7 @@ from ddrs.certification.records import Log, read_logs
 from ddrs.errors import DdrsError
 from ddrs.figures.drawing import Style, save
 from ddrs.noise.norms import norm_of
-from ddrs.results.captions import NO_CAPTION, Caption, of_logs
+from ddrs.results.captions import NO_CAPTION, Caption, logs_caption
 from ddrs.results.envelope import check_comparable
 from ddrs.rows import FIXED, KINDS, Kind, Row, label_of
 
@@ -25,7 +25,7 @@ SERIES: list[Style] = [  # of curves that differ by a number: the grids of Figur
     ("#D55E00", (0, (9, 1))),
     ("#0072B2", "-"),
 ]
-COLUMNS = 4  # panels side by side in Figure 7
+PANELS_SIDE_BY_SIDE = 4  # panels side by side in Figure 7
 CAPTIONS = {  # by kind
     "rows": "Certified accuracy against radius, a panel per training sigma and one for the envelope over all. A data-dependent curve is the best "
     "over K at each radius, an envelope the best over sigma and K, both chosen on these same images: optimistic.",
@@ -58,7 +58,7 @@ def certified_accuracy_figure(
         figure = _by_steps(logs)
     else:
         raise DdrsError(f"kind {kind!r}: must be rows, searches or steps")
-    save(figure, pdf, png, of_logs(logs))
+    save(figure, pdf, png, logs_caption(logs))
     caption.write(CAPTIONS[kind].format(evaluations="" if evaluations is None else f"{evaluations} "), logs)
 
 
@@ -150,7 +150,7 @@ def _by_steps(logs: Sequence[Log]) -> Figure:
     positive = [k for k in ks if k]
     start = (FIXED.colour, FIXED.dashes)
     styles = {k: SERIES[(positive.index(k) - len(positive)) % len(SERIES)] if k else start for k in ks}  # the largest K is the solid curve
-    width = min(COLUMNS, len(panels))
+    width = min(PANELS_SIDE_BY_SIDE, len(panels))
     height = -(-len(panels) // width)
     figure, axes = plt.subplots(height, width, figsize=(3.0 * width, 2.7 * height + 0.4), sharey=True, squeeze=False, layout="constrained")
     handles: dict[str, Artist] = {}

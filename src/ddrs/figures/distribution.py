@@ -13,7 +13,7 @@ from ddrs.certification.records import Log, read_logs
 from ddrs.errors import DdrsError
 from ddrs.figures.certified_accuracy import row_styles
 from ddrs.figures.drawing import Style, save
-from ddrs.results.captions import NO_CAPTION, Caption, of_logs
+from ddrs.results.captions import NO_CAPTION, Caption, logs_caption
 from ddrs.results.envelope import check_comparable
 from ddrs.results.row_cells import check_before
 from ddrs.results.selection import choose, configuration, halves
@@ -87,7 +87,7 @@ def p_lower_figure(
                 axis.set_visible(False)
             line[0].set_ylabel(f"{name}\nimages with at most\nthis p_lower (%)")
         figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles), frameon=False)
-        save(figure, pdf, png, of_logs(drawn))
+        save(figure, pdf, png, logs_caption(drawn))
     finally:
         plt.close(figure)
     caption.write(CAPTION.format(choosers=_choosers(datasets, even)), drawn)

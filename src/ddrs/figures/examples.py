@@ -16,7 +16,7 @@ from ddrs.noise.lattice import certifiable_noise
 from ddrs.noise.laws import get_noise
 from ddrs.noise.norms import norm_of
 from ddrs.noise.streams import NoiseStream
-from ddrs.results.captions import NO_CAPTION, Caption, of_logs
+from ddrs.results.captions import NO_CAPTION, Caption, logs_caption
 from ddrs.results.envelope import check_comparable
 from ddrs.rows import FIXED, Row
 
@@ -58,7 +58,7 @@ def examples_figure(panels: Sequence[Panel], pdf: Path, png: Path, seed: int, ca
                 axis.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
                 axis.set_title(title, fontsize=9)
     logs = [own for _, own, _, _ in shown]
-    save(figure, pdf, png, of_logs(logs))
+    save(figure, pdf, png, logs_caption(logs))
     rules = [
         f"{', '.join(f'{one:g}' for one in panel.quantiles)} at sigma {float(str(log.constant('sigma0'))):.2f}"
         for panel, log in zip(panels, logs, strict=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from ddrs.certification.records import STATISTICS, memory_digest, run_digest
-from ddrs.certification.settings import SampleSettings
+from ddrs.certification.settings import ImageCertificateSettings
 from ddrs.errors import DdrsError
 from ddrs.experiment.checks import part_of
 from ddrs.experiment.config import Config
@@ -216,7 +216,7 @@ def _images(settings: Config, at: Mapping[str, str]) -> int:
     return {str(split): count for split, count in settings.datasets[at["dataset"]].images.items()}[at["split"]]
 
 
-def _sampling(settings: Config, at: Mapping[str, str]) -> SampleSettings:
+def _sampling(settings: Config, at: Mapping[str, str]) -> ImageCertificateSettings:
     own = settings.on(at["dataset"], at["method"])
     return settings.certify[at["dataset"]].sampling(_images(settings, at), own.radii, at["split"])
 

@@ -9,14 +9,14 @@ import pandas as pd
 
 from ddrs.files import write_together
 from ddrs.provenance.digests import digest
-from ddrs.results.captions import of_cells
+from ddrs.results.captions import cells_caption
 from ddrs.results.cells import read_cells
 from ddrs.results.published.flaws import half_unit
 from ddrs.results.published.printed import SOURCE, published, read_csv
 from ddrs.results.rendering import render
-from ddrs.results.verdicts import DEFINITION, estimates, why_not
+from ddrs.results.verdicts import DEFINITION, estimates, why_not_compared
 from ddrs.rows import TABLES, Row, table_of_print
-from ddrs.statistics.intervals import difference, word
+from ddrs.statistics.intervals import difference, verdict
 
 ANY = ("table1", "table2", "table3")  # the l2 tables, over which a claim of table "any" takes the best
 EXPLANATION = (
@@ -92,7 +92,7 @@ def write_claims(cells: Sequence[Path], csv: Path, md: Path) -> None:
     wrong = sum(not of_paper(claim)[1] for claim in claims())
     head = f"**Claims of the paper.** {len(claims())} sentences of {SOURCE}; {wrong} of them do not follow from its own tables."
     body = render(table, "md", ["%s"] * len(table.columns))
-    text = f"{head} {EXPLANATION} Ours: {of_cells(found)} {DEFINITION}"
+    text = f"{head} {EXPLANATION} Ours: {cells_caption(found)} {DEFINITION}"
     page = f"{text}\n\n{body}\n\nDigest of the cells: `{digest([cell['digest'] for cell in found])}`\n"
     write_together({csv: table.to_csv(index=False), md: page})
 
@@ -148,10 +148,10 @@ def _verdict(claim: Claim, dataset: str, kind: str, cells: Cells) -> tuple[float
     for pattern, cell in zip((claim.label, claim.minus), _terms(claim, dataset, cells), strict=False):
         if isinstance(cell, str):
             return None, None, f"not comparable: {cell}"
-        reason = why_not(cell)
+        reason = why_not_compared(cell)
         if reason is not None:
             return None, None, reason
         pairs.append(estimates(cell, claim.printed(pattern)[0]))
     ours, theirs = zip(*pairs, strict=True)
     found = difference([ours[0], *theirs[1:]], [theirs[0], *ours[1:]])
-    return found.low, found.high, word(found)
+    return found.low, found.high, verdict(found)

@@ -9,7 +9,7 @@ from ddrs.certification.records import Log, read_logs
 from ddrs.errors import DdrsError
 from ddrs.files import write_together
 from ddrs.provenance.digests import digest, file_digest
-from ddrs.results.captions import of_cells
+from ddrs.results.captions import cells_caption
 from ddrs.results.cells import read_cells
 from ddrs.results.envelope import average_certified_radius, certified_accuracy
 from ddrs.results.rendering import render
@@ -89,7 +89,7 @@ def _caption(cells: Sequence[dict], table: pd.DataFrame) -> str:
     counts = ", ".join(f"{least} to {most} of {name}" for name, least, most in table.groupby("dataset")["images"].agg(["min", "max"]).itertuples())
     return (
         f"**Certified accuracy per class, rows of {title_of(cells[0]['table'])}.** Percent of a class's images that are predicted correctly "
-        f"with at least the radius; the ACR over the class. {of_cells(cells)} "
+        f"with at least the radius; the ACR over the class. {cells_caption(cells)} "
         f"{_choices(cells)} Images per class: {counts}, so that one image is "
         f"as much as {100 / table['images'].min():.1f} %."
     )

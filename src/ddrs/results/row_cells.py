@@ -12,11 +12,11 @@ from ddrs.files import write_text
 from ddrs.noise.norms import norm_of
 from ddrs.provenance.digests import digest, file_digest
 from ddrs.results.captions import memory_counts
-from ddrs.results.cells import FACTS, INTERVALS, WITHOUT
+from ddrs.results.cells import CELL_FACTS, INTERVALS, WITHOUT
 from ddrs.results.envelope import Envelope, check_comparable, envelope
 from ddrs.results.published.printed import SOURCE
 from ddrs.results.selection import TIES, Choice, Selected, choose, configuration, halves, selected
-from ddrs.results.verdicts import judge
+from ddrs.results.verdicts import judged_cell
 from ddrs.rows import ALTERNATE, KINDS, SELECTED, TABLES, Row, table_of_print
 
 SAME_ON_VALIDATION = ("dataset", "noise", "protocol", "bound")
@@ -54,7 +54,7 @@ def write_cells(
     choice = choose(held_out, radii) if validation else None
     logs = read_row(paths, label)
     _check_same([*logs, *held_out], SAME_ON_VALIDATION)
-    _check_same(logs, FACTS)
+    _check_same(logs, CELL_FACTS)
     reported, choosers = logs, held_out
     if choose_on == ALTERNATE:
         earlier = read_logs(before) or logs
@@ -65,7 +65,7 @@ def write_cells(
     shared = {
         "table": table,
         "label": label,
-        **{name: logs[0].constant(name) for name in FACTS},
+        **{name: logs[0].constant(name) for name in CELL_FACTS},
         "kind": kind or logs[0].constant("dataset"),
         "made": made,
         "images": len(reported[0].table),
@@ -114,7 +114,7 @@ def check_before(earlier: Sequence[Log], logs: Sequence[Log]) -> None:
     for log in earlier:
         if "memory" in log.table:
             raise DdrsError(f"{log.name}: has been through the memory; --before takes the log that it was made of")
-    _check_same([*logs, *earlier], ("method", *FACTS))
+    _check_same([*logs, *earlier], ("method", *CELL_FACTS))
     check_comparable([*logs, *earlier])
     if sorted(map(configuration, earlier)) != sorted(map(configuration, logs)):
         raise DdrsError(f"{logs[0].name}: each log of its row needs the one that it was made of (--before); {len(earlier)} of {len(logs)} are given")
@@ -171,7 +171,7 @@ def _write(out_dir: Path, column: str, value: float, interval: np.ndarray, log: 
         "sigma0": log.constant("sigma0"),
         "K": int(str(k)) if k else None,  # empty: the log is of a fixed sigma
     }
-    cell |= judge(cell)
+    cell |= judged_cell(cell)
     cell["paper_source"] = SOURCE if cell["paper"] is not None else None
     cell["digest"] = digest(cell)
     write_text(out_dir / f"{column}.json", json.dumps(cell, indent=2, sort_keys=True) + "\n")

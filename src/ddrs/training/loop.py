@@ -11,7 +11,7 @@ from ddrs.models.running import exact_kernels
 from ddrs.noise.laws import Noise
 from ddrs.sigma.settings import StepSettings
 from ddrs.training.augmentation import augment
-from ddrs.training.batches import Images, Resident
+from ddrs.training.batches import BatchSource, Resident
 from ddrs.training.losses import METHODS
 from ddrs.training.precision import in_precision
 from ddrs.training.regimes import REGIMES
@@ -23,7 +23,7 @@ KEEP_SECONDS = 600.0  # between two states of a run that are kept within an epoc
 
 def train(
     run: Run,
-    images: Images | torch.Tensor,
+    images: BatchSource | torch.Tensor,
     labels: torch.Tensor,
     method: str,
     regime: str,

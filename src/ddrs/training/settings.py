@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ddrs.sections import BatchSize, Count, Increasing, PluginValues, Section, _at_sigma, known_name, later, own_settings
+from ddrs.sections import BatchSize, Count, Increasing, PluginValues, Section, known_name, later, own_settings, values_at
 from ddrs.sigma.settings import StepSettings
 from ddrs.training.losses import METHODS, LossSettings
 from ddrs.training.regimes import REGIMES
@@ -55,7 +55,7 @@ class TrainSettings(Section):
 
     def at_sigma(self, sigma: str) -> Self:
         """The same settings with the loss's mappings replaced by their value at one sigma (two decimals)."""
-        return self.model_copy(update={"loss": _at_sigma("loss", self.loss, sigma)})
+        return self.model_copy(update={"loss": values_at("loss", self.loss, sigma)})
 
     def loss_settings(self, method: str) -> LossSettings:
         """The loss's own settings, checked by the method's model."""
@@ -70,7 +70,7 @@ class RegimeSettings(StepSettings):
 
     def at_sigma(self, sigma: str) -> Self:
         """The same settings with the mappings of `set` replaced by their value at one sigma (two decimals)."""
-        return self.model_copy(update={"set": _at_sigma(self.regime, self.set, sigma)})
+        return self.model_copy(update={"set": values_at(self.regime, self.set, sigma)})
 
     def of_regime(self) -> StepSettings:
         """The settings as the regime's own model has them."""

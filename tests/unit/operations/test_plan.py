@@ -15,7 +15,7 @@ from ddrs.data.sources import KINDS, source_of
 from ddrs.errors import DdrsError
 from ddrs.models.architectures import build_model
 from ddrs.operations import plan, probe
-from ddrs.operations.plan import Command, Files, Work, commands_of, duration, estimate, seconds_of, work_of
+from ddrs.operations.plan import Command, KnownFiles, Work, commands_of, duration, estimate, seconds_of, work_of
 from ddrs.operations.probe import Certification, Network, Search, Training, flops_per_forward
 from ddrs.sigma.settings import SearchSettings
 from ddrs.training.settings import RegimeSettings, TrainSettings
@@ -39,7 +39,7 @@ def read(*commands: str) -> list[Command]:
 def last(*commands: str) -> Work:
     """The work of the last of some commands."""
     found = read(*commands)
-    return work_of(found[-1], Files(found))
+    return work_of(found[-1], KnownFiles(found))
 
 
 # samples: images * epochs * passes; forwards: 3 for a pass back to the weights, 2 for one back to the image, 1 for one without
