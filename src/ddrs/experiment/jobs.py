@@ -24,7 +24,7 @@ from ddrs.training.regimes import REGIMES
 
 SUBJECTS = {"1": "sigma", "2": "memory"}  # a figure illustrates an idea, and needs nothing of the experiment
 
-KEYS_OF_CAPTIONS = frozenset(("checkpoints", "datasets", "finetune", "search", "train"))  # what `made` reads
+KEYS_OF_CAPTIONS = frozenset(("checkpoints", "datasets", "finetune", "search", "train"))  # what `_recipes` reads
 KEYS_OF_TABLES = frozenset(("certify", "datasets", "tables"))
 KEYS_OF_FIGURES = KEYS_OF_TABLES | {"figures", "search"}
 
@@ -207,22 +207,22 @@ class Jobs:
 
     # Captions: how models and sigmas are made
 
-    def made_of_cells(self, cells: Cells) -> Callable[[Wildcards], str]:
+    def recipe_of_cells(self, cells: Cells) -> Callable[[Wildcards], str]:
         """A function for params, as it fails where the config makes nothing of the table."""
         return lambda w: shlex.quote(recipe(self.settings, cells.dataset, cells.method))
 
-    def made_of_table(self, w: Wildcards) -> str:
-        return self._made((dataset, method) for dataset in self.settings.tables[w.table] for method in methods_of(w.table))
+    def recipe_of_table(self, w: Wildcards) -> str:
+        return self._recipes((dataset, method) for dataset in self.settings.tables[w.table] for method in methods_of(w.table))
 
-    def made_of_figure(self, w: Wildcards) -> str:
+    def recipe_of_figure(self, w: Wildcards) -> str:
         if w.number in FIGURES:
-            return self.made_of_table(SimpleNamespace(table=FIGURES[w.number]))
-        return self._made((panel.dataset, panel.method) for panel in self.graph.panels(w.number))
+            return self.recipe_of_table(SimpleNamespace(table=FIGURES[w.number]))
+        return self._recipes((panel.dataset, panel.method) for panel in self.graph.panels(w.number))
 
-    def _made(self, pairs: Iterable[tuple[str, str]]) -> str:
+    def _recipes(self, pairs: Iterable[tuple[str, str]]) -> str:
         """Each once."""
         said = dict.fromkeys(f"{method} on {dataset}: {recipe(self.settings, dataset, method)}." for dataset, method in pairs)
-        return " ".join(f"--made {shlex.quote(text)}" for text in said)
+        return " ".join(f"--recipe {shlex.quote(text)}" for text in said)
 
     # Results that lie there
 

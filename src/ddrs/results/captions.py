@@ -93,14 +93,14 @@ class Caption:
 
     path: Path | None = None
     title: str = ""
-    made: Sequence[str] = ()
+    recipes: Sequence[str] = ()
 
     def write(self, text: str, logs: Sequence[Log] = ()) -> None:
         """Write the title, what the figure shows, what its certificates are, and what those after the memory promise."""
         if self.path is None:
             return
         parts = [f"**{self.title}.**"] if self.title else []
-        parts += [text, *([logs_caption(logs)] if logs else []), *self.made]
+        parts += [text, *([logs_caption(logs)] if logs else []), *self.recipes]
         parts += promise(str(log.constant("method")) for log in logs if "memory" in log.table)
         write_text(self.path, " ".join(parts) + "\n")
 

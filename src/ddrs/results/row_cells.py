@@ -33,7 +33,7 @@ def write_cells(
     choose_on: str = "validation",
     kind: str | None = None,
     before: Sequence[Path] = (),
-    made: str = "",
+    recipe: str = "",
 ) -> None:
     """Write `RADIUS.json` (two decimals) for every radius and `acr.json` into a folder.
 
@@ -41,7 +41,7 @@ def write_cells(
     best over the logs, as in the paper; for a table that ends in `_selected` it is of the sigma and K that other images choose. choose_on
     says which: "validation", the validation logs of the same row, before a test log is read; or "even", every second image of the logs, the
     cells being of the others. before: of a row with a memory whose even images choose, the logs that the memory made these of; on them they
-    choose, as no other image changed them. kind: what the logs' dataset is, by which the print is found; default: its name. made: how the row's
+    choose, as no other image changed them. kind: what the logs' dataset is, by which the print is found; default: its name. recipe: how the row's
     models and sigmas were made, for captions. alpha is that of the logs and per image: in each log a certificate is false with probability
     at most alpha, alpha * images of them on average. The best of several logs looks at as many certificates of every image, each at its
     own alpha; nothing is divided for that.
@@ -67,7 +67,7 @@ def write_cells(
         "label": label,
         **{name: logs[0].constant(name) for name in CELL_FACTS},
         "kind": kind or logs[0].constant("dataset"),
-        "made": made,
+        "made": recipe,
         "images": len(reported[0].table),
         "choice": choice.on if choice else "test",
         "selection": _selection(reported, choosers, choice),

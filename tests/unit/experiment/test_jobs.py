@@ -84,8 +84,8 @@ def test_a_table_is_told_what_chooses() -> None:
 
 def test_captions_say_how_each_method_of_a_table_or_figure_is_made_once() -> None:
     own = jobs()
-    assert own.made_of_table(w(table="table3")) == own.made_of_figure(w(number="5"))
-    assert own.made_of_figure(w(number="9")).count("--made ") == 1 and own.made_of_figure(w(number="7")).count("--made ") == 4
+    assert own.recipe_of_table(w(table="table3")) == own.recipe_of_figure(w(number="5"))
+    assert own.recipe_of_figure(w(number="9")).count("--recipe ") == 1 and own.recipe_of_figure(w(number="7")).count("--recipe ") == 4
     assert own.number(w(table="table3")) == "3" and own.number(w(table="family")) == "family"
 
 
