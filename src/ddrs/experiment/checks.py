@@ -75,8 +75,9 @@ def _check_searches(settings: "Config") -> None:
 
 def _starts(settings: "Config", dataset: str) -> list[tuple[str, float]]:
     """Every sigma that a search on the dataset may start from, each with its place in the config."""
-    own, place = settings.datasets[dataset], f"datasets.{dataset}"
-    return [(f"{place}.sigmas", one) for one in own.sigmas] + [(f"{place}.uniform.sigmas", one) for one in own.uniform.sigmas or []]
+    sigmas, of_uniform = settings.datasets[dataset].sigmas, settings.datasets[dataset].uniform.sigmas or []
+    place = f"datasets.{dataset}"
+    return [(f"{place}.sigmas", one) for one in sigmas] + [(f"{place}.uniform.sigmas", one) for one in of_uniform]
 
 
 def _check_certificates(settings: "Config") -> None:
@@ -139,9 +140,9 @@ def _check_plugins(settings: "Config") -> None:
 
 def _check_precisions(settings: "Config") -> None:
     places = [(f"{part}.{name}.{method}{'.train' * (part == 'finetune')}", run) for part, name, method, run in _runs(settings)]
-    for place, own in [*places, *((f"certify.{name}", own) for name, own in settings.certify.items())]:
-        if settings.device == "cpu" and own.precision.startswith("tf32"):
-            raise ValueError(f"{place}.precision: {own.precision} needs device: cuda")
+    for place, stated in [*places, *((f"certify.{name}", certify) for name, certify in settings.certify.items())]:
+        if settings.device == "cpu" and stated.precision.startswith("tf32"):
+            raise ValueError(f"{place}.precision: {stated.precision} needs device: cuda")
 
 
 def _runs(settings: "Config") -> Iterator[tuple[str, str, str, "TrainSettings"]]:
@@ -149,7 +150,7 @@ def _runs(settings: "Config") -> Iterator[tuple[str, str, str, "TrainSettings"]]
     for name, methods in settings.train.items():
         yield from (("train", name, method, run) for method, run in methods.items())
     for name, tuned in settings.finetune.items():
-        yield from (("finetune", name, method, own.train) for method, own in tuned.items() if own.train is not None)
+        yield from (("finetune", name, method, finetune.train) for method, finetune in tuned.items() if finetune.train is not None)
 
 
 def check_checkpoints(settings: "Config") -> None:
@@ -160,15 +161,15 @@ def check_checkpoints(settings: "Config") -> None:
                 f"checkpoints.{name}: its models saw all training images, so none are left to choose on: "
                 f"datasets.{name}.images must not have validation; selected tables then choose on every second test image"
             )
-        for method, own in methods.items():
+        for method, checkpoint in methods.items():
             place = f"checkpoints.{name}.{method}"
             try:
-                preprocessing_of(own.format, settings.datasets[name].kind, own.preprocessing)
+                preprocessing_of(checkpoint.format, settings.datasets[name].kind, checkpoint.preprocessing)
             except DdrsError as error:
                 raise ValueError(f"{place}: {error}") from None
             if METHODS.module(method).NOISE != "gaussian":
-                raise ValueError(f"{place}: models of format {own.format} were trained with gaussian noise, {method} is of another")
-            paths = {sigma: own.path(sigma) for sigma in settings.sigma_texts(name, method)}
+                raise ValueError(f"{place}: models of format {checkpoint.format} were trained with gaussian noise, {method} is of another")
+            paths = {sigma: checkpoint.path(sigma) for sigma in settings.sigma_texts(name, method)}
             missing = [sigma for sigma, path in paths.items() if not path]
             if missing:
                 raise ValueError(f"{place}.file: has no path for sigma {missing[0]}")
@@ -187,13 +188,15 @@ def check_checkpoints(settings: "Config") -> None:
 
 def _check_architecture(settings: "Config", name: str) -> None:
     """ValueError if all models that a dataset's `architecture` is of are published ones, and of another. Beside trained ones it is of those."""
-    own, methods = settings.datasets[name], settings.checkpoints[name]
+    dataset_settings, methods = settings.datasets[name], settings.checkpoints[name]
     trained = [method for method in settings.train.get(name, {}) if method not in methods]
-    if any(own.uniform.architecture is None or METHODS.module(method).NOISE == "gaussian" for method in trained):
+    if any(dataset_settings.uniform.architecture is None or METHODS.module(method).NOISE == "gaussian" for method in trained):
         return
-    known = sorted({published(one.format, own.kind).architecture for one in methods.values()})
-    if known and own.architecture not in known:
-        raise ValueError(f"datasets.{name}.architecture: {own.architecture}, but the models of checkpoints.{name} are of {' and '.join(known)}")
+    known = sorted({published(one.format, dataset_settings.kind).architecture for one in methods.values()})
+    if known and dataset_settings.architecture not in known:
+        raise ValueError(
+            f"datasets.{name}.architecture: {dataset_settings.architecture}, but the models of checkpoints.{name} are of {' and '.join(known)}"
+        )
 
 
 def check_figures(settings: "Config") -> None:
@@ -203,9 +206,9 @@ def check_figures(settings: "Config") -> None:
         for i, panel in enumerate(panels):
             name, method, place = panel.dataset, panel.method, f"figures.{figure}.{i}"
             _check_model(settings, place, name, method, KINDS[panel.row] if isinstance(panel, StepsPanel) else FIXED)
-            own, search = settings.on(name, method), settings.search_on(name, method)
-            if not isinstance(panel, GridFigure) and panel.sigma not in own.sigmas:
-                raise ValueError(f"{place}: sigma {panel.sigma} is none of {method} on {name}: {own.sigmas}")
+            dataset_settings, search = settings.on(name, method), settings.search_on(name, method)
+            if not isinstance(panel, GridFigure) and panel.sigma not in dataset_settings.sigmas:
+                raise ValueError(f"{place}: sigma {panel.sigma} is none of {method} on {name}: {dataset_settings.sigmas}")
             largest = max(panel.k) if isinstance(panel, StepsPanel) else panel.k
             if largest > search.k_max:
                 raise ValueError(f"{place}: K = {largest} is beyond search.{name}.k_max = {search.k_max}")

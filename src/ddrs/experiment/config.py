@@ -91,8 +91,8 @@ class DatasetCertificateSettings(VoteSettings):
         if split == "validation" and self.n_validation is not None:
             shared["n"] = self.n_validation
         try:
-            own = {"certificate": certificate, "set": self.certificates.get(certificate, {})}
-            return ImageCertificateSettings(**shared, **own, alpha=alpha, radii=radii if self.protocol == "sequential" else [])
+            of_certificate = {"certificate": certificate, "set": self.certificates.get(certificate, {})}
+            return ImageCertificateSettings(**shared, **of_certificate, alpha=alpha, radii=radii if self.protocol == "sequential" else [])
         except ValidationError as error:
             raise ValueError(one_line(error)) from None
 
@@ -117,22 +117,22 @@ class Config(Section):
 
     def on(self, dataset: str, method: str) -> DatasetSettings:
         """A dataset's settings as they are for a method: what `uniform` says stands in where the method's noise is uniform."""
-        own = self.datasets[dataset]
+        dataset_settings = self.datasets[dataset]
         uniform = METHODS.module(method).NOISE == "uniform"
-        return own.model_copy(update=own.uniform.model_dump(exclude_none=True)) if uniform else own
+        return dataset_settings.model_copy(update=dataset_settings.uniform.model_dump(exclude_none=True)) if uniform else dataset_settings
 
     def search_on(self, dataset: str, method: str, strategy: str | None = None) -> SearchSettings:
         """The search on a dataset as it is for a method, and for a strategy (default: the dataset's)."""
-        own = self.search[dataset]
-        differs: dict[str, Any] = own.methods[method].model_dump(exclude_none=True) if method in own.methods else {}
-        if strategy not in (None, own.strategy):
-            differs |= {"strategy": strategy, **_parts(SearchSettings, own.strategies.get(strategy, {}))}
-        return SearchSettings.checked(**{**own.model_dump(exclude={"methods", "strategies"}), **differs})
+        of_dataset = self.search[dataset]
+        differs: dict[str, Any] = of_dataset.methods[method].model_dump(exclude_none=True) if method in of_dataset.methods else {}
+        if strategy not in (None, of_dataset.strategy):
+            differs |= {"strategy": strategy, **_parts(SearchSettings, of_dataset.strategies.get(strategy, {}))}
+        return SearchSettings.checked(**{**of_dataset.model_dump(exclude={"methods", "strategies"}), **differs})
 
     def regime_on(self, dataset: str, method: str, regime: str = "ds2") -> RegimeSettings:
         """How examples get their sigma in the training of a method on a dataset that goes on from fixed-sigma models."""
-        own = self.finetune[dataset][method]
-        return RegimeSettings.checked(**{**own.step.model_dump(), "regime": regime, **_parts(StepSettings, own.regimes.get(regime, {}))})
+        tuned = self.finetune[dataset][method]
+        return RegimeSettings.checked(**{**tuned.step.model_dump(), "regime": regime, **_parts(StepSettings, tuned.regimes.get(regime, {}))})
 
     def sigma_texts(self, dataset: str, method: str) -> list[str]:
         """A method's sigmas on a dataset as they stand in paths."""
@@ -140,11 +140,11 @@ class Config(Section):
 
     def finetune_settings(self, dataset: str, method: str) -> TrainSettings:
         """The run that DS2 training is: its own, or the rest of the branched one."""
-        own = self.finetune[dataset][method].train
-        return own if own is not None else self.train[dataset][method]
+        stated = self.finetune[dataset][method].train
+        return stated if stated is not None else self.train[dataset][method]
 
 
 def _parts(shared: type[Section], values: PluginValues) -> dict[str, Any]:
     """Settings of a plug-in: those that it shares with others, by name, and its own as `set`."""
-    own = {name: value for name, value in values.items() if name not in shared.model_fields}
-    return {**{name: value for name, value in values.items() if name not in own}, "set": own}
+    of_plugin = {name: value for name, value in values.items() if name not in shared.model_fields}
+    return {**{name: value for name, value in values.items() if name not in of_plugin}, "set": of_plugin}

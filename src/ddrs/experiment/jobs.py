@@ -132,9 +132,9 @@ class Jobs:
         return f"--architecture {self.settings.on(w.dataset, w.method).architecture} --seed {self.settings.seed} {flags(run)}"
 
     def import_checkpoint(self, w: Wildcards) -> str:
-        own = self.settings.checkpoints[w.dataset][w.method]
-        stated = f" --preprocessing {own.preprocessing}" if own.preprocessing else ""
-        return f"--format {own.format} --dataset {self.settings.datasets[w.dataset].kind} --method {w.method}{stated}"
+        checkpoint = self.settings.checkpoints[w.dataset][w.method]
+        stated = f" --preprocessing {checkpoint.preprocessing}" if checkpoint.preprocessing else ""
+        return f"--format {checkpoint.format} --dataset {self.settings.datasets[w.dataset].kind} --method {w.method}{stated}"
 
     def finetune(self, w: Wildcards) -> str:
         run = self.settings.finetune_settings(w.dataset, w.method).at_sigma(w.sigma)
@@ -145,8 +145,8 @@ class Jobs:
         return f"--branch {input.branch}" if input.branch else ""
 
     def search(self, w: Wildcards) -> str:
-        own = self.graph.searching(w.dataset, w.method, self.graph.searched(w.search))
-        return f"{self._images(w)} --seed {self.settings.seed} {flags(own)}{self._own_model(w)}"
+        search = self.graph.searching(w.dataset, w.method, self.graph.searched(w.search))
+        return f"{self._images(w)} --seed {self.settings.seed} {flags(search)}{self._own_model(w)}"
 
     def certify(self, w: Wildcards) -> str:
         sampling = self.sampling(w.dataset, w.method, w.split, Run.parse(w.run))
@@ -178,8 +178,8 @@ class Jobs:
 
     def choice(self, cells: Cells) -> str:
         """What chooses sigma and K of a table's cells, and the dataset of the print that they stand beside."""
-        own = self.settings.datasets[cells.dataset]
-        return f"{f'--choose-on {own.chooses_on} ' if cells.selected else ''}--kind {own.kind}"
+        dataset_settings = self.settings.datasets[cells.dataset]
+        return f"{f'--choose-on {dataset_settings.chooses_on} ' if cells.selected else ''}--kind {dataset_settings.kind}"
 
     def even(self, w: Wildcards) -> str:
         """The datasets of a table of which every second test image chooses."""

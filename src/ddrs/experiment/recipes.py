@@ -18,14 +18,13 @@ def recipe(settings: Config, dataset: str, method: str) -> str:
 
 
 def _models(settings: Config, dataset: str, method: str) -> str:
-    own, tuned = settings.on(dataset, method), settings.finetune.get(dataset, {}).get(method)
+    architecture, tuned = settings.on(dataset, method).architecture, settings.finetune.get(dataset, {}).get(method)
     if method in settings.checkpoints.get(dataset, {}):
-        text = f"Models: {own.architecture} as published by others"
+        text = f"Models: {architecture} as published by others"
     else:
         run = settings.train[dataset][method]
-        text = (
-            f"Models: {own.architecture}, {_epochs(run, settings.datasets[dataset].kind)}{_loss(run, method, settings.sigma_texts(dataset, method))}"
-        )
+        epochs, loss = _epochs(run, settings.datasets[dataset].kind), _loss(run, method, settings.sigma_texts(dataset, method))
+        text = f"Models: {architecture}, {epochs}{loss}"
     if tuned is None:
         return text
     if tuned.start == "branch":
@@ -68,9 +67,9 @@ def _samples(n: int, method: str) -> str:
 
 
 def _search(settings: Config, dataset: str, method: str) -> str:
-    own: SearchSettings = settings.search_on(dataset, method)
+    search: SearchSettings = settings.search_on(dataset, method)
     fixed = f", the class fixed at the start by {CLASS_SAMPLES} samples (Equation 3; Algorithm 1 picks it again in each step)"
-    return f"Search: up to K = {own.k_max} steps of {_step(own, method)}{fixed if own.objective_class == 'fixed' else ''}"
+    return f"Search: up to K = {search.k_max} steps of {_step(search, method)}{fixed if search.objective_class == 'fixed' else ''}"
 
 
 def about(settings: Config) -> str:
@@ -102,5 +101,5 @@ def _shown(settings: Config, dataset: str) -> str:
 def shown_figures(settings: Config) -> list[int]:
     """The numbers of the figures that a config has something for: 1 and 2 are of no dataset."""
     of_tables = [int(number) for number, table in FIGURES.items() if settings.tables.get(table)]
-    own = [int(name.removeprefix("figure")) for name, panels in settings.figures if panels]
-    return sorted([1, 2, *of_tables, *own])
+    of_panels = [int(name.removeprefix("figure")) for name, panels in settings.figures if panels]
+    return sorted([1, 2, *of_tables, *of_panels])

@@ -37,8 +37,8 @@ def p_lower_of(log: Log) -> np.ndarray:
     """
     if "p_lower" not in log.table:
         raise DdrsError(f"{log.name}: has no column 'p_lower'; its distribution needs logs written by ddrs certify")
-    own = log.table["memory"].to_numpy() != "adopted" if "memory" in log.table else np.ones(len(log.table), bool)
-    return np.where(log.correct & own, log.table["p_lower"].to_numpy(np.float64), 0.0)
+    not_adopted = log.table["memory"].to_numpy() != "adopted" if "memory" in log.table else np.ones(len(log.table), bool)
+    return np.where(log.correct & not_adopted, log.table["p_lower"].to_numpy(np.float64), 0.0)
 
 
 def p_lower_figure(
@@ -74,15 +74,15 @@ def p_lower_figure(
     try:
         for line, name in zip(axes, datasets, strict=True):
             for axis, sigma in zip(line, panels[name], strict=False):
-                own = [log for log in logs if (log.constant("dataset"), configuration(log)[0]) == (name, sigma)]
-                for label in dict.fromkeys(str(log.constant("method")) for log in own):
-                    row = [one for one in own if one.constant("method") == label]
+                panel_logs = [log for log in logs if (log.constant("dataset"), configuration(log)[0]) == (name, sigma)]
+                for label in dict.fromkeys(str(log.constant("method")) for log in panel_logs):
+                    row = [one for one in panel_logs if one.constant("method") == label]
                     log = _chosen_on_half(row, earlier) if name in even else _chosen(row, held_out)
                     handles[label] = _draw(axis, log, styles[label])
                     drawn.append(log)
-                cap = float(ndtri(_cap(own[0])))
+                cap = float(ndtri(_cap(panel_logs[0])))
                 handles["largest possible"] = axis.axvline(cap, color="#999999", linestyle=":", linewidth=1.2)
-                _dress(axis, sigma, cap, uniform=str(own[0].constant("noise")).startswith("uniform"))
+                _dress(axis, sigma, cap, uniform=str(panel_logs[0].constant("noise")).startswith("uniform"))
             for axis in line[len(panels[name]) :]:
                 axis.set_visible(False)
             line[0].set_ylabel(f"{name}\nimages with at most\nthis p_lower (%)")

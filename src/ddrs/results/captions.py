@@ -61,10 +61,10 @@ def cells_caption(cells: Sequence[Mapping[str, Any]]) -> str:
     """The same of cells, dataset by dataset, with how its models and sigmas were made and the memory passes of each row."""
     parts: list[str] = []
     for dataset in dict.fromkeys(cell["dataset"] for cell in cells):
-        own = [cell for cell in cells if cell["dataset"] == dataset]
-        parts += dict.fromkeys(f"{dataset}: {protocol_sentence(cell)}." for cell in own)
-        parts += dict.fromkeys(recipe_sentence(cell) for cell in own if cell.get("made"))
-        parts += dict.fromkeys(memory_sentence(cell["label"], cell["memory"]) for cell in own if cell["memory"])
+        cells_of_dataset = [cell for cell in cells if cell["dataset"] == dataset]
+        parts += dict.fromkeys(f"{dataset}: {protocol_sentence(cell)}." for cell in cells_of_dataset)
+        parts += dict.fromkeys(recipe_sentence(cell) for cell in cells_of_dataset if cell.get("made"))
+        parts += dict.fromkeys(memory_sentence(cell["label"], cell["memory"]) for cell in cells_of_dataset if cell["memory"])
     return " ".join(parts)
 
 
@@ -76,11 +76,11 @@ def logs_caption(logs: Sequence[Log]) -> str:
                 raise DdrsError(f"{log.name}: has no column {name!r}; figures need logs written by ddrs certify")
     parts: list[str] = []
     for dataset in dict.fromkeys(str(log.constant("dataset")) for log in logs):
-        own = [log for log in logs if log.constant("dataset") == dataset]
-        facts = [{"images": len(log.table), **{name: log.constant(name) for name in PROTOCOL_FACTS}} for log in own]
+        logs_of_dataset = [log for log in logs if log.constant("dataset") == dataset]
+        facts = [{"images": len(log.table), **{name: log.constant(name) for name in PROTOCOL_FACTS}} for log in logs_of_dataset]
         parts += dict.fromkeys(f"{dataset}: {protocol_sentence(one)}." for one in facts)
-        labels = dict.fromkeys(str(log.constant("method")) for log in own)
-        counted = {label: memory_counts([log for log in own if log.constant("method") == label]) for label in labels}
+        labels = dict.fromkeys(str(log.constant("method")) for log in logs_of_dataset)
+        counted = {label: memory_counts([log for log in logs_of_dataset if log.constant("method") == label]) for label in labels}
         passes = [f"{label} {one['passes']} of {one['entries']} ({one['adopted']},{NBSP}{one['shrunk']})" for label, one in counted.items() if one]
         if passes:
             parts.append(f"Memory passes of how many entries (adopted another class, shrank): {'; '.join(passes)}.")

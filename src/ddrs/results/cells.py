@@ -34,15 +34,15 @@ def read_cell(path: Path) -> dict:
     require(path, "cell")
     try:
         cell = json.loads(path.read_bytes())
-        own = cell.pop("digest")
-        changed, flaw = own != digest(cell), _flaw(cell)
+        recorded = cell.pop("digest")
+        changed, flaw = recorded != digest(cell), _flaw(cell)
     except (ValueError, LookupError, AttributeError, TypeError, OverflowError, RecursionError):
         raise DdrsError(f"cell {path}: not a cell file") from None
     if changed:
         raise DdrsError(f"cell {path}: was changed after it was written (its digest does not match); make it again")
     if flaw:
         raise DdrsError(f"cell {path}: {flaw}; make it again")
-    return {**cell, "digest": own}
+    return {**cell, "digest": recorded}
 
 
 def _flaw(cell: dict) -> str | None:

@@ -86,8 +86,8 @@ def write_claims(cells: Sequence[Path], csv: Path, md: Path) -> None:
     kinds = {cell["dataset"]: cell["kind"] for cell in found}
     lines = []
     for claim in claims():
-        own = [dataset for dataset, kind in kinds.items() if kind == claim.dataset]
-        lines += [_line(claim, dataset, kinds[dataset], ours, chosen) for dataset in own or kinds]
+        datasets_of_kind = [dataset for dataset, kind in kinds.items() if kind == claim.dataset]
+        lines += [_line(claim, dataset, kinds[dataset], ours, chosen) for dataset in datasets_of_kind or kinds]
     table = pd.DataFrame(lines)
     wrong = sum(not of_paper(claim)[1] for claim in claims())
     head = f"**Claims of the paper.** {len(claims())} sentences of {SOURCE}; {wrong} of them do not follow from its own tables."

@@ -32,8 +32,8 @@ def write_per_class(paths: Sequence[Path], cells: Sequence[Path], radii: Sequenc
     lines = []
     for cell in found:
         if cell["column"] == "acr":
-            own = [column for column in columns if any(_is(other, cell, column) for other in found)]
-            lines += _lines(_log_of(cell, logs), cell, own)
+            shown = [column for column in columns if any(_is(other, cell, column) for other in found)]
+            lines += _lines(_log_of(cell, logs), cell, shown)
     table = pd.DataFrame(lines, columns=["dataset", "method", "sigma", "K", "class", "images", *columns, "acr"])
     body = render(table, "md", ["%.1f"] * len(columns) + ["%.3f"])
     text = f"{_caption(found, table)}\n\n{body}\n\nDigest of the cells: `{digest([cell['digest'] for cell in found])}`\n"
@@ -68,8 +68,8 @@ def _log_of(cell: dict, logs: Sequence[Log]) -> Log:
 def _lines(log: Log, cell: dict, columns: Sequence[str]) -> list[dict]:
     lines = []
     for label, part in log.table.groupby("label"):
-        own = Log(log.name, part)
-        accuracy = 100 * certified_accuracy(own, [float(column) for column in columns]) if columns else []
+        log_of_class = Log(log.name, part)
+        accuracy = 100 * certified_accuracy(log_of_class, [float(column) for column in columns]) if columns else []
         lines.append(
             {
                 "dataset": cell["dataset"],
@@ -79,7 +79,7 @@ def _lines(log: Log, cell: dict, columns: Sequence[str]) -> list[dict]:
                 "class": label,
                 "images": len(part),
                 **dict(zip(columns, accuracy, strict=True)),
-                "acr": average_certified_radius(own),
+                "acr": average_certified_radius(log_of_class),
             }
         )
     return lines

@@ -60,16 +60,16 @@ def _title(cells: Sequence[dict]) -> str:
 def _caption(cells: Sequence[dict]) -> str:
     parts = []
     for dataset in dict.fromkeys(cell["dataset"] for cell in cells):
-        own = [cell for cell in cells if cell["dataset"] == dataset]
-        one = own[0]
+        cells_of_dataset = [cell for cell in cells if cell["dataset"] == dataset]
+        one = cells_of_dataset[0]
         norm = {"l1": "ℓ1", "l2": "ℓ2"}[norm_of(one["noise"], f"cell {one['label']} {one['column']}")]
         parts.append(f"{dataset}: certified accuracy (%) at {norm} radius on {protocol_sentence(one)}.")
         if one["protocol"] == "sequential":
             parts.append("Its ACR is a lower bound: protocol sequential decides the radii of the columns only.")
         if norm == "ℓ1":
             parts.append("Its sigma is lambda, the half-width of the uniform noise.")
-        parts += dict.fromkeys(recipe_sentence(cell) for cell in own if cell.get("made"))
-        parts += dict.fromkeys(memory_sentence(cell["label"], cell["memory"]) for cell in own if cell["memory"])
+        parts += dict.fromkeys(recipe_sentence(cell) for cell in cells_of_dataset if cell.get("made"))
+        parts += dict.fromkeys(memory_sentence(cell["label"], cell["memory"]) for cell in cells_of_dataset if cell["memory"])
     parts += _choices(cells)
     parts += promise(cell["label"] for cell in cells)
     return " ".join(parts)

@@ -127,8 +127,8 @@ def go_on(path: Path, run: Run, state: dict) -> None:
     try:
         if len(state["sigmas"]) != len(run.sigmas):
             raise DdrsError(f"{path}: a run on {len(state['sigmas'])} training images, not {len(run.sigmas)}")
-        kept, own = (len(generators["noise"]) for generators in (state["generators"], run.state()["generators"]))
-        if kept != own:
+        kept, streams = (len(generators["noise"]) for generators in (state["generators"], run.state()["generators"]))
+        if kept != streams:
             raise DdrsError(f"{path}: was saved on another kind of device, between which random streams do not move; go on there, or train anew")
         run.restore(state)
     except DdrsError:

@@ -120,13 +120,13 @@ def listing(source: Path, classes: tuple[str, ...], say: Say = lambda line: None
 
 def _files(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
     """The files in a folder and in those below it, also behind links."""
-    own = folder.resolve()
-    if own in above:
+    here = folder.resolve()
+    if here in above:
         raise DdrsError(f"{folder}: links to a folder that it is in")
     found = []
     for path in folder.iterdir():
         if path.is_dir():
-            found += _files(path, (*above, own))
+            found += _files(path, (*above, here))
         elif path.is_file():
             found.append(path)
         else:
