@@ -21,7 +21,7 @@ from ddrs.operations.publish import BYTES, publish
 from ddrs.provenance.sidecar import write_sidecar
 from ddrs.results.captions import ALPHA_SENTENCE, protocol_sentence
 from ddrs.results.published.flaws import flaw_of_print, half_unit, largest_acr
-from ddrs.results.published.printed import IMAGES, printed_row
+from ddrs.results.published.printed import PRINTED_IMAGES, printed_row
 from ddrs.results.verdicts import DEFINITION
 from ddrs.rows import TABLES
 from ddrs.statistics.bounds import lower_confidence_bound
@@ -67,7 +67,7 @@ def test_p_lower_is_the_bound_of_the_votes_less_what_is_proven(name: str):
 
 
 def test_two_of_the_prints_flaws_rest_on_sigma_at_most_doubling_and_say_so():
-    places = [(table, dataset, row.label) for table, rows in TABLES.items() for row in rows for dataset in IMAGES]
+    places = [(table, dataset, row.label) for table, rows in TABLES.items() for row in rows for dataset in PRINTED_IMAGES]
     found = {place[2]: said.partition(":")[0] for place in places if printed_row(*place) and (said := flaw_of_print(*place, "acr"))}
     assert found == {
         "cohen-ds": "print inconsistent",

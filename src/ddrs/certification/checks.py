@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from ddrs.noise.norms import norm_of
-from ddrs.statistics.boundaries import Law, look_schedule, priced_boundaries
+from ddrs.noise.norms import Law, norm_of
+from ddrs.statistics.boundaries import look_schedule, priced_boundaries
 from ddrs.statistics.bounds import lower_confidence_bound, smallest_n, upper_confidence_bound
 from ddrs.statistics.sequential import radius_of
 

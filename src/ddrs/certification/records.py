@@ -263,7 +263,7 @@ def resume_lines(path: Path, digest: str, say: Callable[[str], None]) -> dict[in
 
 
 def run_digest(settings: Mapping[str, Any], noise: str, seed: int, split: str, k: int | None, inputs: Mapping[str, str]) -> str:
-    """The digest that a certification's log carries. settings: of SampleSettings; inputs: digests of the model, the data and the search."""
+    """The digest that a certification's log carries. settings: of ImageCertificateSettings; inputs: digests of the model, the data and the search."""
     return digest({**settings, "noise": noise, "seed": seed, "split": split, "K": k, "inputs": dict(inputs)})
 
 

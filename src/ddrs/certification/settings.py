@@ -10,7 +10,7 @@ from ddrs.statistics.bounds import check_n
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16", "float32-compiled", "tf32-compiled", "bfloat16-compiled", "float16-compiled"]
 PRECISIONS = get_args(Precision)
-Certificate = Annotated[str, known_name("certificate", CERTIFICATES)]
+CertificateName = Annotated[str, known_name("certificate", CERTIFICATES)]
 
 
 class VoteSettings(Section):
@@ -41,7 +41,7 @@ class ImageCertificateSettings(VoteSettings):
 
     alpha: float = Field(0.001, gt=0, lt=1, description="failure probability per image, in each log")
     radii: Annotated[list[Annotated[float, Field(ge=0)]], Increasing] = Field([], description="sequential: the radii that are asked for, increasing")
-    certificate: Certificate = later("smoothing", description="what is concluded from the votes; smoothing: Cohen et al. (2019)")
+    certificate: CertificateName = later("smoothing", description="what is concluded from the votes; smoothing: Cohen et al. (2019)")
     set: PluginValues = later({}, description="settings of the certificate's own")
 
     def at_sigma(self, sigma: str) -> Self:

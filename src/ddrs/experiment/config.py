@@ -8,15 +8,15 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from ddrs.certification.settings import Certificate, ImageCertificateSettings, VoteSettings
+from ddrs.certification.settings import CertificateName, ImageCertificateSettings, VoteSettings
 from ddrs.experiment.checkpoints import CheckpointSettings
 from ddrs.experiment.datasets import DatasetSettings, with_kinds
 from ddrs.experiment.names import DatasetName, MethodName, TableName
 from ddrs.experiment.panels import FiguresSettings
 from ddrs.sections import Count, Increasing, PluginValues, Section, Seed, one_line
-from ddrs.sigma.settings import SearchSettings, StepSettings, Strategy
+from ddrs.sigma.settings import SearchSettings, StepSettings, StrategyName
 from ddrs.training.losses import METHODS
-from ddrs.training.settings import Regime, RegimeSettings, TrainSettings
+from ddrs.training.settings import RegimeName, RegimeSettings, TrainSettings
 
 
 class FinetuneSettings(Section):
@@ -25,7 +25,9 @@ class FinetuneSettings(Section):
     start: Literal["trained", "branch"] = Field(description="trained: from the finished model; branch: from the training run's branch_epoch on")
     train: TrainSettings | None = Field(None, description="the run that follows a trained model")
     step: StepSettings = Field(default_factory=StepSettings.checked, description="the one ascent step before each batch")
-    regimes: dict[Regime, PluginValues] = Field({}, description="what another regime than ds2 has for settings, of its own and in place of step's")
+    regimes: dict[RegimeName, PluginValues] = Field(
+        {}, description="what another regime than ds2 has for settings, of its own and in place of step's"
+    )
 
     @model_validator(mode="after")
     def _train_given(self) -> Self:
@@ -46,7 +48,7 @@ class DatasetSearch(SearchSettings):
     """The sigma search on a dataset."""
 
     methods: dict[MethodName, MethodSearch] = Field({}, description="what differs for a method")
-    strategies: dict[Strategy, PluginValues] = Field({}, description="what another strategy has for settings, of its own and in place of these")
+    strategies: dict[StrategyName, PluginValues] = Field({}, description="what another strategy has for settings, of its own and in place of these")
 
 
 class TotalAlpha(Section):
@@ -72,7 +74,7 @@ class DatasetCertificateSettings(VoteSettings):
     shards: Count = Field(
         1, description="jobs that the certificate of one row at one sigma and K is split into; another number certifies again, to the same bytes"
     )
-    certificates: dict[Certificate, PluginValues] = Field({}, description="what another certificate than smoothing has for settings of its own")
+    certificates: dict[CertificateName, PluginValues] = Field({}, description="what another certificate than smoothing has for settings of its own")
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -87,7 +89,8 @@ class DatasetCertificateSettings(VoteSettings):
         """
         alpha = self.alpha.total / images if isinstance(self.alpha, TotalAlpha) else self.alpha
         unread = {"fixed": ("spending", "radius_loss"), "sequential": ("radius_loss",), "two-stage": ("spending",)}[self.protocol]
-        shared = {name: getattr(self, name) for name in VoteSettings.model_fields if name not in unread}  # so that these trigger nothing
+        # left out of the flags: changing what the protocol does not read reruns nothing
+        shared = {name: getattr(self, name) for name in VoteSettings.model_fields if name not in unread}
         if split == "validation" and self.n_validation is not None:
             shared["n"] = self.n_validation
         try:

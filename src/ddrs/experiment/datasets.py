@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from ddrs.data.requests import HOLD_OUT, check_classes, check_shape
-from ddrs.data.sources import KINDS, source_of
+from ddrs.data.sources import SOURCES, source_of
 from ddrs.errors import nearest
 from ddrs.experiment.names import Architecture, DatasetKind
 from ddrs.rows import ALTERNATE, Chooser
@@ -115,9 +115,9 @@ def with_kinds(datasets: Any) -> Any:
     named = {}
     for name, given in datasets.items():
         if isinstance(given, Mapping) and "kind" not in given:
-            if name not in KINDS:
+            if name not in SOURCES:
                 raise ValueError(
-                    f"unknown dataset {name!r}{nearest(str(name), KINDS)}; known are {', '.join(KINDS)}; one of another name needs its kind"
+                    f"unknown dataset {name!r}{nearest(str(name), SOURCES)}; known are {', '.join(SOURCES)}; one of another name needs its kind"
                 )
             given = {**given, "kind": name}
         named[name] = _with_architecture(given)

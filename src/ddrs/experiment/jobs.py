@@ -22,7 +22,7 @@ from ddrs.sigma.strategies import STRATEGIES
 from ddrs.training.losses import METHODS
 from ddrs.training.regimes import REGIMES
 
-SUBJECTS = {"1": "sigma", "2": "memory"}  # a figure illustrates an idea, and needs nothing of the experiment
+ILLUSTRATED = {"1": "sigma", "2": "memory"}  # a figure illustrates an idea, and needs nothing of the experiment
 
 KEYS_OF_CAPTIONS = frozenset(("checkpoints", "datasets", "finetune", "search", "train"))  # what `_recipes` reads
 KEYS_OF_TABLES = frozenset(("certify", "datasets", "tables"))
@@ -203,7 +203,7 @@ class Jobs:
 
     def subject(self, w: Wildcards) -> str:
         """What a figure of an idea is of."""
-        return SUBJECTS[w.number]
+        return ILLUSTRATED[w.number]
 
     # Captions: how models and sigmas are made
 

@@ -1,16 +1,13 @@
 """The part of config.yaml that says what Figures 6, 7, 8 and 9 show. The others follow the tables, or need nothing of the experiment."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from ddrs.experiment.names import DatasetName, MethodName
 from ddrs.rows import KINDS
 from ddrs.sections import COUNT_MAX, Count, Increasing, Section, Sigma
-
-if TYPE_CHECKING:
-    from ddrs.sigma.settings import SearchSettings
-
+from ddrs.sigma.settings import SearchSettings
 
 TRAJECTORIES = tuple(name for name, kind in KINDS.items() if kind.trajectory)
 Quantile = Annotated[float, Field(ge=0, le=1)]
@@ -50,11 +47,11 @@ class GridFigure(Section):
         min_length=1, description="samples per point of the grids, which have budget / samples points"
     )
 
-    def budget(self, search: "SearchSettings") -> int:
+    def budget(self, search: SearchSettings) -> int:
         """Evaluations of the model per image: a step of Algorithm 1 has a forward and a backward pass of each sample."""
         return 2 * self.k * search.samples
 
-    def grids(self, search: "SearchSettings") -> dict[int, "SearchSettings"]:
+    def grids(self, search: SearchSettings) -> dict[int, SearchSettings]:
         """The settings of each grid, by its number of points; step_size is at its default, as a grid reads none."""
         read = search.model_dump(exclude={"step_size"})
         points = {self.budget(search) // n: n for n in self.samples}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-FORM = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
+FACTORY = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 
 
 def is_own(architecture: str) -> bool:

@@ -5,17 +5,15 @@ size, sharding, resume and the order of the examples change no sample.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from scipy.special import ndtri
 
 from ddrs.errors import DdrsError
-from ddrs.noise.norms import NORMS, Norm
+from ddrs.noise.norms import NORMS, Law, Norm
 from ddrs.noise.streams import BlockSource
-
-Law = Literal["gaussian", "uniform"]
 
 
 class Noise(BlockSource, Protocol):

@@ -43,7 +43,7 @@ class Cost:
 
     jobs: int = 0
     flops: Counter[tuple[str, str]] = field(default_factory=Counter)
-    at_most: bool = False
+    is_upper_bound: bool = False
 
     def of(self, phase: str) -> int:
         """FLOPs of a phase."""
@@ -54,7 +54,7 @@ class Cost:
         return sum(count / CARDS[card][precision] for (_, precision), count in self.flops.items()) / utilisation / 3600
 
     def add(self, other: "Cost") -> None:
-        self.jobs, self.at_most = self.jobs + other.jobs, self.at_most or other.at_most
+        self.jobs, self.is_upper_bound = self.jobs + other.jobs, self.is_upper_bound or other.is_upper_bound
         self.flops.update(other.flops)
 
 
@@ -116,7 +116,7 @@ def _cost(command: Command, files: KnownFiles) -> Cost:
     if command.verb not in STEPS:
         return Cost(1)
     precision = str(command.flags.get("precision", "float32")).removesuffix("-compiled")
-    return Cost(1, Counter({(STEPS[command.verb], precision): flops_of(work)}), work.at_most)
+    return Cost(1, Counter({(STEPS[command.verb], precision): flops_of(work)}), work.is_upper_bound)
 
 
 def _row(commands: Sequence[Command], cell: int, makers: Mapping[Path, int], files: KnownFiles) -> CostRow:
@@ -157,7 +157,7 @@ def _paths(values: Any) -> Iterator[Path]:
 
 def _line(row: CostRow, cost: Cost, cards: Sequence[str], utilisation: float) -> dict[str, Any]:
     flops = {phase: cost.of(phase) for phase in PHASES}
-    return {**row._asdict(), "jobs": cost.jobs, "at_most": cost.at_most, **flops, **{card: cost.hours(card, utilisation) for card in cards}}
+    return {**row._asdict(), "jobs": cost.jobs, "at_most": cost.is_upper_bound, **flops, **{card: cost.hours(card, utilisation) for card in cards}}
 
 
 def _csv(lines: Sequence[dict[str, Any]]) -> str:
@@ -188,7 +188,7 @@ def _assumptions(total: Cost, cards: Sequence[str], utilisation: float) -> list[
     used = sorted({precision for _, precision in total.flops})
     peaks = ", ".join(f"{card} {CARDS[card][precision] / 1e12:g} in {precision}" for card in cards for precision in used)
     phases = ", ".join(f"{phase} {' and '.join(sorted({p for name, p in total.flops if name == phase}))}" for phase in PHASES if total.of(phase))
-    bound = " <=: at most, as the protocol stops as soon as it can." if total.at_most else ""
+    bound = " <=: at most, as the protocol stops as soon as it can." if total.is_upper_bound else ""
     return [
         "Every job counts once, to the first row that needs it; `other` is what no row of a table needs.",
         f"FLOPs: 2 per multiply-add; a pass back to the image counts {IMAGE_GRADIENT} forward passes, one back to the weights {UPDATE}.{bound}",

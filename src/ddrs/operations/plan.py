@@ -58,18 +58,18 @@ class Command:
 class Work:
     """What one job computes.
 
-    images: that it goes over. samples: noisy images that the network sees, in all passes; at_most: that is an upper bound. forwards: the
-    same weighted by cost, in forward passes of `network`. units: of what `probe` times. All zero for a step without a network.
+    images: that it goes over. samples: noisy images that the network sees, in all passes. is_upper_bound: maybe it needs fewer. forwards:
+    the samples weighted by cost, in forward passes of `network`. probe_units: of what `probe` times. All zero for a step without a network.
     """
 
     verb: str
     images: int = 0
     samples: int = 0
     forwards: int = 0
-    at_most: bool = False
+    is_upper_bound: bool = False
     network: Network | None = None
     probe: Probe | None = None
-    units: int = 0
+    probe_units: int = 0
 
 
 class KnownFiles:
@@ -243,7 +243,7 @@ def plan(
 
 def seconds_of(work: Work, rates: Mapping[Probe, float]) -> float:
     """How long a job computes, at the seconds per unit that its probe found."""
-    return work.units * rates[work.probe] if work.probe else 0.0
+    return work.probe_units * rates[work.probe] if work.probe else 0.0
 
 
 def flops_of(work: Work) -> int:
@@ -261,7 +261,7 @@ def estimate(work: Sequence[Work], rates: Mapping[Probe, float], startup: float,
             "jobs": len(of_verb),
             "images": None if verb == "total" else sum(one.images for one in of_verb),  # one step's images are also another's
             "samples": sum(one.samples for one in of_verb),
-            "at_most": any(one.at_most for one in of_verb),
+            "at_most": any(one.is_upper_bound for one in of_verb),
             "flops": sum(flops_of(one) for one in of_verb),
             "seconds": sum(seconds_of(one, rates) + startup for one in of_verb) / jobs,
         }

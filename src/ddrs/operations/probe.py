@@ -133,7 +133,7 @@ class Training:
         ends: list[float] = []
         noise, moves = get_noise(self.noise), step.of_regime()
 
-        def keep(run: state.Run) -> None:
+        def keep(run: state.TrainingRun) -> None:
             if not run.batches:
                 ends.append(time.perf_counter())
 

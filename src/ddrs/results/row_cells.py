@@ -14,7 +14,7 @@ from ddrs.provenance.digests import digest, file_digest
 from ddrs.results.captions import memory_counts
 from ddrs.results.cells import CELL_FACTS, INTERVALS, WITHOUT
 from ddrs.results.envelope import Envelope, check_comparable, envelope
-from ddrs.results.published.printed import SOURCE
+from ddrs.results.published.printed import CITATION
 from ddrs.results.selection import TIES, Choice, Selected, choose, configuration, halves, selected
 from ddrs.results.verdicts import judged_cell
 from ddrs.rows import ALTERNATE, KINDS, SELECTED, TABLES, Row, table_of_print
@@ -172,6 +172,6 @@ def _write(out_dir: Path, column: str, value: float, interval: np.ndarray, log: 
         "K": int(str(k)) if k else None,  # empty: the log is of a fixed sigma
     }
     cell |= judged_cell(cell)
-    cell["paper_source"] = SOURCE if cell["paper"] is not None else None
+    cell["paper_source"] = CITATION if cell["paper"] is not None else None
     cell["digest"] = digest(cell)
     write_text(out_dir / f"{column}.json", json.dumps(cell, indent=2, sort_keys=True) + "\n")

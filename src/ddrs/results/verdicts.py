@@ -1,7 +1,7 @@
 """Is a number of ours the printed one? The 95 % interval of their difference, and the one word that follows from it."""
 
 from ddrs.results.published.flaws import ALPHA, N0, N, flaw_of_print
-from ddrs.results.published.printed import IMAGES, published
+from ddrs.results.published.printed import PRINTED_IMAGES, published
 from ddrs.statistics.intervals import Estimate, difference, mean, share, verdict
 
 DEFINITION = (
@@ -21,7 +21,7 @@ DEFINITION = (
 
 def estimates(cell: dict, paper: float) -> tuple[Estimate, Estimate]:
     """Our value of a cell and the print's, each with its own interval."""
-    theirs = IMAGES[cell["kind"]]
+    theirs = PRINTED_IMAGES[cell["kind"]]
     if cell["column"] == "acr":
         return mean(cell["value"], cell["deviation"], cell["images"]), mean(paper, cell["deviation"], theirs)
     return share(cell["value"], cell["images"]), share(paper, theirs)

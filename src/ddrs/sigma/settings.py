@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from ddrs.sections import BatchSize, Count, PluginValues, Section, known_name, later, own_settings, values_at
 from ddrs.sigma.strategies import STRATEGIES
 
-Strategy = Annotated[str, known_name("strategy", STRATEGIES)]
+StrategyName = Annotated[str, known_name("strategy", STRATEGIES)]
 
 
 class StepSettings(Section):
@@ -28,7 +28,7 @@ class StepSettings(Section):
 class SearchSettings(StepSettings):
     """The sigma search."""
 
-    strategy: Strategy = Field(
+    strategy: StrategyName = Field(
         "ascent", description="ascent: Algorithm 1; grid: the best of k_max points up to 1 (GDS, Appendix B), which reads no step_size"
     )
     k_max: Count = Field(

@@ -16,13 +16,13 @@ from ddrs.training.losses import METHODS
 from ddrs.training.precision import in_precision
 from ddrs.training.regimes import REGIMES
 from ddrs.training.settings import TrainSettings
-from ddrs.training.state import Run
+from ddrs.training.state import TrainingRun
 
 KEEP_SECONDS = 600.0  # between two states of a run that are kept within an epoch, which on ImageNet takes hours
 
 
 def train(
-    run: Run,
+    run: TrainingRun,
     images: BatchSource | torch.Tensor,
     labels: torch.Tensor,
     method: str,
@@ -30,7 +30,7 @@ def train(
     settings: TrainSettings,
     step: StepSettings,
     noise: Noise,
-    keep: Callable[[Run], None],
+    keep: Callable[[TrainingRun], None],
     report: Callable[[str], None],
 ) -> None:
     """Train until settings.epochs, from wherever the run stands.

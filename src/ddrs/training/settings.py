@@ -9,7 +9,7 @@ from ddrs.sigma.settings import StepSettings
 from ddrs.training.losses import METHODS, LossSettings
 from ddrs.training.regimes import REGIMES
 
-Regime = Annotated[str, known_name("regime", REGIMES)]
+RegimeName = Annotated[str, known_name("regime", REGIMES)]
 
 
 class TrainSettings(Section):
@@ -65,7 +65,7 @@ class TrainSettings(Section):
 class RegimeSettings(StepSettings):
     """How an example gets its sigma in training that goes on from a fixed-sigma model."""
 
-    regime: Regime = later("ds2", description="how examples get a sigma; ds2: one ascent step before each batch (Algorithm 2)")
+    regime: RegimeName = later("ds2", description="how examples get a sigma; ds2: one ascent step before each batch (Algorithm 2)")
     set: PluginValues = later({}, description="settings of the regime's own")
 
     def at_sigma(self, sigma: str) -> Self:

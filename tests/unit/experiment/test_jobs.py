@@ -28,9 +28,9 @@ def test_ds2_training_ends_a_branched_run_or_goes_on_from_a_finished_one() -> No
     assert job.branch(w()) == ["results/models/mnist5k/cohen/fs/sigma_0.25.branch.pt"] and job.branch(w(method="macer")) == []
     assert job.start(w()) == job.start(w(regime="ds2")) == "results/models/mnist5k/cohen/fs/sigma_0.25.safetensors"
     assert (
-        "--epochs 15 " in job.finetune(w())
-        and "--epochs 4 " in job.finetune(w(method="macer"))
-        and "--step-size 0.038" in job.finetune(w(method="macer"))
+        "--epochs 15 " in job.finetune(w(regime="ds2"))
+        and "--epochs 4 " in job.finetune(w(method="macer", regime="ds2"))
+        and "--step-size 0.038" in job.finetune(w(method="macer", regime="ds2"))
     )
     assert job.branch_flag(w(), SimpleNamespace(branch=[])) == ""
 
@@ -100,7 +100,7 @@ def test_the_params_of_a_result_are_those_of_its_job() -> None:
     job = jobs()
     at = {"dataset": "mnist5k", "method": "cohen", "sigma": "0.25"}
     assert job.params_of_result("models", {**at, "row": "fs"}) == job.train(w())
-    assert job.params_of_result("models", {**at, "row": "ds2"}) == job.finetune(w())
+    assert job.params_of_result("models", {**at, "row": "ds2"}) == job.finetune(w(regime="ds2"))
     logged = {**at, "split": "test", "row": "ds", "k": "900"}
     assert job.params_of_result("certificates", logged) == job.certify(w(run="ds/sigma_0.25.K_900"))
     assert job.params_of_result("sigmas", {**logged, "row": "fs", "k": ""}) == job.search(w(search="fs/sigma_0.25"))

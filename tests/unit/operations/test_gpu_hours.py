@@ -79,7 +79,7 @@ def test_a_card_has_a_peak_for_every_precision_of_the_config() -> None:
 
 def test_a_protocol_that_stops_early_is_at_most() -> None:
     lines = [f"{line} --protocol sequential --radii 0.5" if "--split validation" in line else line for line in GRAPH]
-    assert [cost.at_most for cost in by_row(read(lines)).values()] == [True, False, False, False]
+    assert [cost.is_upper_bound for cost in by_row(read(lines)).values()] == [True, False, False, False]
 
 
 @pytest.fixture
