@@ -12,7 +12,7 @@ from ddrs.data.requests import check_images
 from ddrs.data.splits import split_digests
 from ddrs.errors import DdrsError
 from ddrs.experiment.datasets import DatasetSettings
-from ddrs.models.own import _check_module, check_factory, code, is_own
+from ddrs.models.own import check_factory, check_module, code, is_own
 
 SKEW = 5.0  # seconds; a step that stands on such a file and is a moment's work is made again at worst
 
@@ -105,7 +105,7 @@ def check_modules(datasets: Mapping[str, DatasetSettings]) -> None:
         for place, architecture in (("architecture", dataset_settings.architecture), ("uniform.architecture", dataset_settings.uniform.architecture)):
             if architecture is not None and is_own(architecture):
                 try:
-                    _check_module(architecture.partition(":")[0])
+                    check_module(architecture.partition(":")[0])
                     code(architecture)
                     check_factory(architecture)
                 except DdrsError as error:
