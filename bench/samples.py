@@ -15,7 +15,7 @@ from scipy.special import ndtr, ndtri
 
 from ddrs.certification.protocols import PROTOCOLS, planned_n
 from ddrs.certification.records import read_log
-from ddrs.certification.settings import SampleSettings
+from ddrs.certification.settings import ImageCertificateSettings
 from ddrs.certification.task import make_task
 from ddrs.files import atomic
 from ddrs.noise.laws import get_noise
@@ -32,7 +32,7 @@ CURVES = {"fixed": ("#000000", "--"), "two-stage": ("#0072B2", "-."), "sequentia
 def samples(protocol: str, p: float, rng: np.random.Generator) -> float:
     """Mean samples in all, those that pick the class included."""
     radii = RADII if protocol == "sequential" else []
-    task = make_task(SampleSettings(n=N, protocol=protocol, radii=radii), get_noise("gaussian"), 0.0)  # pyright: ignore[reportArgumentType]
+    task = make_task(ImageCertificateSettings(n=N, protocol=protocol, radii=radii), get_noise("gaussian"), 0.0)  # pyright: ignore[reportArgumentType]
     total = 0
     for _ in range(RUNS):
         steps = PROTOCOLS[protocol](task, np.float32(1.0))
@@ -53,7 +53,7 @@ def two_stage_on(path: Path, rng: np.random.Generator) -> str:
     share = np.where(log.table["predict"] == -1, 0.45, ndtr(log.radius / sigma))
     correct = log.correct & (log.table["predict"].to_numpy() != -1)
 
-    def measured(settings: SampleSettings) -> tuple[float, float]:
+    def measured(settings: ImageCertificateSettings) -> tuple[float, float]:
         votes = rng.binomial(settings.n0, np.tile(share, 20))
         plan = {k: planned_n(int(k), settings) for k in np.unique(votes)}
         n = np.array([plan[k] for k in votes]) if settings.protocol == "two-stage" else np.full(len(votes), settings.n)
@@ -61,10 +61,10 @@ def two_stage_on(path: Path, rng: np.random.Generator) -> str:
         radius = np.where(p_lower > 0.5, sigma * ndtri(p_lower), 0.0)
         return float((radius * np.tile(correct, 20)).mean()), float(n.mean() + settings.n0)
 
-    acr, _ = measured(SampleSettings(n=N))
+    acr, _ = measured(ImageCertificateSettings(n=N))
     cells = [f"{sigma:.2f}", f"{acr:.4f}"]
     for n0 in (100, 1000):
-        acr, drawn = measured(SampleSettings(n=N, n0=n0, protocol="two-stage"))
+        acr, drawn = measured(ImageCertificateSettings(n=N, n0=n0, protocol="two-stage"))
         cells += [f"{acr:.4f}", f"{drawn:,.0f}"]
     return "| " + " | ".join(cells) + " |"
 

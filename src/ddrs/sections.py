@@ -150,7 +150,7 @@ PluginValue = Annotated[float | int | dict[str, float], BeforeValidator(_checked
 PluginValues = dict[str, PluginValue]
 
 
-def _at_sigma(part: str, values: PluginValues, sigma: str) -> PluginValues:
+def values_at(part: str, values: PluginValues, sigma: str) -> PluginValues:
     """The values with each mapping replaced by its value at one sigma (two decimals)."""
     picked: PluginValues = {}
     for name, value in values.items():

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import pytest
 from pydantic import BaseModel
 
-from ddrs.certification.records import COLUMNS, format_line
-from ddrs.certification.settings import SampleSettings
+from ddrs.certification.records import LOG_COLUMNS, format_line
+from ddrs.certification.settings import ImageCertificateSettings
 from ddrs.commands.main import VERBS, loaded
 from ddrs.experiment.config import Config
 from ddrs.models.devices import Runtime
@@ -33,7 +33,7 @@ FIELDS = {
 
 def log(**other: str) -> bytes:
     """A log of one image on which the certifier abstained."""
-    return "\n".join(["\t".join(COLUMNS), format_line({**FIELDS, **other}), ""]).encode()
+    return "\n".join(["\t".join(LOG_COLUMNS), format_line({**FIELDS, **other}), ""]).encode()
 
 
 SIX = "idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t1\t1\t0.5\t1\t0\n"
@@ -179,7 +179,7 @@ def parameters() -> dict[str, Any]:
     return {f"{verb} {parameter.opts[0]}": parameter for verb in VERBS for parameter in loaded(verb).params}
 
 
-SETTINGS = (Runtime, TrainSettings, RegimeSettings, SearchSettings, SampleSettings)  # whose flags are checked by these models
+SETTINGS = (Runtime, TrainSettings, RegimeSettings, SearchSettings, ImageCertificateSettings)  # whose flags are checked by these models
 
 
 def test_every_whole_number_of_the_command_line_has_bounds() -> None:

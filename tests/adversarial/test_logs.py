@@ -9,9 +9,9 @@ import pytest
 from ddrs.certification.certificates import smoothing
 from ddrs.certification.checks import problems
 from ddrs.certification.field_format import export_field_format
-from ddrs.certification.records import COLUMNS, format_line, read_log, resume_lines
+from ddrs.certification.records import LOG_COLUMNS, format_line, read_log, resume_lines
 from ddrs.certification.run import of_example
-from ddrs.certification.settings import SampleSettings
+from ddrs.certification.settings import ImageCertificateSettings
 from ddrs.certification.task import make_task
 from ddrs.errors import DdrsError
 from ddrs.memory.remember import remember
@@ -79,7 +79,7 @@ def logs(trained: Path, small_mnist: Path, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("logs")
     made = {}
     for name, more in RUNS.items():
-        settings = SampleSettings(**{"n0": 20, "n": 300, "alpha": 0.01, **more})  # type: ignore[arg-type]
+        settings = ImageCertificateSettings(**{"n0": 20, "n": 300, "alpha": 0.01, **more})  # type: ignore[arg-type]
         made[name] = certify_files(trained, small_mnist, folder, settings=settings, sigma=1.0, images=12, name=f"{name}.tsv")
     return made
 
@@ -119,7 +119,7 @@ HONEST = [
 @pytest.mark.parametrize("settings", HONEST, ids=lambda one: " ".join(str(value) for value in list(one.values())[:2]))
 def test_no_outcome_of_a_protocol_is_refused(settings: dict, noise: str, deviation: float, tmp_path: Path):
     """Of simulated votes for three classes: from hopeless to certain, as a CPU's and as a GPU's sampler makes them, where a claim costs a step."""
-    sampling = SampleSettings(**{"n0": 50, "n": 10_000, "alpha": 0.001, **settings})
+    sampling = ImageCertificateSettings(**{"n0": 50, "n": 10_000, "alpha": 0.001, **settings})
     task, rng, lines = make_task(sampling, NOISES[noise], deviation), np.random.default_rng(0), []
     shares = [*rng.uniform(0.45, 1, 60), *np.linspace(0.49, 0.53, 40), *[0.999, 0.9999, 1.0] * 5]
     for idx, share in enumerate(shares):
@@ -133,7 +133,7 @@ def test_no_outcome_of_a_protocol_is_refused(settings: dict, noise: str, deviati
             found = finished.value
         row = {"idx": idx, "label": 0, "correct": int(found.prediction == 0), "sigma": sigma, **of_example(found, sampling)}
         lines.append(format_line({**CONSTANT, **sampling.model_dump(), "n_max": 10_000, "noise": noise, "K": 5, "deviation": deviation, **row}))
-    (tmp_path / "log.tsv").write_text("\n".join(["\t".join(COLUMNS), *lines]) + "\n")
+    (tmp_path / "log.tsv").write_text("\n".join(["\t".join(LOG_COLUMNS), *lines]) + "\n")
     assert resume_lines(tmp_path / "log.tsv", CONSTANT["digest"], pytest.fail).keys() == set(range(len(shares)))
 
 
@@ -160,7 +160,7 @@ def test_the_counts_tell_it_without_the_check(name: str, run: str, logs: dict[st
     """As if the check of each line had been written anew."""
     rows = rows_of(logs[run])
     EDITS[name](rows)
-    changed = [row | {"check": dict(zip(COLUMNS, format_line(row).split("\t"), strict=True))["check"]} for row in rows]
+    changed = [row | {"check": dict(zip(LOG_COLUMNS, format_line(row).split("\t"), strict=True))["check"]} for row in rows]
     with pytest.raises(DdrsError) as caught:
         read_log(write(tmp_path / "log.tsv", changed))
     assert "\n" not in str(caught.value) and "its check does not match" not in str(caught.value)
@@ -184,7 +184,7 @@ def test_edited_lines_are_not_resumed(new_check: bool, logs: dict[str, Path], tm
     certified(radius="9.000000")(rows)
     partial, said = write(tmp_path / "partial.tsv", rows), []
     if new_check:
-        partial.write_text("\n".join(["\t".join(COLUMNS), *map(format_line, rows)]) + "\n")
+        partial.write_text("\n".join(["\t".join(LOG_COLUMNS), *map(format_line, rows)]) + "\n")
     kept = resume_lines(partial, rows[0]["digest"], said.append)
     wanted = [int(row["idx"]) for row in rows if row["predict"] == "-1"]
     assert list(kept) == wanted and len(partial.read_text().splitlines()) == 1 + len(wanted)

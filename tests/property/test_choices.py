@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ddrs.certification.records import Log
 from ddrs.results.envelope import average_certified_radius, certified_accuracy
 from ddrs.results.selection import choose, configuration
-from ddrs.statistics.intervals import difference, share, word
+from ddrs.statistics.intervals import difference, share, verdict
 
 COUNTS = st.integers(1, 10_000).flatmap(lambda images: st.tuples(st.integers(0, images), st.just(images)))
 RADIUS = st.sampled_from([0.0, 0.25, 0.5, 1.0])
@@ -23,18 +23,18 @@ def test_a_difference_contains_its_value_and_turns_with_its_sides(ours: tuple[in
     there, back = difference([a], [b]), difference([b], [a])
     assert -100 <= there.low <= there.value <= there.high <= 100
     assert abs(there.low + back.high) < 1e-9 and abs(there.high + back.low) < 1e-9
-    assert {word(there), word(back)} in ({"within"}, {"above", "below"})
+    assert {verdict(there), verdict(back)} in ({"within"}, {"above", "below"})
 
 
 @given(COUNTS)
 def test_nothing_differs_from_itself(ours: tuple[int, int]):
     one = share(100 * ours[0] / ours[1], ours[1])
-    assert word(difference([one], [one])) == "within"
+    assert verdict(difference([one], [one])) == "within"
 
 
 @given(st.integers(0, 1000))
 def test_the_verdict_is_monotone_in_our_value(theirs: int):
-    words = [word(difference([share(100 * hits / 200, 200)], [share(theirs / 10, 1000)])) for hits in range(0, 201, 10)]
+    words = [verdict(difference([share(100 * hits / 200, 200)], [share(theirs / 10, 1000)])) for hits in range(0, 201, 10)]
     order = ["below", "within", "above"]
     assert all(order.index(one) <= order.index(other) for one, other in pairwise(words))
 

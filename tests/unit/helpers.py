@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from ddrs.certification.records import COLUMNS, format_line
-from ddrs.certification.settings import SampleSettings
+from ddrs.certification.records import LOG_COLUMNS, format_line
+from ddrs.certification.settings import ImageCertificateSettings
 from ddrs.models.devices import Runtime
 
 CONSTANT = {
@@ -51,7 +51,7 @@ def write_log(path: Path, rows: Iterable[tuple[int, int, int, float]], **constan
     """
     rows = list(rows)
     constant = {"examples": len(rows), **constant}
-    columns = (*COLUMNS, "memory") if "memory" in constant else COLUMNS
+    columns = (*LOG_COLUMNS, "memory") if "memory" in constant else LOG_COLUMNS
     lines = ["\t".join(columns)]
     for idx, label, predict, radius in rows:
         one = {"idx": idx, "label": label, "predict": predict, "radius": radius, "correct": int(predict == label)}
@@ -73,7 +73,7 @@ def certify_files(
     data: Path,
     folder: Path,
     say: Callable[[str], None] = lambda line: None,
-    settings: SampleSettings | None = None,
+    settings: ImageCertificateSettings | None = None,
     sidecar: Path | None = None,
     name: str = "log.tsv",
     **more: Any,
@@ -83,7 +83,7 @@ def certify_files(
     from ddrs.certification.shards import Shard
 
     given = {"sigma": 0.25, "sigmas": None, "k": None, "split": "test", "images": 6, "shard": Shard(), "batch_size": None, "times": None, "seed": 0}
-    settings = settings or SampleSettings(n0=20, n=300, alpha=0.001)
+    settings = settings or ImageCertificateSettings(n0=20, n=300, alpha=0.001)
     certify(model, data, folder / name, settings, runtime=Runtime(scratch=folder / "scratch", sidecar=sidecar), say=say, **{**given, **more})
     return folder / name
 

@@ -15,9 +15,9 @@ from torch import nn
 import ddrs.figures.illustrations._plane
 from ddrs.certification.certificates import CERTIFICATES
 from ddrs.certification.engine import certify_each
-from ddrs.certification.settings import SampleSettings
+from ddrs.certification.settings import ImageCertificateSettings
 from ddrs.data.fetch import fetch
-from ddrs.data.sources import KINDS, source_of
+from ddrs.data.sources import SOURCES, source_of
 from ddrs.errors import DdrsError
 from ddrs.experiment.load import load
 from ddrs.figures.illustrations import SUBJECTS, illustrate
@@ -25,8 +25,7 @@ from ddrs.files import require
 from ddrs.noise.laws import get_noise
 from ddrs.noise.streams import NoiseStream, torch_generator
 from ddrs.registry import Folder
-from ddrs.rows import KINDS as KINDS_OF_ROWS
-from ddrs.rows import TABLES
+from ddrs.rows import KINDS, TABLES
 from ddrs.sigma.settings import SearchSettings, StepSettings
 from ddrs.sigma.strategies import STRATEGIES
 from ddrs.training import loop, state
@@ -36,8 +35,8 @@ from ddrs.training.settings import RegimeSettings, TrainSettings
 from tests.conftest import HalfSpace
 from tests.unit.experiment.test_config import SHIPPED
 
-FOLDERS = {folder.kind: folder for folder in (METHODS, REGIMES, STRATEGIES, CERTIFICATES, KINDS, SUBJECTS)}
-TORCH_FREE = (METHODS, REGIMES, STRATEGIES, CERTIFICATES, KINDS)  # those that reading a config imports
+FOLDERS = {folder.kind: folder for folder in (METHODS, REGIMES, STRATEGIES, CERTIFICATES, SOURCES, SUBJECTS)}
+TORCH_FREE = (METHODS, REGIMES, STRATEGIES, CERTIFICATES, SOURCES)  # those that reading a config imports
 NEEDED = {"smoothadv": {"epsilon": 0.5}}  # settings without a default, by loss
 GAUSSIAN = get_noise("gaussian")
 HERE = [(kind, name) for kind, folder in FOLDERS.items() for name in folder]
@@ -90,7 +89,7 @@ def test_a_folder_in_a_zip_is_read_as_well(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_every_kind_of_row_stands_on_files_that_there_are() -> None:
-    for kind in KINDS_OF_ROWS.values():
+    for kind in KINDS.values():
         assert kind.trained in REGIMES and kind.certificate in CERTIFICATES and (kind.strategy is None or kind.strategy in STRATEGIES)
     assert {row.method for rows in TABLES.values() for row in rows} <= set(METHODS)
 
@@ -241,7 +240,7 @@ def test_a_certificate_promises_in_one_line_and_repeats(certificate: str, protoc
     assert module.PROMISE.endswith(".") and "\n" not in module.PROMISE and isinstance(module.STATELESS, bool)
     assert inspect.isgeneratorfunction(module.steps)
     radii = [0.0, 0.25] if protocol == "sequential" else []
-    settings = SampleSettings(n0=20, n=500, protocol=protocol, radii=radii, certificate=certificate)  # pyright: ignore[reportArgumentType]
+    settings = ImageCertificateSettings(n0=20, n=500, protocol=protocol, radii=radii, certificate=certificate)  # pyright: ignore[reportArgumentType]
     x = torch.tensor([[1.0, 0.0], [0.001, 0.0]])
 
     def certified() -> list[tuple]:
@@ -257,7 +256,7 @@ def test_a_certificate_promises_in_one_line_and_repeats(certificate: str, protoc
 # sources
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SOURCES)
 def test_a_source_says_what_it_holds(kind: str) -> None:
     source = source_of(kind)
     assert (source.pools is None) != (source.prepare is None)
@@ -265,7 +264,7 @@ def test_a_source_says_what_it_holds(kind: str) -> None:
     assert not source.sizes or set(source.sizes) == {"train", "test", *(["validation"] if source.own_validation else [])}
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "mnist5k"])
+@pytest.mark.parametrize("kind", [kind for kind in SOURCES if kind != "mnist5k"])
 def test_a_source_that_lacks_its_files_writes_nothing(kind: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     more = {} if source_of(kind).classes else {"classes": ("a", "b"), "shape": (3, 8, 8)}
@@ -286,7 +285,7 @@ def _pools(source, download):
 
 SOURCE = Source(_pools, (1, 4, 4), 2, sizes={"train": 20, "test": 10})
 """
-    put(sys.modules[KINDS.package], "coins", text, tmp_path, monkeypatch)
+    put(sys.modules[SOURCES.package], "coins", text, tmp_path, monkeypatch)
     made = [fetch("coins", tmp_path / name / "manifest.json", validation=4) for name in ("a", "b")]
     assert made[0] == made[1] and made[0]["splits"]["train"]["count"] == 16
     for file in sorted((tmp_path / "a").iterdir()):

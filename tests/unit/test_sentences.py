@@ -13,15 +13,15 @@ import torch
 
 import ddrs
 from ddrs.certification.engine import certify, image_deviation
-from ddrs.certification.settings import SampleSettings
-from ddrs.experiment.config import CertifySettings, TotalAlpha
+from ddrs.certification.settings import ImageCertificateSettings
+from ddrs.experiment.config import DatasetCertificateSettings, TotalAlpha
 from ddrs.noise.lattice import CERTIFIABLE, LATTICES
 from ddrs.noise.laws import NOISES
 from ddrs.operations.publish import BYTES, publish
 from ddrs.provenance.sidecar import write_sidecar
-from ddrs.results.captions import OF_ALPHA, of_protocol
-from ddrs.results.published.flaws import flaw, half_unit, largest_acr
-from ddrs.results.published.printed import IMAGES, printed_row
+from ddrs.results.captions import ALPHA_SENTENCE, protocol_sentence
+from ddrs.results.published.flaws import flaw_of_print, half_unit, largest_acr
+from ddrs.results.published.printed import PRINTED_IMAGES, printed_row
 from ddrs.results.verdicts import DEFINITION
 from ddrs.rows import TABLES
 from ddrs.statistics.bounds import lower_confidence_bound
@@ -67,8 +67,8 @@ def test_p_lower_is_the_bound_of_the_votes_less_what_is_proven(name: str):
 
 
 def test_two_of_the_prints_flaws_rest_on_sigma_at_most_doubling_and_say_so():
-    places = [(table, dataset, row.label) for table, rows in TABLES.items() for row in rows for dataset in IMAGES]
-    found = {place[2]: said.partition(":")[0] for place in places if printed_row(*place) and (said := flaw(*place, "acr"))}
+    places = [(table, dataset, row.label) for table, rows in TABLES.items() for row in rows for dataset in PRINTED_IMAGES]
+    found = {place[2]: said.partition(":")[0] for place in places if printed_row(*place) and (said := flaw_of_print(*place, "acr"))}
     assert found == {
         "cohen-ds": "print inconsistent",
         "cohen-ds2": "print inconsistent",
@@ -113,16 +113,16 @@ def test_every_docstring_of_what_takes_alpha_says_whose_it_is():
 
 
 def test_a_total_alpha_is_of_a_log_and_its_help_docs_and_captions_say_so():
-    settings = CertifySettings.model_validate({"alpha": {"total": 0.05}, "k": [1], "n": 2500})
+    settings = DatasetCertificateSettings.model_validate({"alpha": {"total": 0.05}, "k": [1], "n": 2500})
     assert settings.sampling(100, []).alpha == 0.05 / 100  # whatever else is certified
-    helps = (TotalAlpha.model_fields["total"], SampleSettings.model_fields["alpha"], CertifySettings.model_fields["alpha"])
+    helps = (TotalAlpha.model_fields["total"], ImageCertificateSettings.model_fields["alpha"], DatasetCertificateSettings.model_fields["alpha"])
     assert all("log" in str(one.description) for one in helps)
     text = (ROOT / "docs" / "certification.md").read_text(encoding="utf-8")
     assert "*per image and log*" in text and "`alpha: {total: 0.05}` per log" in text and "always the failure probability *per image*" not in text
     facts = {"images": 2, "split": "test", "protocol": "fixed", "bound": "binary", "n0": 1, "n_max": 100, "alpha": 0.025}
-    assert "alpha = 0.025 per image and log" in of_protocol({**facts, "noise": "lattice", "precision": "float32"})
+    assert "alpha = 0.025 per image and log" in protocol_sentence({**facts, "noise": "lattice", "precision": "float32"})
     for table in ("table1.md", "table2_selected.md"):
-        assert OF_ALPHA in (ROOT / "docs" / "results" / table).read_text(encoding="utf-8")
+        assert ALPHA_SENTENCE in (ROOT / "docs" / "results" / table).read_text(encoding="utf-8")
 
 
 # bytes repeat on equal CPUs

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from running import dry, snakemake
 
-from ddrs.certification.records import COLUMNS, read_log
+from ddrs.certification.records import LOG_COLUMNS, read_log
 
 
 def planned(text: str) -> dict[str, int]:
@@ -98,7 +98,7 @@ def test_comparison_claims_and_classes_cover_the_tables(tiny: Path) -> None:
 
 def test_logs_are_those_of_the_config(tiny: Path) -> None:
     log = read_log(tiny / "results/certificates/mnist5k/test/cohen/ds2/sigma_0.25.K_20.tsv")
-    assert tuple(log.table.columns) == COLUMNS
+    assert tuple(log.table.columns) == LOG_COLUMNS
     assert log.table["idx"].tolist() == [0, 125, 250, 375]
     assert (log.constant("n"), log.constant("method"), log.constant("K"), log.constant("sigma0")) == (200, "cohen-ds2", "20", 0.25)
     assert log.table["sigma"].nunique() == 4  # data-dependent

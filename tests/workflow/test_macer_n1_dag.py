@@ -42,7 +42,7 @@ def samples(lines: set[str], verb: str) -> set[str]:
 
 def uncaptioned(line: str) -> str:
     """The command of a row's cells without how its models and sigmas were made, where n stands too."""
-    return re.sub(r" --made .*?(?= --seed)", "", line)
+    return re.sub(r" --recipe .*?(?= --seed)", "", line)
 
 
 @pytest.mark.parametrize("which", CONFIGS)
@@ -54,7 +54,7 @@ def test_n_alone_differs_and_no_path_is_shared(which: str, commands: Callable[..
     assert not any(f"/{eight}/" in line for line in ours) and not any(one in line for line in theirs)
     for verb in ("finetune", "sigma"):
         assert samples(theirs, verb) == {"8" if verb in steps else "1"} and samples(ours, verb) == {"1"}
-    captions = {said[1] for line in ours if (said := re.search(r" --made (.*?) --seed", line))}
+    captions = {said[1] for line in ours if (said := re.search(r" --recipe (.*?) --seed", line))}
     assert captions and all("with n = 1 (the paper: 8) in each" in said for said in captions)
     changed = {uncaptioned(line).replace(" --samples 8 ", " --samples 1 ") for line in theirs}
     assert {uncaptioned(line).replace(one, eight) for line in ours} == changed and len(ours) == len(theirs)

@@ -23,13 +23,13 @@ rule figure:
         fixed=flagged("--fixed", "fixed", lead=" "),
         flags=jobs.figure,
         order=order(jobs.logs_of_figure),
-        made=jobs.made_of_figure,
+        recipe=jobs.recipe_of_figure,
         code=jobs.code("figure"),
     message:
         "Draw figure {wildcards.number}"
     shell:
         "ddrs {params.verb} {input.logs}{params.data}{params.fixed} {params.flags} --pdf {output.pdf} --png {output.png}"
-        " --caption {output.caption} --title 'Figure {wildcards.number}' {params.made} > {log} 2>&1"
+        " --caption {output.caption} --title 'Figure {wildcards.number}' {params.recipe} > {log} 2>&1"
 
 
 use rule figure as examples with:

@@ -29,7 +29,7 @@ for cells in graph.cell_jobs():
             choice=jobs.choice(cells),
             validation=flagged("--validation", "validation"),
             before=flagged("--before", "before"),
-            made=jobs.made_of_cells(cells),
+            recipe=jobs.recipe_of_cells(cells),
             seed=settings.seed,
             code=jobs.code("cell"),
         message:
@@ -37,7 +37,7 @@ for cells in graph.cell_jobs():
         shell:
             "ddrs cell {input.logs} --table {params.table} --label {wildcards.label} --radii {params.radii}"
             " --out-dir {params.folder} {params.choice} {params.validation} {params.before}"
-            " --made {params.made} --seed {params.seed} > {log} 2>&1"
+            " --recipe {params.recipe} --seed {params.seed} > {log} 2>&1"
 
 
 # A verb writes all files of its result or none, but Snakemake removes the former ones before a job starts. Its flag `update` would keep them, and
@@ -140,7 +140,7 @@ rule p_lower:
         "logs/benchmarks/tables/p_lower_{table}.tsv"
     localrule: True
     params:
-        made=jobs.made_of_table,
+        recipe=jobs.recipe_of_table,
         number=jobs.number,
         validation=flagged("--validation", "validation"),
         even=jobs.even,
@@ -151,7 +151,7 @@ rule p_lower:
         "Draw the distribution of p_lower of {wildcards.table}"
     shell:
         "ddrs distribution {input.logs} {params.validation} {params.even} {params.before} --pdf {output.pdf} --png {output.png}"
-        " --caption {output.caption} --title 'p_lower of Table {params.number}' {params.made} > {log} 2>&1"
+        " --caption {output.caption} --title 'p_lower of Table {params.number}' {params.recipe} > {log} 2>&1"
 
 
 rule page:

@@ -7,4 +7,5 @@ Images and sigmas, from `run` (`ddrs certify`) or `engine.certify` (the API) -> 
 A log: `records` (columns, radii rounded down, resuming), `shards` (parts of a split, and merging them), `field_format` (other projects').
 
 A protocol knows no images and no torch, the engine no statistics: either can be replaced alone. `settings`: what a run reads.
+`checks`: whether a log's rows follow from their counts. `progress`: what is said meanwhile.
 """

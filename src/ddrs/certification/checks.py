@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from ddrs.noise.norms import norm_of
-from ddrs.statistics.boundaries import Law, look_schedule, priced_boundaries
+from ddrs.noise.norms import Law, norm_of
+from ddrs.statistics.boundaries import look_schedule, priced_boundaries
 from ddrs.statistics.bounds import lower_confidence_bound, smallest_n, upper_confidence_bound
 from ddrs.statistics.sequential import radius_of
 
@@ -142,8 +142,8 @@ def _remembered(table: Columns, radius: np.ndarray, abstains: np.ndarray, unsure
     found.note(kept & (np.abs(table["radius"] - radius) > RADIUS_OFF), "radius = {}, but the bound gives {}", table["radius"], radius)
     larger = ~repeated & (table["radius"] > radius + RADIUS_OFF - 1e-6)
     found.note(larger, "radius = {} is above {}, which the bound gives", table["radius"], radius)
-    own = ~unsure & np.isin(change, ("kept", "shrunk"))
-    found.note(own & ((table["predict"] == ABSTAIN) != abstains), "predict = {}, but the bound says otherwise", table["predict"])
+    follows = ~unsure & np.isin(change, ("kept", "shrunk"))
+    found.note(follows & ((table["predict"] == ABSTAIN) != abstains), "predict = {}, but the bound says otherwise", table["predict"])
     answers: set[tuple[int, float]] = set()
     order = np.argsort(table["idx"], kind="stable")
     unknown = np.zeros(len(change), bool)

@@ -10,7 +10,7 @@ import torch
 
 from ddrs.certification.certificates import CERTIFICATES
 from ddrs.certification.inference import Scores, best_batch_size, flat, running
-from ddrs.certification.settings import SampleSettings
+from ddrs.certification.settings import ImageCertificateSettings
 from ddrs.certification.task import Outcome, Steps, make_task
 from ddrs.errors import DdrsError
 from ddrs.models.rowwise import ROWS, check_rows_alone
@@ -115,7 +115,7 @@ def certify(
         Cohen et al. (2019), CERTIFY; uniform noise: Yang et al. (2020); sequential: docs/certification.md.
     """
     single, images = as_batch(x)
-    settings = SampleSettings.checked(
+    settings = ImageCertificateSettings.checked(
         n0=whole("n0", n0),
         n=whole("n", n),
         alpha=number("alpha", alpha),
@@ -138,7 +138,7 @@ def certify_each(
     model: torch.nn.Module,
     images: torch.Tensor,
     sigma: float | torch.Tensor | np.ndarray,
-    settings: SampleSettings,
+    settings: ImageCertificateSettings,
     *,
     noise: Noise,
     seed: int,

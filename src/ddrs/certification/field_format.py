@@ -13,8 +13,8 @@ FIELD = (*PLAIN, "time")  # the six columns of locuslab/smoothing
 def export_field_format(log: Path, times: Path | None, out: Path) -> None:
     """Write the six-column log of locuslab/smoothing; `time` comes from the timing file of the run or the log itself, or is 0."""
     table = read_log(log).table
-    own = dict(zip(table["idx"], table["time"], strict=True)) if "time" in table else {}
-    seconds = own if times is None else _read_times(times)
+    times_of_log = dict(zip(table["idx"], table["time"], strict=True)) if "time" in table else {}
+    seconds = times_of_log if times is None else _read_times(times)
     rows = ["\t".join(FIELD)]
     for values in zip(*(table[name].tolist() for name in PLAIN), strict=True):
         fields = dict(zip(PLAIN, values, strict=True))

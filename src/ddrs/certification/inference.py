@@ -14,7 +14,7 @@ from ddrs.errors import DdrsError
 from ddrs.models.running import Scored, as_it_was, device_of, exact_kernels, taking_float32
 
 Scores = Callable[[torch.Tensor], torch.Tensor]  # images (batch, d), float32 in the order of `flat`, to scores (batch, classes), float32
-SIZES = {"cpu": (64, 128, 256), "cuda": (512, 1024, 2048, 4096, 8192)}
+BATCH_SIZES = {"cpu": (64, 128, 256), "cuda": (512, 1024, 2048, 4096, 8192)}
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -71,7 +71,7 @@ def _as_scores(net: object, shape: tuple[int, ...], dtype: torch.dtype) -> Score
 def best_batch_size(scores: Scores, values: int, device: torch.device) -> int:
     """The batch size of the most samples per second in a short probe; a smaller one within 3 %, as it wastes less on the last batch."""
     rates: dict[int, float] = {}
-    for size in SIZES.get(device.type, SIZES["cpu"]):
+    for size in BATCH_SIZES.get(device.type, BATCH_SIZES["cpu"]):
         try:
             rates[size] = samples_per_second(scores, size, values, device)
         except torch.OutOfMemoryError:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import ndtri
 
-from ddrs.certification.settings import SampleSettings
+from ddrs.certification.settings import ImageCertificateSettings
 from ddrs.certification.task import Drawing, Task, Votes
 from ddrs.statistics.boundaries import look_schedule
 from ddrs.statistics.bounds import lower_confidence_bound, smallest_n
@@ -51,7 +51,7 @@ def sequential(task: Task, sigma: np.float32) -> Drawing[Votes]:
 PROTOCOLS: dict[str, Callable[[Task, np.float32], Drawing[Votes]]] = {"fixed": fixed, "two-stage": two_stage, "sequential": sequential}
 
 
-def planned_n(votes: int, settings: SampleSettings) -> int:
+def planned_n(votes: int, settings: ImageCertificateSettings) -> int:
     """The smallest n whose radius is at most `radius_loss` sigma below that of the largest n, if the pilot's share is the truth.
 
     Any rule is sound: it sees the pilot only. votes: for the class that leads, among n0.

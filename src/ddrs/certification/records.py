@@ -33,7 +33,7 @@ STATISTICS = ("n0", "n_max", "alpha", "protocol", "bound", "spending", "looks", 
 OF_WHOLE = ("d", "device", "deviation", "examples", "split_images")  # values of an image, and the sampler's deviation for all of them
 OF_RUN = (*STATISTICS, "dataset", "split", "data", "method", "sigma0", "K", "seed", "digest", *OF_WHOLE)
 CHECK = "check"  # of all other fields of the line but the shard's
-COLUMNS = (*PLAIN, *OF_EXAMPLE, *OF_RUN, CHECK)
+LOG_COLUMNS = (*PLAIN, *OF_EXAMPLE, *OF_RUN, CHECK)
 OURS = {"digest", CHECK, "p_lower", "n_top", "protocol", "method"}  # a log with any of these columns is one of ours, and must have them all
 SHARD_FORM = r"([0-9]{1,18})/([0-9]{1,18}) of ([0-9]{1,18})"
 SHARD = "shard"  # the last column of a shard's log: which of how many, and of how many examples, as 2/5 of 100; the merged log has none
@@ -83,7 +83,7 @@ def format_sigma(sigma: float) -> str:
     return f"{np.float32(sigma):.9g}"
 
 
-def format_line(fields: dict[str, Any], columns: tuple[str, ...] = COLUMNS) -> str:
+def format_line(fields: dict[str, Any], columns: tuple[str, ...] = LOG_COLUMNS) -> str:
     """One line of a log, without its line end. Bounds are rounded to the safe side; p_upper and z may be empty."""
     text = dict(fields)
     text["radius"] = round_down(float(fields["radius"]), 6)
@@ -146,7 +146,7 @@ def read_log(path: Path) -> Log:
         if name not in header:
             raise DdrsError(f"{path}: line 1 lacks the column {name!r}; a log has tab-separated columns {' '.join(PLAIN)} ...")
     ours = bool(OURS & set(header))
-    for name in COLUMNS if ours else ():
+    for name in LOG_COLUMNS if ours else ():
         if name not in header:
             raise DdrsError(f"{path}: line 1 lacks the column {name!r}, which every log of ddrs has; certify again")
     for number, line in enumerate(lines[1:], start=2):
@@ -246,9 +246,9 @@ def resume_lines(path: Path, digest: str, say: Callable[[str], None]) -> dict[in
     one is dropped, which is said, and its example certified again. DdrsError, and the file as it was, if a whole line carries the digest of
     another run.
     """
-    header = "\t".join(COLUMNS)
+    header = "\t".join(LOG_COLUMNS)
     lines = path.read_bytes().decode("utf-8", errors="replace").split("\n")[1:-1] if path.exists() else []
-    whole = [line for line in lines if _problem(line, list(COLUMNS)) is None]
+    whole = [line for line in lines if _problem(line, list(LOG_COLUMNS)) is None]
     kept: dict[int, str] = {}
     if whole:
         table = _table([header, *whole])
@@ -263,7 +263,7 @@ def resume_lines(path: Path, digest: str, say: Callable[[str], None]) -> dict[in
 
 
 def run_digest(settings: Mapping[str, Any], noise: str, seed: int, split: str, k: int | None, inputs: Mapping[str, str]) -> str:
-    """The digest that a certification's log carries. settings: of SampleSettings; inputs: digests of the model, the data and the search."""
+    """The digest that a certification's log carries. settings: of ImageCertificateSettings; inputs: digests of the model, the data and the search."""
     return digest({**settings, "noise": noise, "seed": seed, "split": split, "K": k, "inputs": dict(inputs)})
 
 

@@ -14,8 +14,8 @@ from ddrs.certification.checks import ABSTAIN
 from ddrs.certification.engine import certify_each, image_deviation
 from ddrs.certification.inference import best_batch_size, running
 from ddrs.certification.progress import CertificationProgress
-from ddrs.certification.records import COLUMNS, SHARD, STATISTICS, format_line, resume_lines, run_digest
-from ddrs.certification.settings import SampleSettings
+from ddrs.certification.records import LOG_COLUMNS, SHARD, STATISTICS, format_line, resume_lines, run_digest
+from ddrs.certification.settings import ImageCertificateSettings
 from ddrs.certification.shards import Shard
 from ddrs.certification.task import Outcome
 from ddrs.data.splits import as_float
@@ -39,7 +39,7 @@ def certify(
     model: Path,
     data: Path,
     out: Path,
-    settings: SampleSettings,
+    settings: ImageCertificateSettings,
     sigma: float | None,
     sigmas: Path | None,
     k: int | None,
@@ -131,7 +131,7 @@ def certify(
                 seconds, last = time.perf_counter() - last, time.perf_counter()
                 _append_time(times, i, seconds)
                 progress.image(found.prediction != ABSTAIN, found.n)
-    lines = ["\t".join(COLUMNS), *(done[int(i)] for i in indices)]
+    lines = ["\t".join(LOG_COLUMNS), *(done[int(i)] for i in indices)]
     if shard.count > 1:
         lines = [f"{line}\t{one}" for line, one in zip(lines, [SHARD, *[f"{shard} of {len(examples)}"] * len(indices)], strict=True)]
     write_text(out, "\n".join(lines) + "\n")
@@ -158,7 +158,7 @@ def _noise_name(asked: str | None, trained: str, model: Path) -> str:
     return trained
 
 
-def of_example(found: Outcome, settings: SampleSettings) -> dict[str, object]:
+def of_example(found: Outcome, settings: ImageCertificateSettings) -> dict[str, object]:
     joint, claimed = settings.bound == "joint", np.isfinite(found.z)
     return {
         "predict": found.prediction,

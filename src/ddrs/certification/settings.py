@@ -5,15 +5,15 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from ddrs.certification.certificates import CERTIFICATES
-from ddrs.sections import Count, Increasing, PluginValues, Section, _at_sigma, known_name, later, own_settings
+from ddrs.sections import Count, Increasing, PluginValues, Section, known_name, later, own_settings, values_at
 from ddrs.statistics.bounds import check_n
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16", "float32-compiled", "tf32-compiled", "bfloat16-compiled", "float16-compiled"]
 PRECISIONS = get_args(Precision)
-Certificate = Annotated[str, known_name("certificate", CERTIFICATES)]
+CertificateName = Annotated[str, known_name("certificate", CERTIFICATES)]
 
 
-class Sampling(Section):
+class VoteSettings(Section):
     """How an image's votes are drawn and what is concluded from them."""
 
     n0: Count = Field(100, description="samples that pick the class (two-stage: and n)")
@@ -36,17 +36,17 @@ class Sampling(Section):
         return self
 
 
-class SampleSettings(Sampling):
+class ImageCertificateSettings(VoteSettings):
     """The certificate of one image."""
 
     alpha: float = Field(0.001, gt=0, lt=1, description="failure probability per image, in each log")
     radii: Annotated[list[Annotated[float, Field(ge=0)]], Increasing] = Field([], description="sequential: the radii that are asked for, increasing")
-    certificate: Certificate = later("smoothing", description="what is concluded from the votes; smoothing: Cohen et al. (2019)")
+    certificate: CertificateName = later("smoothing", description="what is concluded from the votes; smoothing: Cohen et al. (2019)")
     set: PluginValues = later({}, description="settings of the certificate's own")
 
     def at_sigma(self, sigma: str) -> Self:
         """The same settings with the mappings of `set` replaced by their value at one sigma (two decimals)."""
-        return self.model_copy(update={"set": _at_sigma(self.certificate, self.set, sigma)})
+        return self.model_copy(update={"set": values_at(self.certificate, self.set, sigma)})
 
     def of_certificate(self) -> Section:
         """The certificate's own settings, checked by its model."""

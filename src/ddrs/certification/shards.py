@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ddrs.certification.records import COLUMNS, SHARD, SHARD_FORM, read_log
+from ddrs.certification.records import LOG_COLUMNS, SHARD, SHARD_FORM, read_log
 from ddrs.errors import DdrsError
 from ddrs.files import read_text, write_text
 from ddrs.sections import count_of
@@ -22,7 +22,7 @@ def merge_shards(shards: Sequence[Path], out: Path) -> int:
     numbers: dict[str, str] = {}
     lines: dict[int, str] = {}
     for log, path in zip(logs, shards, strict=True):
-        if tuple(log.table) != (*COLUMNS, SHARD) or len(set(log.table[SHARD])) != 1:
+        if tuple(log.table) != (*LOG_COLUMNS, SHARD) or len(set(log.table[SHARD])) != 1:
             raise DdrsError(f"{path}: not a log of `ddrs certify --shard`")
         if log.constant("digest") != logs[0].constant("digest"):
             raise DdrsError(f"{path}: is of another run than {shards[0]} ({log.constant('digest')}, not {logs[0].constant('digest')})")
@@ -50,7 +50,7 @@ def merge_shards(shards: Sequence[Path], out: Path) -> int:
     order = sorted(lines)
     if len(order) != int(examples):
         raise DdrsError(f"{out}: the shards hold {len(order)} examples, not {examples}")
-    write_text(out, "\n".join(["\t".join(COLUMNS), *(lines[idx] for idx in order)]) + "\n")
+    write_text(out, "\n".join(["\t".join(LOG_COLUMNS), *(lines[idx] for idx in order)]) + "\n")
     return len(order)
 
 

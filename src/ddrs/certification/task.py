@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 
-from ddrs.certification.settings import SampleSettings
+from ddrs.certification.settings import ImageCertificateSettings
 from ddrs.sections import Section
 from ddrs.statistics.boundaries import Boundaries, priced_boundaries
 
@@ -57,23 +57,23 @@ class Task:
     """What all images of a run have in common.
 
     deviation: a proven bound on how far the sampler's law of a whole image is from the true one, in total variation, by which bounds are
-    moved; 0 with continuous noise, where none is proven and the draws are taken as exact. own: the settings that only the certificate has.
-    boundaries, offset: of protocol sequential; offset is how many steps of the grid a claim is taken back, as the price of a sampler that is
-    slightly off: 0 where alpha pays for it.
+    moved; 0 with continuous noise, where none is proven and the draws are taken as exact. certificate_settings: those that only the
+    certificate has. boundaries, offset: of protocol sequential. offset: how many steps of the grid a claim is taken back, as the price of a
+    sampler that is slightly off: 0 where alpha pays for it.
     """
 
-    settings: SampleSettings
+    settings: ImageCertificateSettings
     noise: Noise
     deviation: float
-    own: Section
+    certificate_settings: Section
     boundaries: Boundaries | None = None
     offset: int = 0
 
 
-def make_task(settings: SampleSettings, noise: Noise, deviation: float) -> Task:
+def make_task(settings: ImageCertificateSettings, noise: Noise, deviation: float) -> Task:
     """The task, with the boundaries that protocol sequential needs."""
-    own = settings.of_certificate()
+    certificate_settings = settings.of_certificate()
     if settings.protocol != "sequential":
-        return Task(settings, noise, deviation, own)
+        return Task(settings, noise, deviation, certificate_settings)
     found, offset = priced_boundaries(settings.alpha, settings.n, settings.spending, noise.base, deviation)
-    return Task(settings, noise, deviation, own, found, offset)
+    return Task(settings, noise, deviation, certificate_settings, found, offset)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ddrs.certification.settings import SampleSettings
+from ddrs.certification.settings import ImageCertificateSettings
 from ddrs.commands.flags import Architecture, Data, Images, Model, Out, Seed, SplitName, app, say, with_settings
 from ddrs.files import output_file
 from ddrs.models.devices import Runtime
@@ -18,7 +18,7 @@ def certify(
     model: Model,
     data: Data,
     out: Annotated[Path, typer.Option("--out", callback=output_file, help="certification log to write (tab-separated)")],
-    settings: SampleSettings,
+    settings: ImageCertificateSettings,
     runtime: Runtime,
     sigma: Annotated[float | None, typer.Option("--sigma", help="one sigma for all images (FS)")] = None,
     sigmas: Annotated[Path | None, typer.Option("--sigmas", help="sigma per image, from `ddrs sigma` (read; DS)")] = None,

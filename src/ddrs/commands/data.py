@@ -6,16 +6,16 @@ from typing import Annotated
 import typer
 
 from ddrs.commands.flags import app, say
-from ddrs.data.sources import KINDS
+from ddrs.data.sources import SOURCES
 from ddrs.files import output_file
 from ddrs.sections import COUNT_MAX
 
 
 @app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help=f"dataset: {', '.join(KINDS)}; or any name, with --kind")],
+    name: Annotated[str, typer.Argument(help=f"dataset: {', '.join(SOURCES)}; or any name, with --kind")],
     out: Annotated[Path, typer.Option("--out", callback=output_file, help="manifest to write; the arrays are written beside it")],
-    kind: Annotated[str | None, typer.Option("--kind", help=f"what it is: {', '.join(KINDS)}; default: its name")] = None,
+    kind: Annotated[str | None, typer.Option("--kind", help=f"what it is: {', '.join(SOURCES)}; default: its name")] = None,
     source: Annotated[Path | None, typer.Option("--source", help="folder with the dataset's own files, used instead of the network (read)")] = None,
     validation: Annotated[
         int | None,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ddrs.commands.flags import Before, CaptionFile, Logs, Made, Pdf, Png, Seed, Title, Validation, app, parse_increasing
+from ddrs.commands.flags import Before, CaptionFile, Logs, Pdf, Png, Recipes, Seed, Title, Validation, app, parse_increasing
 from ddrs.errors import DdrsError
 from ddrs.sections import COUNT_MAX
 
@@ -22,13 +22,13 @@ def distribution(
     before: Before = None,
     caption: CaptionFile = None,
     title: Title = "",
-    made: Made = None,
+    recipes: Recipes = None,
 ) -> None:
     """Draw the distribution of p_lower: a panel per training sigma, a curve per row, K chosen on validation images or on half of the test images."""
     from ddrs.figures.distribution import p_lower_figure
     from ddrs.results.captions import Caption
 
-    p_lower_figure(logs, validation or [], pdf, png, even or [], before or [], Caption(caption, title, made or []))
+    p_lower_figure(logs, validation or [], pdf, png, even or [], before or [], Caption(caption, title, recipes or []))
 
 
 @app.command()
@@ -44,13 +44,13 @@ def figure(
     ] = None,
     caption: CaptionFile = None,
     title: Title = "",
-    made: Made = None,
+    recipes: Recipes = None,
 ) -> None:
     """Draw certified accuracy against radius: of a table's rows (Figures 3, 4, 5), of sigma searches (8), for growing K (7)."""
     from ddrs.figures.certified_accuracy import certified_accuracy_figure
     from ddrs.results.captions import Caption
 
-    certified_accuracy_figure(logs, pdf, png, kind, evaluations, Caption(caption, title, made or []))
+    certified_accuracy_figure(logs, pdf, png, kind, evaluations, Caption(caption, title, recipes or []))
 
 
 @app.command()
@@ -64,7 +64,7 @@ def examples(
     seed: Seed = 0,
     caption: CaptionFile = None,
     title: Title = "",
-    made: Made = None,
+    recipes: Recipes = None,
 ) -> None:
     """Draw test images with noise at the fixed sigma and at their own (Figures 6, 9); one --data, --fixed and --quantiles for each log."""
     from ddrs.figures.examples import Panel, examples_figure
@@ -75,7 +75,7 @@ def examples(
             f"examples: {len(logs)} logs, {len(data)} --data, {len(fixed)} --fixed and {len(quantiles)} --quantiles; give as many of each"
         )
     panels = [Panel(*parts[:3], parse_increasing("--quantiles", parts[3], 1)) for parts in zip(logs, data, fixed, quantiles, strict=True)]
-    examples_figure(panels, pdf, png, seed, Caption(caption, title, made or []))
+    examples_figure(panels, pdf, png, seed, Caption(caption, title, recipes or []))
 
 
 @app.command()

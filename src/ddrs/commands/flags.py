@@ -39,7 +39,7 @@ Md = Annotated[Path, typer.Option("--md", callback=output_file, help="the same a
 Pdf = Annotated[Path, typer.Option("--pdf", callback=output_file, help="figure to write")]
 CaptionFile = Annotated[Path | None, typer.Option("--caption", callback=output_file, help="Markdown to write: the figure's caption")]
 Title = Annotated[str, typer.Option("--title", help="what the caption calls the figure, as Figure 3")]
-Made = Annotated[list[str] | None, typer.Option("--made", help="how models and sigmas shown were made, for the caption; repeat for more")]
+Recipes = Annotated[list[str] | None, typer.Option("--recipe", help="how models and sigmas shown were made, for the caption; repeat for more")]
 Png = Annotated[Path, typer.Option("--png", callback=output_file, help="the same as PNG")]
 Radii = Annotated[str, typer.Option("--radii", help="radii, separated by commas")]
 

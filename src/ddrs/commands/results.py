@@ -34,13 +34,13 @@ def cell(
     ] = "validation",
     before: Before = None,
     kind: Annotated[str | None, typer.Option("--kind", help="what the dataset is, by which the paper's number is found; default: its name")] = None,
-    made: Annotated[str, typer.Option("--made", help="how the row's models and sigmas were made, for captions")] = "",
+    recipe: Annotated[str, typer.Option("--recipe", help="how the row's models and sigmas were made, for captions")] = "",
     seed: Seed = 0,
 ) -> None:
     """Write every cell of one table row as JSON: value, interval, the sigma and K that gave it, the paper's number."""
     from ddrs.results.row_cells import write_cells
 
-    write_cells(logs, table, label, parse_radii(radii), out_dir, seed, validation or [], choose_on, kind, before or [], made)
+    write_cells(logs, table, label, parse_radii(radii), out_dir, seed, validation or [], choose_on, kind, before or [], recipe)
 
 
 @app.command()

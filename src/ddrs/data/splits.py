@@ -16,7 +16,7 @@ from ddrs.files import require
 from ddrs.provenance.digests import digest, file_digest
 
 SPLITS = ("train", "validation", "test")
-PARTS = ("images", "labels")
+ARRAYS = ("images", "labels")
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def load_split(manifest: Path, split: str) -> Split:
     if split not in entry:
         raise DdrsError(f"{manifest}: has no split {split!r}; known are {', '.join(entry)}")
     arrays = []
-    for part in PARTS:
+    for part in ARRAYS:
         file, sha256 = entry[split][part]
         path = require(manifest.parent / file, f"{part} of {name} {split}")
         if file_digest(path) != sha256:
@@ -117,11 +117,11 @@ def _read(manifest: Path) -> tuple[str, int, dict[str, dict[str, tuple[str, str]
     try:
         facts = json.loads(manifest.read_text(encoding="utf-8"))
         name, classes, splits = str(facts["dataset"]), int(facts["classes"]), facts["splits"]
-        entry = {split: {part: (files[part]["file"], files[part]["sha256"]) for part in PARTS} for split, files in splits.items()}
+        entry = {split: {part: (files[part]["file"], files[part]["sha256"]) for part in ARRAYS} for split, files in splits.items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise DdrsError(f"{manifest}: not a dataset manifest; fetch the dataset again") from None
     return name, classes, entry
 
 
 def _digest(files: Mapping[str, tuple[str, str]]) -> str:
-    return digest([files[part][1] for part in PARTS])
+    return digest([files[part][1] for part in ARRAYS])

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from ddrs.models.formats import FORMATS, Kind
+from ddrs.models.formats import FORMATS, Preprocessing
 from ddrs.sections import Section, known_name, two_decimals
 
 
@@ -26,7 +26,7 @@ class CheckpointSettings(Section):
     file: Annotated[str | dict[str, str], BeforeValidator(_by_sigma)] = Field(
         description="path, in which {sigma} stands for the sigma with two decimals; or a mapping from sigma to a path"
     )
-    preprocessing: Kind | None = Field(None, description="what the models do to an image first, where files of the format do not say it")
+    preprocessing: Preprocessing | None = Field(None, description="what the models do to an image first, where files of the format do not say it")
 
     def path(self, sigma: str) -> str:
         """The file of one sigma (two decimals)."""

@@ -1,20 +1,17 @@
 """What must hold between the parts of a config, which no part sees alone. No torch."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from ddrs.errors import DdrsError, nearest
+from ddrs.experiment.config import Config
 from ddrs.experiment.panels import GridFigure, StepsPanel
 from ddrs.models.formats import preprocessing_of, published
 from ddrs.rows import FIXED, KINDS, Kind, kinds_of, label_of, methods_of
 from ddrs.training.losses import METHODS
-
-if TYPE_CHECKING:
-    from ddrs.experiment.config import Config
-    from ddrs.training.settings import TrainSettings
+from ddrs.training.settings import TrainSettings
 
 
-def check_parts(settings: "Config") -> None:
+def check_parts(settings: Config) -> None:
     """ValueError that names the first key which does not fit the others; `checkpoints` and `figures` have checks of their own."""
     _check_tables(settings)
     _check_names(settings)
@@ -26,7 +23,7 @@ def check_parts(settings: "Config") -> None:
     _check_precisions(settings)
 
 
-def _check_tables(settings: "Config") -> None:
+def _check_tables(settings: Config) -> None:
     for table, names in settings.tables.items():
         for name in names:
             if name not in settings.datasets:
@@ -54,14 +51,14 @@ def part_of(trained: str) -> str:
     return "train" if trained == FIXED.trained else "finetune"
 
 
-def _check_names(settings: "Config") -> None:
+def _check_names(settings: Config) -> None:
     for part in ("train", "checkpoints", "finetune", "search", "certify"):
         for name in getattr(settings, part):
             if name not in settings.datasets:
                 raise ValueError(f"{part}: unknown dataset {name!r}{nearest(name, settings.datasets)}; known are {', '.join(settings.datasets)}")
 
 
-def _check_searches(settings: "Config") -> None:
+def _check_searches(settings: Config) -> None:
     kinds = [kind for kind in KINDS.values() if kind.trajectory]
     strategies, rows = dict.fromkeys(str(kind.strategy) for kind in kinds), " and ".join(kind.name for kind in kinds)
     for name, search in settings.search.items():
@@ -73,13 +70,14 @@ def _check_searches(settings: "Config") -> None:
                 raise ValueError(f"{place}: {sigma} is outside search.{name}'s [{search.sigma_min}, {search.sigma_max}]")
 
 
-def _starts(settings: "Config", dataset: str) -> list[tuple[str, float]]:
+def _starts(settings: Config, dataset: str) -> list[tuple[str, float]]:
     """Every sigma that a search on the dataset may start from, each with its place in the config."""
-    own, place = settings.datasets[dataset], f"datasets.{dataset}"
-    return [(f"{place}.sigmas", one) for one in own.sigmas] + [(f"{place}.uniform.sigmas", one) for one in own.uniform.sigmas or []]
+    sigmas, of_uniform = settings.datasets[dataset].sigmas, settings.datasets[dataset].uniform.sigmas or []
+    place = f"datasets.{dataset}"
+    return [(f"{place}.sigmas", one) for one in sigmas] + [(f"{place}.uniform.sigmas", one) for one in of_uniform]
 
 
-def _check_certificates(settings: "Config") -> None:
+def _check_certificates(settings: Config) -> None:
     for name, certify in settings.certify.items():
         if name in settings.search and max(certify.k) > settings.search[name].k_max:
             raise ValueError(f"certify.{name}.k: {max(certify.k)} is beyond search.{name}.k_max = {settings.search[name].k_max}")
@@ -92,7 +90,7 @@ def _check_certificates(settings: "Config") -> None:
                 raise ValueError(f"certify.{name}: {error}") from None
 
 
-def _check_finetuning(settings: "Config") -> None:
+def _check_finetuning(settings: Config) -> None:
     for name, methods in settings.finetune.items():
         for method, tuned in methods.items():
             run = settings.train.get(name, {}).get(method)
@@ -104,7 +102,7 @@ def _check_finetuning(settings: "Config") -> None:
                     raise ValueError(f"datasets.{name}: sigma {sigma} is outside finetune.{name}.{method}.step's {allowed}")
 
 
-def _check_losses(settings: "Config") -> None:
+def _check_losses(settings: Config) -> None:
     for part, name, method, run in _runs(settings):
         for sigma in settings.sigma_texts(name, method):
             try:
@@ -113,7 +111,7 @@ def _check_losses(settings: "Config") -> None:
                 raise ValueError(f"{part}.{name}.{method}.{error}") from None
 
 
-def _check_plugins(settings: "Config") -> None:
+def _check_plugins(settings: Config) -> None:
     """The settings of the strategies, regimes and certificates that the tables' rows stand on, or that the config has something for."""
     for name, method in sorted({(name, method) for _, name, method, _ in _runs(settings)}):
         kinds = [kind for table, names in settings.tables.items() if name in names for kind in kinds_of(table, method)]
@@ -137,22 +135,22 @@ def _check_plugins(settings: "Config") -> None:
             raise ValueError(f"{place}: {error}") from None
 
 
-def _check_precisions(settings: "Config") -> None:
+def _check_precisions(settings: Config) -> None:
     places = [(f"{part}.{name}.{method}{'.train' * (part == 'finetune')}", run) for part, name, method, run in _runs(settings)]
-    for place, own in [*places, *((f"certify.{name}", own) for name, own in settings.certify.items())]:
-        if settings.device == "cpu" and own.precision.startswith("tf32"):
-            raise ValueError(f"{place}.precision: {own.precision} needs device: cuda")
+    for place, stated in [*places, *((f"certify.{name}", certify) for name, certify in settings.certify.items())]:
+        if settings.device == "cpu" and stated.precision.startswith("tf32"):
+            raise ValueError(f"{place}.precision: {stated.precision} needs device: cuda")
 
 
-def _runs(settings: "Config") -> Iterator[tuple[str, str, str, "TrainSettings"]]:
+def _runs(settings: Config) -> Iterator[tuple[str, str, str, TrainSettings]]:
     """Every training run that the config states: part, dataset, method and settings."""
     for name, methods in settings.train.items():
         yield from (("train", name, method, run) for method, run in methods.items())
     for name, tuned in settings.finetune.items():
-        yield from (("finetune", name, method, own.train) for method, own in tuned.items() if own.train is not None)
+        yield from (("finetune", name, method, finetune.train) for method, finetune in tuned.items() if finetune.train is not None)
 
 
-def check_checkpoints(settings: "Config") -> None:
+def check_checkpoints(settings: Config) -> None:
     """ValueError unless each published model is one that its format has, has a file for each sigma, and is used for what it allows."""
     for name, methods in settings.checkpoints.items():
         if "validation" in settings.datasets[name].images:
@@ -160,15 +158,15 @@ def check_checkpoints(settings: "Config") -> None:
                 f"checkpoints.{name}: its models saw all training images, so none are left to choose on: "
                 f"datasets.{name}.images must not have validation; selected tables then choose on every second test image"
             )
-        for method, own in methods.items():
+        for method, checkpoint in methods.items():
             place = f"checkpoints.{name}.{method}"
             try:
-                preprocessing_of(own.format, settings.datasets[name].kind, own.preprocessing)
+                preprocessing_of(checkpoint.format, settings.datasets[name].kind, checkpoint.preprocessing)
             except DdrsError as error:
                 raise ValueError(f"{place}: {error}") from None
             if METHODS.module(method).NOISE != "gaussian":
-                raise ValueError(f"{place}: models of format {own.format} were trained with gaussian noise, {method} is of another")
-            paths = {sigma: own.path(sigma) for sigma in settings.sigma_texts(name, method)}
+                raise ValueError(f"{place}: models of format {checkpoint.format} were trained with gaussian noise, {method} is of another")
+            paths = {sigma: checkpoint.path(sigma) for sigma in settings.sigma_texts(name, method)}
             missing = [sigma for sigma, path in paths.items() if not path]
             if missing:
                 raise ValueError(f"{place}.file: has no path for sigma {missing[0]}")
@@ -185,27 +183,29 @@ def check_checkpoints(settings: "Config") -> None:
         _check_architecture(settings, name)
 
 
-def _check_architecture(settings: "Config", name: str) -> None:
+def _check_architecture(settings: Config, name: str) -> None:
     """ValueError if all models that a dataset's `architecture` is of are published ones, and of another. Beside trained ones it is of those."""
-    own, methods = settings.datasets[name], settings.checkpoints[name]
+    dataset_settings, methods = settings.datasets[name], settings.checkpoints[name]
     trained = [method for method in settings.train.get(name, {}) if method not in methods]
-    if any(own.uniform.architecture is None or METHODS.module(method).NOISE == "gaussian" for method in trained):
+    if any(dataset_settings.uniform.architecture is None or METHODS.module(method).NOISE == "gaussian" for method in trained):
         return
-    known = sorted({published(one.format, own.kind).architecture for one in methods.values()})
-    if known and own.architecture not in known:
-        raise ValueError(f"datasets.{name}.architecture: {own.architecture}, but the models of checkpoints.{name} are of {' and '.join(known)}")
+    known = sorted({published(one.format, dataset_settings.kind).architecture for one in methods.values()})
+    if known and dataset_settings.architecture not in known:
+        raise ValueError(
+            f"datasets.{name}.architecture: {dataset_settings.architecture}, but the models of checkpoints.{name} are of {' and '.join(known)}"
+        )
 
 
-def check_figures(settings: "Config") -> None:
+def check_figures(settings: Config) -> None:
     """ValueError unless the figures show what the config has: datasets, trained methods, sigmas, and K within the search."""
     seen = set()
     for figure, panels in settings.figures:
         for i, panel in enumerate(panels):
             name, method, place = panel.dataset, panel.method, f"figures.{figure}.{i}"
             _check_model(settings, place, name, method, KINDS[panel.row] if isinstance(panel, StepsPanel) else FIXED)
-            own, search = settings.on(name, method), settings.search_on(name, method)
-            if not isinstance(panel, GridFigure) and panel.sigma not in own.sigmas:
-                raise ValueError(f"{place}: sigma {panel.sigma} is none of {method} on {name}: {own.sigmas}")
+            dataset_settings, search = settings.on(name, method), settings.search_on(name, method)
+            if not isinstance(panel, GridFigure) and panel.sigma not in dataset_settings.sigmas:
+                raise ValueError(f"{place}: sigma {panel.sigma} is none of {method} on {name}: {dataset_settings.sigmas}")
             largest = max(panel.k) if isinstance(panel, StepsPanel) else panel.k
             if largest > search.k_max:
                 raise ValueError(f"{place}: K = {largest} is beyond search.{name}.k_max = {search.k_max}")
@@ -222,7 +222,7 @@ def check_figures(settings: "Config") -> None:
         raise ValueError("figures.figure8: all entries must have one budget (2 * k * search.samples), as they share a legend")
 
 
-def _check_model(settings: "Config", place: str, name: str, method: str, kind: Kind) -> None:
+def _check_model(settings: Config, place: str, name: str, method: str, kind: Kind) -> None:
     for part in ("datasets", "train", "search", "certify"):
         if name not in getattr(settings, part) and not (part == "train" and name in settings.checkpoints):
             raise ValueError(f"{place}: dataset {name!r} has no {part}.{name}")

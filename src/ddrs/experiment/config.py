@@ -8,15 +8,15 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from ddrs.certification.settings import Certificate, SampleSettings, Sampling
+from ddrs.certification.settings import CertificateName, ImageCertificateSettings, VoteSettings
 from ddrs.experiment.checkpoints import CheckpointSettings
 from ddrs.experiment.datasets import DatasetSettings, with_kinds
-from ddrs.experiment.names import Dataset, Method, Table
+from ddrs.experiment.names import DatasetName, MethodName, TableName
 from ddrs.experiment.panels import FiguresSettings
 from ddrs.sections import Count, Increasing, PluginValues, Section, Seed, one_line
-from ddrs.sigma.settings import SearchSettings, StepSettings, Strategy
+from ddrs.sigma.settings import SearchSettings, StepSettings, StrategyName
 from ddrs.training.losses import METHODS
-from ddrs.training.settings import Regime, RegimeSettings, TrainSettings
+from ddrs.training.settings import RegimeName, RegimeSettings, TrainSettings
 
 
 class FinetuneSettings(Section):
@@ -25,7 +25,9 @@ class FinetuneSettings(Section):
     start: Literal["trained", "branch"] = Field(description="trained: from the finished model; branch: from the training run's branch_epoch on")
     train: TrainSettings | None = Field(None, description="the run that follows a trained model")
     step: StepSettings = Field(default_factory=StepSettings.checked, description="the one ascent step before each batch")
-    regimes: dict[Regime, PluginValues] = Field({}, description="what another regime than ds2 has for settings, of its own and in place of step's")
+    regimes: dict[RegimeName, PluginValues] = Field(
+        {}, description="what another regime than ds2 has for settings, of its own and in place of step's"
+    )
 
     @model_validator(mode="after")
     def _train_given(self) -> Self:
@@ -45,8 +47,8 @@ class MethodSearch(Section):
 class DatasetSearch(SearchSettings):
     """The sigma search on a dataset."""
 
-    methods: dict[Method, MethodSearch] = Field({}, description="what differs for a method")
-    strategies: dict[Strategy, PluginValues] = Field({}, description="what another strategy has for settings, of its own and in place of these")
+    methods: dict[MethodName, MethodSearch] = Field({}, description="what differs for a method")
+    strategies: dict[StrategyName, PluginValues] = Field({}, description="what another strategy has for settings, of its own and in place of these")
 
 
 class TotalAlpha(Section):
@@ -61,7 +63,7 @@ def _alpha(value: Any) -> Any:
     return value
 
 
-class CertifySettings(Sampling):
+class DatasetCertificateSettings(VoteSettings):
     """Certification of a dataset's images."""
 
     alpha: Annotated[float | TotalAlpha, BeforeValidator(_alpha)] = Field(
@@ -72,7 +74,7 @@ class CertifySettings(Sampling):
     shards: Count = Field(
         1, description="jobs that the certificate of one row at one sigma and K is split into; another number certifies again, to the same bytes"
     )
-    certificates: dict[Certificate, PluginValues] = Field({}, description="what another certificate than smoothing has for settings of its own")
+    certificates: dict[CertificateName, PluginValues] = Field({}, description="what another certificate than smoothing has for settings of its own")
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -80,19 +82,20 @@ class CertifySettings(Sampling):
             self.sampling(1, [0.0], split)
         return self
 
-    def sampling(self, images: int, radii: list[float], split: str = "test", certificate: str = "smoothing") -> SampleSettings:
+    def sampling(self, images: int, radii: list[float], split: str = "test", certificate: str = "smoothing") -> ImageCertificateSettings:
         """What the certificate of each of a split's `images` images is made with; radii are those of the tables, for protocol sequential.
 
         alpha: of one image in one log; a total is divided by `images`.
         """
         alpha = self.alpha.total / images if isinstance(self.alpha, TotalAlpha) else self.alpha
         unread = {"fixed": ("spending", "radius_loss"), "sequential": ("radius_loss",), "two-stage": ("spending",)}[self.protocol]
-        shared = {name: getattr(self, name) for name in Sampling.model_fields if name not in unread}  # so that these trigger nothing
+        # left out of the flags: changing what the protocol does not read reruns nothing
+        shared = {name: getattr(self, name) for name in VoteSettings.model_fields if name not in unread}
         if split == "validation" and self.n_validation is not None:
             shared["n"] = self.n_validation
         try:
-            own = {"certificate": certificate, "set": self.certificates.get(certificate, {})}
-            return SampleSettings(**shared, **own, alpha=alpha, radii=radii if self.protocol == "sequential" else [])
+            of_certificate = {"certificate": certificate, "set": self.certificates.get(certificate, {})}
+            return ImageCertificateSettings(**shared, **of_certificate, alpha=alpha, radii=radii if self.protocol == "sequential" else [])
         except ValidationError as error:
             raise ValueError(one_line(error)) from None
 
@@ -102,14 +105,14 @@ class Config(Section):
 
     seed: Seed = Field(0, description="seed of everything random")
     device: str = Field("cpu", pattern=r"^(cpu|cuda)$", description="cpu, or cuda: one GPU per job")
-    tables: dict[Table, list[Dataset]] = Field(description="datasets that each table shows; Figures 3, 4 and 5 follow Tables 1, 2 and 3")
+    tables: dict[TableName, list[DatasetName]] = Field(description="datasets that each table shows; Figures 3, 4 and 5 follow Tables 1, 2 and 3")
     figures: FiguresSettings = Field(default_factory=FiguresSettings.checked, description="what Figures 6 to 9 show")
-    datasets: Annotated[dict[Dataset, DatasetSettings], BeforeValidator(with_kinds)]
-    train: dict[Dataset, dict[Method, TrainSettings]] = Field(description="fixed-sigma training, by dataset and method")
-    checkpoints: dict[Dataset, dict[Method, CheckpointSettings]] = Field({}, description="published models, used in place of training")
-    finetune: dict[Dataset, dict[Method, FinetuneSettings]] = Field(description="DS2 training, by dataset and method")
-    search: dict[Dataset, DatasetSearch]
-    certify: dict[Dataset, CertifySettings]
+    datasets: Annotated[dict[DatasetName, DatasetSettings], BeforeValidator(with_kinds)]
+    train: dict[DatasetName, dict[MethodName, TrainSettings]] = Field(description="fixed-sigma training, by dataset and method")
+    checkpoints: dict[DatasetName, dict[MethodName, CheckpointSettings]] = Field({}, description="published models, used in place of training")
+    finetune: dict[DatasetName, dict[MethodName, FinetuneSettings]] = Field(description="DS2 training, by dataset and method")
+    search: dict[DatasetName, DatasetSearch]
+    certify: dict[DatasetName, DatasetCertificateSettings]
 
     def makes(self, part: str, dataset: str, method: str) -> bool:
         """Whether `train` or `finetune` makes a method's models on a dataset; published ones stand in for `train`."""
@@ -117,22 +120,22 @@ class Config(Section):
 
     def on(self, dataset: str, method: str) -> DatasetSettings:
         """A dataset's settings as they are for a method: what `uniform` says stands in where the method's noise is uniform."""
-        own = self.datasets[dataset]
+        dataset_settings = self.datasets[dataset]
         uniform = METHODS.module(method).NOISE == "uniform"
-        return own.model_copy(update=own.uniform.model_dump(exclude_none=True)) if uniform else own
+        return dataset_settings.model_copy(update=dataset_settings.uniform.model_dump(exclude_none=True)) if uniform else dataset_settings
 
     def search_on(self, dataset: str, method: str, strategy: str | None = None) -> SearchSettings:
         """The search on a dataset as it is for a method, and for a strategy (default: the dataset's)."""
-        own = self.search[dataset]
-        differs: dict[str, Any] = own.methods[method].model_dump(exclude_none=True) if method in own.methods else {}
-        if strategy not in (None, own.strategy):
-            differs |= {"strategy": strategy, **_parts(SearchSettings, own.strategies.get(strategy, {}))}
-        return SearchSettings.checked(**{**own.model_dump(exclude={"methods", "strategies"}), **differs})
+        of_dataset = self.search[dataset]
+        differs: dict[str, Any] = of_dataset.methods[method].model_dump(exclude_none=True) if method in of_dataset.methods else {}
+        if strategy not in (None, of_dataset.strategy):
+            differs |= {"strategy": strategy, **_parts(SearchSettings, of_dataset.strategies.get(strategy, {}))}
+        return SearchSettings.checked(**{**of_dataset.model_dump(exclude={"methods", "strategies"}), **differs})
 
     def regime_on(self, dataset: str, method: str, regime: str = "ds2") -> RegimeSettings:
         """How examples get their sigma in the training of a method on a dataset that goes on from fixed-sigma models."""
-        own = self.finetune[dataset][method]
-        return RegimeSettings.checked(**{**own.step.model_dump(), "regime": regime, **_parts(StepSettings, own.regimes.get(regime, {}))})
+        tuned = self.finetune[dataset][method]
+        return RegimeSettings.checked(**{**tuned.step.model_dump(), "regime": regime, **_parts(StepSettings, tuned.regimes.get(regime, {}))})
 
     def sigma_texts(self, dataset: str, method: str) -> list[str]:
         """A method's sigmas on a dataset as they stand in paths."""
@@ -140,11 +143,11 @@ class Config(Section):
 
     def finetune_settings(self, dataset: str, method: str) -> TrainSettings:
         """The run that DS2 training is: its own, or the rest of the branched one."""
-        own = self.finetune[dataset][method].train
-        return own if own is not None else self.train[dataset][method]
+        stated = self.finetune[dataset][method].train
+        return stated if stated is not None else self.train[dataset][method]
 
 
 def _parts(shared: type[Section], values: PluginValues) -> dict[str, Any]:
     """Settings of a plug-in: those that it shares with others, by name, and its own as `set`."""
-    own = {name: value for name, value in values.items() if name not in shared.model_fields}
-    return {**{name: value for name, value in values.items() if name not in own}, "set": own}
+    of_plugin = {name: value for name, value in values.items() if name not in shared.model_fields}
+    return {**{name: value for name, value in values.items() if name not in of_plugin}, "set": of_plugin}

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from ddrs.data.requests import HOLD_OUT, check_classes, check_shape
-from ddrs.data.sources import KINDS, source_of
+from ddrs.data.sources import SOURCES, source_of
 from ddrs.errors import nearest
-from ddrs.experiment.names import Architecture, Kind
+from ddrs.experiment.names import Architecture, DatasetKind
 from ddrs.rows import ALTERNATE, Chooser
 from ddrs.sections import COUNT_MAX, Count, Increasing, Radius, Section, Sigma
 
@@ -35,7 +35,7 @@ class DatasetSettings(Section):
     images: dict[Literal["validation", "test"], Count] = Field(
         description="how many images of a split are certified, evenly spaced; without validation, every second test image chooses sigma and K"
     )
-    kind: Kind = Field("", description="what the dataset is, by name; default: its own name")
+    kind: DatasetKind = Field("", description="what the dataset is, by name; default: its own name")
     source: str | None = Field(None, min_length=1, description="folder with the dataset's own files, used instead of the network")
     hold_out: int | None = Field(
         None, ge=0, le=COUNT_MAX, description=f"training images held out for validation; default: {HOLD_OUT}. 0: a run on all of them"
@@ -48,8 +48,8 @@ class DatasetSettings(Section):
 
     @model_validator(mode="after")
     def _of_its_kind(self) -> Self:
-        own = {"path": self.path, "classes": self.classes, "shape": self.shape}
-        for name, value in own.items():
+        of_folders = {"path": self.path, "classes": self.classes, "shape": self.shape}
+        for name, value in of_folders.items():
             if (value is None) == (self.kind == "imagefolder"):
                 raise ValueError(f"{name}: {'is needed with' if value is None else 'is only for'} kind: imagefolder, and this is {self.kind}")
         if self.classes is not None and self.shape is not None:
@@ -99,13 +99,13 @@ class DatasetSettings(Section):
         return "validation" if "validation" in self.images else ALTERNATE
 
 
-def _with_architecture(own: Any) -> Any:
+def _with_architecture(given: Any) -> Any:
     """`model` is another name of the key `architecture`, of a dataset and of its `uniform`."""
-    if not isinstance(own, Mapping):
-        return own
-    if "model" in own and "architecture" in own:
+    if not isinstance(given, Mapping):
+        return given
+    if "model" in given and "architecture" in given:
         raise ValueError("model: is another name of architecture, which is there too; give one of them")
-    return {{"model": "architecture"}.get(key, key): _with_architecture(value) if key == "uniform" else value for key, value in own.items()}
+    return {{"model": "architecture"}.get(key, key): _with_architecture(value) if key == "uniform" else value for key, value in given.items()}
 
 
 def with_kinds(datasets: Any) -> Any:
@@ -113,12 +113,12 @@ def with_kinds(datasets: Any) -> Any:
     if not isinstance(datasets, Mapping):
         return datasets
     named = {}
-    for name, own in datasets.items():
-        if isinstance(own, Mapping) and "kind" not in own:
-            if name not in KINDS:
+    for name, given in datasets.items():
+        if isinstance(given, Mapping) and "kind" not in given:
+            if name not in SOURCES:
                 raise ValueError(
-                    f"unknown dataset {name!r}{nearest(str(name), KINDS)}; known are {', '.join(KINDS)}; one of another name needs its kind"
+                    f"unknown dataset {name!r}{nearest(str(name), SOURCES)}; known are {', '.join(SOURCES)}; one of another name needs its kind"
                 )
-            own = {**own, "kind": name}
-        named[name] = _with_architecture(own)
+            given = {**given, "kind": name}
+        named[name] = _with_architecture(given)
     return named

@@ -84,8 +84,8 @@ class Cells:
     @property
     def rule(self) -> str:
         """The rule's name, with the method where the table has several."""
-        own = f"_{self.method}" if len(methods_of(self.table)) > 1 else ""
-        return f"cells_{self.table}_{self.dataset}{own}"
+        of_method = f"_{self.method}" if len(methods_of(self.table)) > 1 else ""
+        return f"cells_{self.table}_{self.dataset}{of_method}"
 
     @property
     def labels(self) -> str:
@@ -298,8 +298,8 @@ class Graph:
 
     def published_files(self) -> list[Path]:
         """All the files that the config imports."""
-        chosen = [(name, method, own) for name, methods in self.settings.checkpoints.items() for method, own in methods.items()]
-        return [Path(own.path(sigma)) for name, method, own in chosen for sigma in self.settings.sigma_texts(name, method)]
+        chosen = [(name, method, checkpoint) for name, methods in self.settings.checkpoints.items() for method, checkpoint in methods.items()]
+        return [Path(checkpoint.path(sigma)) for name, method, checkpoint in chosen for sigma in self.settings.sigma_texts(name, method)]
 
     # Patterns: which names a rule makes
 
@@ -350,12 +350,12 @@ class Graph:
     @property
     def whole(self) -> str:
         """The datasets whose certificates are one job each."""
-        return one_of(name for name, own in self.settings.certify.items() if own.shards == 1)
+        return one_of(name for name, certify in self.settings.certify.items() if certify.shards == 1)
 
     @property
     def sharded(self) -> str:
         """The datasets whose certificates are split into several."""
-        return one_of(name for name, own in self.settings.certify.items() if own.shards > 1)
+        return one_of(name for name, certify in self.settings.certify.items() if certify.shards > 1)
 
     @property
     def tabled(self) -> str:

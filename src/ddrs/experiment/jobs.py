@@ -10,9 +10,9 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 from ddrs.certification.certificates import CERTIFICATES
-from ddrs.certification.settings import SampleSettings
+from ddrs.certification.settings import ImageCertificateSettings
 from ddrs.experiment.graph import BRANCH, MANIFEST, SHARD, Cells, Graph, Wildcards
-from ddrs.experiment.recipes import made
+from ddrs.experiment.recipes import recipe
 from ddrs.models import own as models_own
 from ddrs.provenance.code import code_digest
 from ddrs.provenance.digests import digest
@@ -22,9 +22,9 @@ from ddrs.sigma.strategies import STRATEGIES
 from ddrs.training.losses import METHODS
 from ddrs.training.regimes import REGIMES
 
-SUBJECTS = {"1": "sigma", "2": "memory"}  # a figure illustrates an idea, and needs nothing of the experiment
+ILLUSTRATED = {"1": "sigma", "2": "memory"}  # a figure illustrates an idea, and needs nothing of the experiment
 
-KEYS_OF_CAPTIONS = frozenset(("checkpoints", "datasets", "finetune", "search", "train"))  # what `made` reads
+KEYS_OF_CAPTIONS = frozenset(("checkpoints", "datasets", "finetune", "search", "train"))  # what `_recipes` reads
 KEYS_OF_TABLES = frozenset(("certify", "datasets", "tables"))
 KEYS_OF_FIGURES = KEYS_OF_TABLES | {"figures", "search"}
 
@@ -132,9 +132,9 @@ class Jobs:
         return f"--architecture {self.settings.on(w.dataset, w.method).architecture} --seed {self.settings.seed} {flags(run)}"
 
     def import_checkpoint(self, w: Wildcards) -> str:
-        own = self.settings.checkpoints[w.dataset][w.method]
-        stated = f" --preprocessing {own.preprocessing}" if own.preprocessing else ""
-        return f"--format {own.format} --dataset {self.settings.datasets[w.dataset].kind} --method {w.method}{stated}"
+        checkpoint = self.settings.checkpoints[w.dataset][w.method]
+        stated = f" --preprocessing {checkpoint.preprocessing}" if checkpoint.preprocessing else ""
+        return f"--format {checkpoint.format} --dataset {self.settings.datasets[w.dataset].kind} --method {w.method}{stated}"
 
     def finetune(self, w: Wildcards) -> str:
         run = self.settings.finetune_settings(w.dataset, w.method).at_sigma(w.sigma)
@@ -145,14 +145,14 @@ class Jobs:
         return f"--branch {input.branch}" if input.branch else ""
 
     def search(self, w: Wildcards) -> str:
-        own = self.graph.searching(w.dataset, w.method, self.graph.searched(w.search))
-        return f"{self._images(w)} --seed {self.settings.seed} {flags(own)}{self._own_model(w)}"
+        search = self.graph.searching(w.dataset, w.method, self.graph.searched(w.search))
+        return f"{self._images(w)} --seed {self.settings.seed} {flags(search)}{self._own_model(w)}"
 
     def certify(self, w: Wildcards) -> str:
         sampling = self.sampling(w.dataset, w.method, w.split, Run.parse(w.run))
         return f"{self._images(w)} --seed {self.settings.seed} {flags(sampling)}{self._own_model(w)}"
 
-    def sampling(self, dataset: str, method: str, split: str, run: Run) -> SampleSettings:
+    def sampling(self, dataset: str, method: str, split: str, run: Run) -> ImageCertificateSettings:
         """How the certificates of a run on a split are drawn, and what is concluded."""
         radii, certify = self.settings.on(dataset, method).radii, self.settings.certify[dataset]
         return certify.sampling(self.graph.images(dataset, split), radii, split, run.kind.certificate).at_sigma(run.sigma)
@@ -178,8 +178,8 @@ class Jobs:
 
     def choice(self, cells: Cells) -> str:
         """What chooses sigma and K of a table's cells, and the dataset of the print that they stand beside."""
-        own = self.settings.datasets[cells.dataset]
-        return f"{f'--choose-on {own.chooses_on} ' if cells.selected else ''}--kind {own.kind}"
+        dataset_settings = self.settings.datasets[cells.dataset]
+        return f"{f'--choose-on {dataset_settings.chooses_on} ' if cells.selected else ''}--kind {dataset_settings.kind}"
 
     def even(self, w: Wildcards) -> str:
         """The datasets of a table of which every second test image chooses."""
@@ -203,26 +203,26 @@ class Jobs:
 
     def subject(self, w: Wildcards) -> str:
         """What a figure of an idea is of."""
-        return SUBJECTS[w.number]
+        return ILLUSTRATED[w.number]
 
     # Captions: how models and sigmas are made
 
-    def made_of_cells(self, cells: Cells) -> Callable[[Wildcards], str]:
+    def recipe_of_cells(self, cells: Cells) -> Callable[[Wildcards], str]:
         """A function for params, as it fails where the config makes nothing of the table."""
-        return lambda w: shlex.quote(made(self.settings, cells.dataset, cells.method))
+        return lambda w: shlex.quote(recipe(self.settings, cells.dataset, cells.method))
 
-    def made_of_table(self, w: Wildcards) -> str:
-        return self._made((dataset, method) for dataset in self.settings.tables[w.table] for method in methods_of(w.table))
+    def recipe_of_table(self, w: Wildcards) -> str:
+        return self._recipes((dataset, method) for dataset in self.settings.tables[w.table] for method in methods_of(w.table))
 
-    def made_of_figure(self, w: Wildcards) -> str:
+    def recipe_of_figure(self, w: Wildcards) -> str:
         if w.number in FIGURES:
-            return self.made_of_table(SimpleNamespace(table=FIGURES[w.number]))
-        return self._made((panel.dataset, panel.method) for panel in self.graph.panels(w.number))
+            return self.recipe_of_table(SimpleNamespace(table=FIGURES[w.number]))
+        return self._recipes((panel.dataset, panel.method) for panel in self.graph.panels(w.number))
 
-    def _made(self, pairs: Iterable[tuple[str, str]]) -> str:
+    def _recipes(self, pairs: Iterable[tuple[str, str]]) -> str:
         """Each once."""
-        said = dict.fromkeys(f"{method} on {dataset}: {made(self.settings, dataset, method)}." for dataset, method in pairs)
-        return " ".join(f"--made {shlex.quote(text)}" for text in said)
+        said = dict.fromkeys(f"{method} on {dataset}: {recipe(self.settings, dataset, method)}." for dataset, method in pairs)
+        return " ".join(f"--recipe {shlex.quote(text)}" for text in said)
 
     # Results that lie there
 

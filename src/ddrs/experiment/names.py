@@ -6,10 +6,10 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from ddrs.data.requests import NAMES
-from ddrs.data.sources import KINDS
+from ddrs.data.sources import SOURCES
 from ddrs.errors import nearest
 from ddrs.models.architectures import ARCHITECTURES
-from ddrs.models.own import FORM, is_own
+from ddrs.models.own import FACTORY, is_own
 from ddrs.rows import TABLES
 from ddrs.sections import known_name
 from ddrs.training.losses import METHODS
@@ -21,15 +21,15 @@ def _dataset(name: str) -> str:
     return name
 
 
-Dataset = Annotated[str, AfterValidator(_dataset)]
-Kind = Annotated[str, known_name("kind", KINDS)]
-Method = Annotated[str, known_name("method", METHODS)]
-Table = Annotated[str, known_name("table", TABLES)]
+DatasetName = Annotated[str, AfterValidator(_dataset)]
+DatasetKind = Annotated[str, known_name("kind", SOURCES)]
+MethodName = Annotated[str, known_name("method", METHODS)]
+TableName = Annotated[str, known_name("table", TABLES)]
 
 
 def _architecture(name: str) -> str:
     if is_own(name):
-        if not re.fullmatch(FORM, name):
+        if not re.fullmatch(FACTORY, name):
             raise ValueError(f"architecture {name!r}: must be a name, or package.module:factory")
     elif name not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)

@@ -1,16 +1,13 @@
 """The part of config.yaml that says what Figures 6, 7, 8 and 9 show. The others follow the tables, or need nothing of the experiment."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ddrs.experiment.names import Dataset, Method
+from ddrs.experiment.names import DatasetName, MethodName
 from ddrs.rows import KINDS
 from ddrs.sections import COUNT_MAX, Count, Increasing, Section, Sigma
-
-if TYPE_CHECKING:
-    from ddrs.sigma.settings import SearchSettings
-
+from ddrs.sigma.settings import SearchSettings
 
 TRAJECTORIES = tuple(name for name, kind in KINDS.items() if kind.trajectory)
 Quantile = Annotated[float, Field(ge=0, le=1)]
@@ -19,8 +16,8 @@ Quantile = Annotated[float, Field(ge=0, le=1)]
 class ExamplesPanel(Section):
     """Figures 6 and 9: test images of one DS row, with noise at the fixed sigma and at their own."""
 
-    dataset: Dataset
-    method: Method
+    dataset: DatasetName
+    method: MethodName
     sigma: Sigma = Field(description="training sigma, and the fixed one")
     k: Count = Field(description="search steps behind the images' own sigma")
     quantiles: Annotated[list[Quantile], Increasing] = Field(
@@ -31,8 +28,8 @@ class ExamplesPanel(Section):
 class StepsPanel(Section):
     """Figure 7: one panel, a curve per K from one stored trajectory; K = 0 is its start."""
 
-    dataset: Dataset
-    method: Method
+    dataset: DatasetName
+    method: MethodName
     row: Literal[*TRAJECTORIES] = Field(  # pyright: ignore[reportInvalidTypeForm]
         "ds", description="ds: model of a fixed sigma; ds2: of data-dependent training"
     )
@@ -43,18 +40,18 @@ class StepsPanel(Section):
 class GridFigure(Section):
     """Figure 8: Algorithm 1 against grids of the same budget, for every sigma of a dataset."""
 
-    dataset: Dataset
-    method: Method
+    dataset: DatasetName
+    method: MethodName
     k: Count = Field(description="steps of Algorithm 1; with search.samples they are the budget: 2 * k * samples evaluations per image")
     samples: Annotated[list[Count], Increasing] = Field(
         min_length=1, description="samples per point of the grids, which have budget / samples points"
     )
 
-    def budget(self, search: "SearchSettings") -> int:
+    def budget(self, search: SearchSettings) -> int:
         """Evaluations of the model per image: a step of Algorithm 1 has a forward and a backward pass of each sample."""
         return 2 * self.k * search.samples
 
-    def grids(self, search: "SearchSettings") -> dict[int, "SearchSettings"]:
+    def grids(self, search: SearchSettings) -> dict[int, SearchSettings]:
         """The settings of each grid, by its number of points; step_size is at its default, as a grid reads none."""
         read = search.model_dump(exclude={"step_size"})
         points = {self.budget(search) // n: n for n in self.samples}

@@ -12,7 +12,7 @@ from ddrs.data.requests import check_images
 from ddrs.data.splits import split_digests
 from ddrs.errors import DdrsError
 from ddrs.experiment.datasets import DatasetSettings
-from ddrs.models.own import _check_module, check_factory, code, is_own
+from ddrs.models.own import check_factory, check_module, code, is_own
 
 SKEW = 5.0  # seconds; a step that stands on such a file and is a moment's work is made again at worst
 
@@ -25,9 +25,9 @@ def check_results(manifest: Path, dataset: str, results: Path = Path("results"))
     if not manifest.is_file():
         return
     digests: dict[str, str] = {}
-    for path, split, own in _made(dataset, results):
+    for path, split, recorded in _made(dataset, results):
         digests = digests or split_digests(manifest)
-        if own and own != digests.get(split):
+        if recorded and recorded != digests.get(split):
             raise DdrsError(
                 f"{path}: was made of other {split} images than those of {manifest}, which were fetched since; give the dataset another name, or "
                 f"delete scratch/shards/{dataset} and {results}/, or of it {results}/*/{dataset}, {results}/cells/*/{dataset} and the tables, "
@@ -101,11 +101,11 @@ def check_counts(manifest: Path, name: str, images: Mapping[str, int]) -> None:
 def check_modules(datasets: Mapping[str, DatasetSettings]) -> None:
     """DdrsError if the module of a model of the user's own is not in the current folder, nor where Python looks, is no Python code, or lacks
     the factory."""
-    for name, own in datasets.items():
-        for place, architecture in (("architecture", own.architecture), ("uniform.architecture", own.uniform.architecture)):
+    for name, dataset_settings in datasets.items():
+        for place, architecture in (("architecture", dataset_settings.architecture), ("uniform.architecture", dataset_settings.uniform.architecture)):
             if architecture is not None and is_own(architecture):
                 try:
-                    _check_module(architecture.partition(":")[0])
+                    check_module(architecture.partition(":")[0])
                     code(architecture)
                     check_factory(architecture)
                 except DdrsError as error:

@@ -1,7 +1,7 @@
 """How a config's models are trained and their sigmas searched, in the words of a caption, and where that is not as in the paper. No torch."""
 
 from ddrs.experiment.config import Config
-from ddrs.results.captions import of_protocol
+from ddrs.results.captions import protocol_sentence
 from ddrs.rows import FIGURES, methods_of, title_of
 from ddrs.sigma.settings import SearchSettings, StepSettings
 from ddrs.training.losses import METHODS
@@ -12,20 +12,19 @@ CLASS_SAMPLES = 100  # of `ddrs.sigma.objective.mean_class`
 SAMPLES = {"macer": 8}  # n of Algorithm 1 in the paper, Section 4.3; of other methods 1
 
 
-def made(settings: Config, dataset: str, method: str) -> str:
+def recipe(settings: Config, dataset: str, method: str) -> str:
     """Two sentences: the models of a method on a dataset, and the search for their images' sigmas. No full stop at the end."""
     return f"{_models(settings, dataset, method)}. {_search(settings, dataset, method)}"
 
 
 def _models(settings: Config, dataset: str, method: str) -> str:
-    own, tuned = settings.on(dataset, method), settings.finetune.get(dataset, {}).get(method)
+    architecture, tuned = settings.on(dataset, method).architecture, settings.finetune.get(dataset, {}).get(method)
     if method in settings.checkpoints.get(dataset, {}):
-        text = f"Models: {own.architecture} as published by others"
+        text = f"Models: {architecture} as published by others"
     else:
         run = settings.train[dataset][method]
-        text = (
-            f"Models: {own.architecture}, {_epochs(run, settings.datasets[dataset].kind)}{_loss(run, method, settings.sigma_texts(dataset, method))}"
-        )
+        epochs, loss = _epochs(run, settings.datasets[dataset].kind), _loss(run, method, settings.sigma_texts(dataset, method))
+        text = f"Models: {architecture}, {epochs}{loss}"
     if tuned is None:
         return text
     if tuned.start == "branch":
@@ -68,9 +67,9 @@ def _samples(n: int, method: str) -> str:
 
 
 def _search(settings: Config, dataset: str, method: str) -> str:
-    own: SearchSettings = settings.search_on(dataset, method)
+    search: SearchSettings = settings.search_on(dataset, method)
     fixed = f", the class fixed at the start by {CLASS_SAMPLES} samples (Equation 3; Algorithm 1 picks it again in each step)"
-    return f"Search: up to K = {own.k_max} steps of {_step(own, method)}{fixed if own.objective_class == 'fixed' else ''}"
+    return f"Search: up to K = {search.k_max} steps of {_step(search, method)}{fixed if search.objective_class == 'fixed' else ''}"
 
 
 def about(settings: Config) -> str:
@@ -86,7 +85,7 @@ def _shown(settings: Config, dataset: str) -> str:
         for method in methods_of(table) if dataset in names else ():
             symbol = "lambda" if METHODS.module(method).NOISE == "uniform" else "sigma"
             sigmas = ", ".join(settings.sigma_texts(dataset, method))
-            parts.append(f"- {title_of(table)}: {method} at {symbol} {sigmas}. {made(settings, dataset, method)}.")
+            parts.append(f"- {title_of(table)}: {method} at {symbol} {sigmas}. {recipe(settings, dataset, method)}.")
     if not parts:
         return ""
     images, certify = settings.datasets[dataset].images, settings.certify[dataset]
@@ -96,11 +95,11 @@ def _shown(settings: Config, dataset: str) -> str:
     if "validation" in images:
         chosen = f"{images['validation']} validation images at n = {by_split['validation'].n:,}"
     once = f"sigma and K chosen once on the test images, as in the paper, and once on {chosen}"
-    return "\n".join([f"On {dataset}, certified on {of_protocol(facts)}; {once}.", "", *parts])
+    return "\n".join([f"On {dataset}, certified on {protocol_sentence(facts)}; {once}.", "", *parts])
 
 
 def shown_figures(settings: Config) -> list[int]:
     """The numbers of the figures that a config has something for: 1 and 2 are of no dataset."""
     of_tables = [int(number) for number, table in FIGURES.items() if settings.tables.get(table)]
-    own = [int(name.removeprefix("figure")) for name, panels in settings.figures if panels]
-    return sorted([1, 2, *of_tables, *own])
+    of_panels = [int(name.removeprefix("figure")) for name, panels in settings.figures if panels]
+    return sorted([1, 2, *of_tables, *of_panels])

@@ -13,7 +13,7 @@ from ddrs.certification.records import Log, read_logs
 from ddrs.errors import DdrsError
 from ddrs.figures.drawing import Style, save
 from ddrs.noise.norms import norm_of
-from ddrs.results.captions import NO_CAPTION, Caption, of_logs
+from ddrs.results.captions import NO_CAPTION, Caption, logs_caption
 from ddrs.results.envelope import check_comparable
 from ddrs.rows import FIXED, KINDS, Kind, Row, label_of
 
@@ -25,7 +25,7 @@ SERIES: list[Style] = [  # of curves that differ by a number: the grids of Figur
     ("#D55E00", (0, (9, 1))),
     ("#0072B2", "-"),
 ]
-COLUMNS = 4  # panels side by side in Figure 7
+PANELS_SIDE_BY_SIDE = 4  # panels side by side in Figure 7
 CAPTIONS = {  # by kind
     "rows": "Certified accuracy against radius, a panel per training sigma and one for the envelope over all. A data-dependent curve is the best "
     "over K at each radius, an envelope the best over sigma and K, both chosen on these same images: optimistic.",
@@ -58,7 +58,7 @@ def certified_accuracy_figure(
         figure = _by_steps(logs)
     else:
         raise DdrsError(f"kind {kind!r}: must be rows, searches or steps")
-    save(figure, pdf, png, of_logs(logs))
+    save(figure, pdf, png, logs_caption(logs))
     caption.write(CAPTIONS[kind].format(evaluations="" if evaluations is None else f"{evaluations} "), logs)
 
 
@@ -124,13 +124,13 @@ def _by_sigma(logs: Sequence[Log], name_of: Callable[[Log], str], styles_of: Cal
     )
     handles: dict[str, Artist] = {}
     for line, dataset in zip(axes, datasets, strict=True):
-        own = [log for log in logs if log.constant("dataset") == dataset]
+        logs_of_dataset = [log for log in logs if log.constant("dataset") == dataset]
         for axis, sigma in zip(line, [*panels[dataset], None], strict=False):
             for name in names:
-                curve = [log for log in own if name_of(log) == name and (sigma is None or _sigma0(log) == sigma)]
+                curve = [log for log in logs_of_dataset if name_of(log) == name and (sigma is None or _sigma0(log) == sigma)]
                 if curve:
-                    handles[name] = _draw(axis, curve, styles[name], _end(own))
-            _frame(axis, own, "envelope" if sigma is None else f"$\\sigma = {sigma:.2f}$")
+                    handles[name] = _draw(axis, curve, styles[name], _end(logs_of_dataset))
+            _frame(axis, logs_of_dataset, "envelope" if sigma is None else f"$\\sigma = {sigma:.2f}$")
         for axis in line[len(panels[dataset]) + 1 :]:
             axis.set_visible(False)
         line[0].set_ylabel(f"{dataset}\ncertified accuracy (%)")
@@ -142,23 +142,23 @@ def _by_steps(logs: Sequence[Log]) -> Figure:
     panels: dict[tuple[str, str, float], list[Log]] = {}
     for log in logs:
         panels.setdefault(_panel(log, logs), []).append(log)
-    for (_, label, sigma), own in panels.items():
-        check_comparable(own)
-        if all(_label(log) != label for log in own):
-            raise DdrsError(f"{own[0].name}: has no K, and no log of {label} at sigma {sigma:g} stands beside it, of which it would be K = 0")
+    for (_, label, sigma), panel_logs in panels.items():
+        check_comparable(panel_logs)
+        if all(_label(log) != label for log in panel_logs):
+            raise DdrsError(f"{panel_logs[0].name}: has no K, and no log of {label} at sigma {sigma:g} stands beside it, of which it would be K = 0")
     ks = sorted({_steps(log) for log in logs})
     positive = [k for k in ks if k]
     start = (FIXED.colour, FIXED.dashes)
     styles = {k: SERIES[(positive.index(k) - len(positive)) % len(SERIES)] if k else start for k in ks}  # the largest K is the solid curve
-    width = min(COLUMNS, len(panels))
+    width = min(PANELS_SIDE_BY_SIDE, len(panels))
     height = -(-len(panels) // width)
     figure, axes = plt.subplots(height, width, figsize=(3.0 * width, 2.7 * height + 0.4), sharey=True, squeeze=False, layout="constrained")
     handles: dict[str, Artist] = {}
-    for axis, ((dataset, label, sigma), own) in zip(axes.flat, panels.items(), strict=False):
-        for log in sorted(own, key=_steps):
-            handles[f"K = {_steps(log)}"] = _draw(axis, [log], styles[_steps(log)], _end(own))
-        symbol = {"l1": "\\lambda", "l2": "\\sigma"}[norm_of(own[0].constant("noise"), own[0].name)]
-        _frame(axis, own, f"{dataset}, {label}\n${symbol}_0 = {sigma:.2f}$")
+    for axis, ((dataset, label, sigma), panel_logs) in zip(axes.flat, panels.items(), strict=False):
+        for log in sorted(panel_logs, key=_steps):
+            handles[f"K = {_steps(log)}"] = _draw(axis, [log], styles[_steps(log)], _end(panel_logs))
+        symbol = {"l1": "\\lambda", "l2": "\\sigma"}[norm_of(panel_logs[0].constant("noise"), panel_logs[0].name)]
+        _frame(axis, panel_logs, f"{dataset}, {label}\n${symbol}_0 = {sigma:.2f}$")
     for axis in list(axes.flat)[len(panels) :]:
         axis.set_visible(False)
     for line in axes:

@@ -13,7 +13,7 @@ from ddrs.certification.records import Log, read_logs
 from ddrs.errors import DdrsError
 from ddrs.figures.certified_accuracy import row_styles
 from ddrs.figures.drawing import Style, save
-from ddrs.results.captions import NO_CAPTION, Caption, of_logs
+from ddrs.results.captions import NO_CAPTION, Caption, logs_caption
 from ddrs.results.envelope import check_comparable
 from ddrs.results.row_cells import check_before
 from ddrs.results.selection import choose, configuration, halves
@@ -37,8 +37,8 @@ def p_lower_of(log: Log) -> np.ndarray:
     """
     if "p_lower" not in log.table:
         raise DdrsError(f"{log.name}: has no column 'p_lower'; its distribution needs logs written by ddrs certify")
-    own = log.table["memory"].to_numpy() != "adopted" if "memory" in log.table else np.ones(len(log.table), bool)
-    return np.where(log.correct & own, log.table["p_lower"].to_numpy(np.float64), 0.0)
+    not_adopted = log.table["memory"].to_numpy() != "adopted" if "memory" in log.table else np.ones(len(log.table), bool)
+    return np.where(log.correct & not_adopted, log.table["p_lower"].to_numpy(np.float64), 0.0)
 
 
 def p_lower_figure(
@@ -74,20 +74,20 @@ def p_lower_figure(
     try:
         for line, name in zip(axes, datasets, strict=True):
             for axis, sigma in zip(line, panels[name], strict=False):
-                own = [log for log in logs if (log.constant("dataset"), configuration(log)[0]) == (name, sigma)]
-                for label in dict.fromkeys(str(log.constant("method")) for log in own):
-                    row = [one for one in own if one.constant("method") == label]
+                panel_logs = [log for log in logs if (log.constant("dataset"), configuration(log)[0]) == (name, sigma)]
+                for label in dict.fromkeys(str(log.constant("method")) for log in panel_logs):
+                    row = [one for one in panel_logs if one.constant("method") == label]
                     log = _chosen_on_half(row, earlier) if name in even else _chosen(row, held_out)
                     handles[label] = _draw(axis, log, styles[label])
                     drawn.append(log)
-                cap = float(ndtri(_cap(own[0])))
+                cap = float(ndtri(_cap(panel_logs[0])))
                 handles["largest possible"] = axis.axvline(cap, color="#999999", linestyle=":", linewidth=1.2)
-                _dress(axis, sigma, cap, uniform=str(own[0].constant("noise")).startswith("uniform"))
+                _dress(axis, sigma, cap, uniform=str(panel_logs[0].constant("noise")).startswith("uniform"))
             for axis in line[len(panels[name]) :]:
                 axis.set_visible(False)
             line[0].set_ylabel(f"{name}\nimages with at most\nthis p_lower (%)")
         figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles), frameon=False)
-        save(figure, pdf, png, of_logs(drawn))
+        save(figure, pdf, png, logs_caption(drawn))
     finally:
         plt.close(figure)
     caption.write(CAPTION.format(choosers=_choosers(datasets, even)), drawn)

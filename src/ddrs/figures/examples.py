@@ -16,7 +16,7 @@ from ddrs.noise.lattice import certifiable_noise
 from ddrs.noise.laws import get_noise
 from ddrs.noise.norms import norm_of
 from ddrs.noise.streams import NoiseStream
-from ddrs.results.captions import NO_CAPTION, Caption, of_logs
+from ddrs.results.captions import NO_CAPTION, Caption, logs_caption
 from ddrs.results.envelope import check_comparable
 from ddrs.rows import FIXED, Row
 
@@ -48,17 +48,17 @@ def examples_figure(panels: Sequence[Panel], pdf: Path, png: Path, seed: int, ca
     shown = [_shown(panel) for panel in panels]
     height = max(len(rows) for _, _, _, rows in shown)
     figure = plt.figure(figsize=(5.4 * len(panels), 2.15 * height + 0.3), layout="constrained")
-    for place, (split, own, fixed, rows) in zip(figure.subfigures(1, len(panels), wspace=0.04, squeeze=False)[0], shown, strict=True):
-        place.suptitle(f"{split.dataset}, {own.constant('method')}, K = {own.constant('K')}", fontsize=10)
+    for place, (split, searched, fixed, rows) in zip(figure.subfigures(1, len(panels), wspace=0.04, squeeze=False)[0], shown, strict=True):
+        place.suptitle(f"{split.dataset}, {searched.constant('method')}, K = {searched.constant('K')}", fontsize=10)
         axes = place.subplots(height, 3, squeeze=False)
         for axis in axes.flat:
             axis.set_axis_off()
         for line, row in zip(axes, rows, strict=False):
-            for axis, (image, title) in zip(line, _pictures(split, own, fixed, row, seed), strict=True):
+            for axis, (image, title) in zip(line, _pictures(split, searched, fixed, row, seed), strict=True):
                 axis.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
                 axis.set_title(title, fontsize=9)
-    logs = [own for _, own, _, _ in shown]
-    save(figure, pdf, png, of_logs(logs))
+    logs = [searched for _, searched, _, _ in shown]
+    save(figure, pdf, png, logs_caption(logs))
     rules = [
         f"{', '.join(f'{one:g}' for one in panel.quantiles)} at sigma {float(str(log.constant('sigma0'))):.2f}"
         for panel, log in zip(panels, logs, strict=True)
@@ -77,34 +77,34 @@ def chosen(log: Log, quantiles: Sequence[float]) -> list[int]:
 
 def _shown(panel: Panel) -> tuple[Split, Log, Log, list[int]]:
     """A panel's images, its two logs, and the rows that it shows."""
-    own, fixed = read_log(panel.log), read_log(panel.fixed)
-    for log in (own, fixed):
+    searched, fixed = read_log(panel.log), read_log(panel.fixed)
+    for log in (searched, fixed):
         for column in NEEDS:
             if column not in log.table:
                 raise DdrsError(f"{log.name}: has no column {column!r}; figures need logs written by ddrs certify")
-    check_comparable([own, fixed])
-    (label, sigma0), (method, sigma) = ((str(log.constant("method")), float(str(log.constant("sigma0")))) for log in (own, fixed))
+    check_comparable([searched, fixed])
+    (label, sigma0), (method, sigma) = ((str(log.constant("method")), float(str(log.constant("sigma0")))) for log in (searched, fixed))
     row = Row.parse(label)
     of_one_model = (row.method, row.kind.trained) == (method, FIXED.trained) and row.kind.strategy is not None
     if not of_one_model or sigma0 != sigma:
         both = f"is of {label} from sigma {sigma0:g}, but {fixed.name} of {method} at {sigma:g}"
-        raise DdrsError(f"{own.name}: {both}; one model is needed, as -ds and fixed")
-    split = load_split(panel.data, str(own.constant("split")))
-    if split.dataset != own.constant("dataset"):
-        raise DdrsError(f"{own.name}: is of {own.constant('dataset')}, but {panel.data} is {split.dataset}")
-    last = int(own.table["idx"].to_numpy().max())
+        raise DdrsError(f"{searched.name}: {both}; one model is needed, as -ds and fixed")
+    split = load_split(panel.data, str(searched.constant("split")))
+    if split.dataset != searched.constant("dataset"):
+        raise DdrsError(f"{searched.name}: is of {searched.constant('dataset')}, but {panel.data} is {split.dataset}")
+    last = int(searched.table["idx"].to_numpy().max())
     if last >= len(split.labels):
-        raise DdrsError(f"{own.name}: idx {last} is outside {split.dataset} {split.split}, which has {len(split.labels)} images")
-    return split, own, fixed, chosen(own, panel.quantiles)
+        raise DdrsError(f"{searched.name}: idx {last} is outside {split.dataset} {split.split}, which has {len(split.labels)} images")
+    return split, searched, fixed, chosen(searched, panel.quantiles)
 
 
-def _pictures(split: Split, own: Log, fixed: Log, row: int, seed: int) -> list[tuple[np.ndarray, str]]:
+def _pictures(split: Split, searched: Log, fixed: Log, row: int, seed: int) -> list[tuple[np.ndarray, str]]:
     """The image as it is and with the two noises, each (H, W) or (H, W, 3), with its title."""
-    ours, theirs = own.table.loc[row], fixed.table.loc[row]
+    ours, theirs = searched.table.loc[row], fixed.table.loc[row]
     clean = as_float(split.images[int(ours["idx"])])
-    law = get_noise(certifiable_noise(str(own.constant("noise"))).base)
+    law = get_noise(certifiable_noise(str(searched.constant("noise"))).base)
     noise = NoiseStream(law, clean.shape, seed, "illustrate", split.split, int(ours["idx"])).draw(1)[0].numpy()
-    symbol = {"l2": "\\sigma", "l1": "\\lambda"}[norm_of(own.constant("noise"), own.name)]
+    symbol = {"l2": "\\sigma", "l1": "\\lambda"}[norm_of(searched.constant("noise"), searched.name)]
     answers = [
         f"class {one['predict']}, $R = {round_down(float(one['radius']), 2)}$" if one["predict"] != ABSTAIN else "abstains" for one in (theirs, ours)
     ]

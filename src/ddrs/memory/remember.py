@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ddrs.certification.records import COLUMNS, SHARD, format_line, memory_digest, read_log
+from ddrs.certification.records import LOG_COLUMNS, SHARD, format_line, memory_digest, read_log
 from ddrs.data.splits import as_float, load_split
 from ddrs.errors import DdrsError
 from ddrs.files import write_text
@@ -22,7 +22,7 @@ def remember(log: Path, data: Path, out: Path) -> dict[str, int]:
         raise DdrsError(f"{log}: has been through the memory already")
     if out.exists() and out.samefile(log):
         raise DdrsError(f"{log}: would be overwritten by what the memory makes of it; give another folder")
-    missing = [name for name in COLUMNS if name not in table]
+    missing = [name for name in LOG_COLUMNS if name not in table]
     if missing:
         raise DdrsError(f"{log}: lacks the column {missing[0]!r}, which the memory needs")
     if SHARD in table:
@@ -41,7 +41,7 @@ def remember(log: Path, data: Path, out: Path) -> dict[str, int]:
         if split.labels[idx] != label:
             raise DdrsError(f"{log}: idx {idx} has label {label}, but {data} has {split.labels[idx]}")
     memory = Memory(norm)
-    columns = (*COLUMNS, "memory")
+    columns = (*LOG_COLUMNS, "memory")
     lines = ["\t".join(columns)]
     counts: dict[str, int] = dict.fromkeys(("kept", "adopted", "shrunk", "repeated"), 0)
     made = memory_digest(log, norm)

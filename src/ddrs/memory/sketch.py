@@ -8,7 +8,7 @@ from scipy.spatial.distance import cdist
 from ddrs.noise.norms import Norm
 
 METRIC: dict[Norm, Literal["euclidean", "cityblock"]] = {"l2": "euclidean", "l1": "cityblock"}  # SciPy's names of the norms
-PARTS = 8  # into how many the last two axes of an input are cut, so that an image has 8 x 8 blocks for each channel; a vector into PARTS^2
+CUTS = 8  # into how many the last two axes of an input are cut, so that an image has 8 x 8 blocks for each channel; a vector into CUTS^2
 
 
 class Sketch:
@@ -22,7 +22,7 @@ class Sketch:
     """
 
     def __init__(self, shape: tuple[int, ...], norm: Norm):
-        parts = PARTS**2 if len(shape) == 1 else PARTS
+        parts = CUTS**2 if len(shape) == 1 else CUTS
         group = np.zeros((1,) * len(shape), np.int64)
         for axis, size in enumerate(shape):
             count = size if axis < len(shape) - 2 else min(size, parts)

@@ -16,7 +16,7 @@ from ddrs.models import own
 from ddrs.models.architectures import build_model
 from ddrs.models.preprocessing import with_preprocessing
 
-FACTS = ("architecture", "shape", "classes", "method", "regime", "sigma", "noise")  # what every checkpoint records
+CHECKPOINT_FACTS = ("architecture", "shape", "classes", "method", "regime", "sigma", "noise")  # what every checkpoint records
 
 
 def save_model(path: Path, model: nn.Module, facts: dict) -> None:
@@ -138,7 +138,7 @@ def _facts(path: Path, recorded: dict[str, str] | None) -> dict:
         raise DdrsError(f"{path}: a safetensors file without ddrs metadata; its architecture is unknown")
     try:
         facts = json.loads(recorded["ddrs"])
-        missing = [name for name in FACTS if name not in facts]
+        missing = [name for name in CHECKPOINT_FACTS if name not in facts]
     except (ValueError, TypeError):
         facts, missing = {}, ["readable facts"]
     if missing:

@@ -20,11 +20,11 @@ from typing import Literal
 
 from ddrs.errors import DdrsError
 
-Kind = Literal["none", "center", "normalize"]
+Preprocessing = Literal["none", "center", "normalize"]
 
 
 @dataclass(frozen=True)
-class Images:
+class ImageFormat:
     """What the models of a dataset are made for. shape: (C, H, W). mean, sd: per channel, the same numbers in all of these repositories."""
 
     shape: tuple[int, int, int]
@@ -33,9 +33,9 @@ class Images:
     sd: list[float]
 
 
-IMAGES = {
-    "cifar10": Images((3, 32, 32), 10, [0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]),
-    "imagenet": Images((3, 224, 224), 1000, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+IMAGE_FORMATS = {
+    "cifar10": ImageFormat((3, 32, 32), 10, [0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]),
+    "imagenet": ImageFormat((3, 224, 224), 1000, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
 }
 
 
@@ -44,7 +44,7 @@ class Published:
     """A format's models of one dataset."""
 
     architecture: str  # ours
-    preprocessing: tuple[Kind, ...]  # several: files do not say which
+    preprocessing: tuple[Preprocessing, ...]  # several: files do not say which
     prefix: str = ""  # of the network's weights within the published module, without DataParallel's
     arch: str | None = None  # what the file itself must say, where it says anything
 
@@ -111,5 +111,5 @@ def preprocessing_of(name: str, dataset: str, stated: str | None) -> dict:
     if stated is not None and stated not in known:
         raise DdrsError(f"preprocessing {stated}: models of format {name} for {dataset} have {' or '.join(known)}")
     kind = next(iter(known)) if stated is None else stated
-    images = IMAGES[dataset]
+    images = IMAGE_FORMATS[dataset]
     return {"kind": kind} | ({} if kind == "none" else {"mean": images.mean}) | ({"sd": images.sd} if kind == "normalize" else {})

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-FORM = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
+FACTORY = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 
 
 def is_own(architecture: str) -> bool:
@@ -131,8 +131,11 @@ def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
-def _check_module(module: str) -> None:
-    """Imports nothing, so that packages which only an import hook finds, as some editable installs have, are not looked into."""
+def check_module(module: str) -> None:
+    """DdrsError unless a module is where Python would look for it, the current folder first.
+
+    Nothing is imported, so packages which only an import hook finds, as some editable installs have, are not looked into.
+    """
     places, walked = [os.getcwd(), *sys.path], ""
     for part in module.split("."):
         try:

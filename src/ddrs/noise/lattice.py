@@ -59,7 +59,7 @@ CERTIFIABLE: dict[str, Noise] = {**NOISES, **LATTICES}
 def _sampler(noise: Noise, sigma: float) -> "GridSampler":
     if sigma > MAX_SIGMA:
         raise DdrsError(f"noise {noise.name}: sigma = {sigma!r}: must be at most {MAX_SIGMA:g}")
-    return GridSampler(_table(noise.base, float(sigma)))
+    return GridSampler(_lookup(noise.base, float(sigma)))
 
 
 def certifiable_noise(name: str) -> Noise:
@@ -111,7 +111,7 @@ def _levels(image: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
+class Lookup:
     """The law of i at one scale. i = smallest + number of thresholds at or below U, U uniform on [0, 1)."""
 
     base: str
@@ -139,7 +139,7 @@ class Table:
 
 
 @lru_cache(maxsize=64)
-def _table(base: str, sigma: float) -> Table:
+def _lookup(base: str, sigma: float) -> Lookup:
     largest = _largest(base, sigma)
     edges = (np.arange(-largest, largest) + 0.5) / (LEVELS * sigma)
     thresholds = ndtr(edges) if base == "gaussian" else np.clip((edges + 1) / 2, 0.0, 1.0)
@@ -150,11 +150,11 @@ def _table(base: str, sigma: float) -> Table:
 
     surely, perhaps = counts(thresholds + CLOSE)[:-1], counts(thresholds - CLOSE)[1:]
     decided = np.where(surely == perhaps, (surely - largest).astype(np.float32), FLAG)
-    return Table(base, sigma, -largest, thresholds, decided, surely, perhaps - surely == 1)
+    return Lookup(base, sigma, -largest, thresholds, decided, surely, perhaps - surely == 1)
 
 
 @lru_cache(maxsize=1024)
-def _thresholds_of_63_bits(table: Table) -> torch.Tensor:
+def _thresholds_of_63_bits(table: Lookup) -> torch.Tensor:
     """The thresholds for a GPU, int64, from those above one half: that at place -1 - i is 1 minus that at place i."""
     with mpmath.workprec(PRECISION):
         upper = [table.exact(place) for place in range(len(table.thresholds) // 2, len(table.thresholds))]
@@ -165,7 +165,7 @@ def _thresholds_of_63_bits(table: Table) -> torch.Tensor:
 class GridSampler:
     """Draws i as float32 from 80 random bits each: 16 by a table, and 64 more where those do not decide. On a GPU, from 63 bits."""
 
-    def __init__(self, table: Table):
+    def __init__(self, table: Lookup):
         self.table = table
         self._on_device: torch.Tensor | None = None
 

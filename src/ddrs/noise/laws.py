@@ -5,20 +5,18 @@ size, sharding, resume and the order of the examples change no sample.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from scipy.special import ndtri
 
 from ddrs.errors import DdrsError
-from ddrs.noise.norms import NORMS, Norm
-from ddrs.noise.streams import Source
-
-Law = Literal["gaussian", "uniform"]
+from ddrs.noise.norms import NORMS, Law, Norm
+from ddrs.noise.streams import BlockSource
 
 
-class Noise(Source, Protocol):
+class Noise(BlockSource, Protocol):
     """A smoothing distribution with scale sigma (lambda for uniform noise), in units of the [0,1] pixel scale. `fill` is at scale 1."""
 
     name: str
@@ -42,7 +40,7 @@ class Noise(Source, Protocol):
         ...
 
 
-class Sampler(Source, Protocol):
+class Sampler(BlockSource, Protocol):
     """Draws a noise at one scale and makes noisy copies of an image of it."""
 
     def place(self, out: torch.Tensor, image: torch.Tensor) -> None:

@@ -1,10 +1,11 @@
-"""The norm of each noise's certificate, by the noise's name: for the steps that load no torch, and for noise.py."""
+"""The norm of each noise's certificate, by the noise's name, and what goes with it: for the steps that load no torch, and for `laws`."""
 
 from typing import Literal
 
 from ddrs.errors import DdrsError
 
 Norm = Literal["l1", "l2"]
+Law = Literal["gaussian", "uniform"]  # the continuous one behind a noise
 NORMS: dict[str, Norm] = {"gaussian": "l2", "lattice": "l2", "uniform": "l1", "uniform-lattice": "l1"}
 
 

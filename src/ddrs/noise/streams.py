@@ -15,7 +15,7 @@ Purpose = Literal["train", "search", "select-class", "pilot", "estimate", "falsi
 BLOCK = 100  # samples per block; part of the law that maps a key to samples, so changing it changes every result
 
 
-class Source(Protocol):
+class BlockSource(Protocol):
     """What a stream draws blocks from."""
 
     def generator(self, key: int) -> Any:
@@ -55,7 +55,7 @@ class NoiseStream:
     as nothing is known of the law of their own.
     """
 
-    def __init__(self, noise: Source, shape: tuple[int, ...], seed: int, purpose: Purpose, split: str, example_id: object):
+    def __init__(self, noise: BlockSource, shape: tuple[int, ...], seed: int, purpose: Purpose, split: str, example_id: object):
         self.noise, self.shape = noise, tuple(shape)
         self.key = (seed, purpose, split, example_id)
         self.position = 0

@@ -16,7 +16,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from ddrs.certification.records import STATISTICS, memory_digest, run_digest
-from ddrs.certification.settings import SampleSettings
+from ddrs.certification.settings import ImageCertificateSettings
 from ddrs.errors import DdrsError
 from ddrs.experiment.checks import part_of
 from ddrs.experiment.config import Config
@@ -122,20 +122,20 @@ def _trained(at: Mapping[str, str]) -> str:
     return kind.trained if kind else at["row"]
 
 
-def _differing(own: Mapping, wanted: Mapping[str, object]) -> str:
+def _differing(facts: Mapping, wanted: Mapping[str, object]) -> str:
     """What differs, as `n = 110, not 100`; numbers may be written as text."""
-    return "; ".join(f"{name} = {own[name]}, not {value}" for name, value in wanted.items() if not _same(own[name], value))
+    return "; ".join(f"{name} = {facts[name]}, not {value}" for name, value in wanted.items() if not _same(facts[name], value))
 
 
-def _same(own: object, wanted: object) -> bool:
-    if isinstance(own, str) and isinstance(wanted, float):
-        return float(own) == wanted
-    return str(own) == str(wanted) if isinstance(own, str) else own == wanted
+def _same(facts: object, wanted: object) -> bool:
+    if isinstance(facts, str) and isinstance(wanted, float):
+        return float(facts) == wanted
+    return str(facts) == str(wanted) if isinstance(facts, str) else facts == wanted
 
 
-def _of_section(own: Mapping, wanted: Section) -> str:
+def _of_section(facts: Mapping, wanted: Section) -> str:
     """The same of settings, but for those that are not read."""
-    return _differing(type(wanted)(**own).model_dump(), wanted.read())
+    return _differing(type(wanted)(**facts).model_dump(), wanted.read())
 
 
 def _facts(path: Path) -> dict:
@@ -158,9 +158,9 @@ def _model(settings: Config, results: Path, path: Path, at: dict[str, str]) -> s
     found = _differing(facts, {**wanted, "seed": settings.seed}) or _of_section(facts["settings"], run)
     if found or at["row"] == FIXED.trained:
         return found
-    own = settings.finetune[dataset][method]
-    start = results / f"models/{dataset}/{method}/{FIXED.trained}/sigma_{sigma}{'.branch.pt' if own.start == 'branch' else '.safetensors'}"
-    return _of_section(facts["step"], own.step) or _link(facts["start"], start)
+    tuned = settings.finetune[dataset][method]
+    start = results / f"models/{dataset}/{method}/{FIXED.trained}/sigma_{sigma}{'.branch.pt' if tuned.start == 'branch' else '.safetensors'}"
+    return _of_section(facts["step"], tuned.step) or _link(facts["start"], start)
 
 
 def _sources(settings: Config, results: Path, path: Path, at: Mapping[str, str], kind: str) -> Iterator[Path]:
@@ -200,25 +200,25 @@ def _search(settings: Config, results: Path, path: Path, at: dict[str, str]) -> 
 
     file = pq.ParquetFile(path)
     facts = json.loads(file.schema_arrow.metadata[b"ddrs"])
-    own = settings.search_on(at["dataset"], at["method"])
+    search = settings.search_on(at["dataset"], at["method"])
     if at["row"] in KINDS and not KINDS[at["row"]].every_k:
         panels = [one for one in settings.figures.figure8 if (one.dataset, one.method) == (at["dataset"], at["method"])]
-        grids: dict[int, SearchSettings] = panels[0].grids(own) if panels else {}
+        grids: dict[int, SearchSettings] = panels[0].grids(search) if panels else {}
         if int(at["k"]) not in grids:
             return ""
-        own = grids[int(at["k"])]
+        search = grids[int(at["k"])]
     wanted = {"dataset": at["dataset"], "split": at["split"], "seed": settings.seed, "sigma0": float(at["sigma"]), "images": _images(settings, at)}
     images = {**facts, "images": file.metadata.num_rows // (facts["settings"]["k_max"] + 1)}
-    return _differing(images, wanted) or _of_section(facts["settings"], own) or _link(facts["model"], _model_of(results, at))
+    return _differing(images, wanted) or _of_section(facts["settings"], search) or _link(facts["model"], _model_of(results, at))
 
 
 def _images(settings: Config, at: Mapping[str, str]) -> int:
     return {str(split): count for split, count in settings.datasets[at["dataset"]].images.items()}[at["split"]]
 
 
-def _sampling(settings: Config, at: Mapping[str, str]) -> SampleSettings:
-    own = settings.on(at["dataset"], at["method"])
-    return settings.certify[at["dataset"]].sampling(_images(settings, at), own.radii, at["split"])
+def _sampling(settings: Config, at: Mapping[str, str]) -> ImageCertificateSettings:
+    dataset_settings = settings.on(at["dataset"], at["method"])
+    return settings.certify[at["dataset"]].sampling(_images(settings, at), dataset_settings.radii, at["split"])
 
 
 def _columns(settings: Config, at: Mapping[str, str], path: Path) -> tuple[dict[str, str], str]:

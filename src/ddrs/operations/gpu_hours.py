@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from ddrs.data.splits import load_split
 from ddrs.errors import DdrsError
-from ddrs.operations.plan import NOTHING, Command, Files, flops_of, planned, work_of
+from ddrs.operations.plan import NOTHING, Command, KnownFiles, flops_of, planned, work_of
 from ddrs.operations.probe import IMAGE_GRADIENT, UPDATE
 from ddrs.rows import TABLES, table_of_print
 
@@ -26,7 +26,7 @@ STEPS = {"train": "training", "finetune": "training", "sigma": "search", "certif
 PHASES = tuple(dict.fromkeys(STEPS.values()))
 
 
-class Row(NamedTuple):
+class CostRow(NamedTuple):
     """A row of one of the paper's tables, or what no row needs."""
 
     table: str
@@ -34,7 +34,7 @@ class Row(NamedTuple):
     label: str
 
 
-BESIDE = Row("-", "-", "other")  # figures, comparisons, claims, and what only they need
+BESIDE = CostRow("-", "-", "other")  # figures, comparisons, claims, and what only they need
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Cost:
 
     jobs: int = 0
     flops: Counter[tuple[str, str]] = field(default_factory=Counter)
-    at_most: bool = False
+    is_upper_bound: bool = False
 
     def of(self, phase: str) -> int:
         """FLOPs of a phase."""
@@ -54,7 +54,7 @@ class Cost:
         return sum(count / CARDS[card][precision] for (_, precision), count in self.flops.items()) / utilisation / 3600
 
     def add(self, other: "Cost") -> None:
-        self.jobs, self.at_most = self.jobs + other.jobs, self.at_most or other.at_most
+        self.jobs, self.is_upper_bound = self.jobs + other.jobs, self.is_upper_bound or other.is_upper_bound
         self.flops.update(other.flops)
 
 
@@ -88,19 +88,19 @@ def gpu_hours(
     total = Cost()
     for cost in costs.values():
         total.add(cost)
-    lines.append(_line(Row("total", "", ""), total, cards, utilisation))
+    lines.append(_line(CostRow("total", "", ""), total, cards, utilisation))
     if form == "csv":
         return _csv(lines)
     return "\n".join([*_table(lines, cards), *_assumptions(total, cards, utilisation)])
 
 
-def by_row(commands: Sequence[Command]) -> dict[Row, Cost]:
+def by_row(commands: Sequence[Command]) -> dict[CostRow, Cost]:
     """What each row costs, in the order of the tables, and last what no row needs."""
-    files = Files(commands)
+    files = KnownFiles(commands)
     makers = {path: i for i, command in enumerate(commands) for path in _outputs(command)}
     cells = [(_row(commands, i, makers, files), i) for i, command in enumerate(commands) if command.verb == "cell"]
-    owner: dict[int, Row] = {}
-    costs: dict[Row, Cost] = {}
+    owner: dict[int, CostRow] = {}
+    costs: dict[CostRow, Cost] = {}
     order = {(table, row.label): i for table, rows in TABLES.items() for i, row in enumerate(rows)}
     for row, cell in sorted(cells, key=lambda one: (*one[0][:2], order[one[0].table, one[0].label], one[1])):
         costs.setdefault(row, Cost())
@@ -111,22 +111,22 @@ def by_row(commands: Sequence[Command]) -> dict[Row, Cost]:
     return costs
 
 
-def _cost(command: Command, files: Files) -> Cost:
+def _cost(command: Command, files: KnownFiles) -> Cost:
     work = work_of(command, files)
     if command.verb not in STEPS:
         return Cost(1)
     precision = str(command.flags.get("precision", "float32")).removesuffix("-compiled")
-    return Cost(1, Counter({(STEPS[command.verb], precision): flops_of(work)}), work.at_most)
+    return Cost(1, Counter({(STEPS[command.verb], precision): flops_of(work)}), work.is_upper_bound)
 
 
-def _row(commands: Sequence[Command], cell: int, makers: Mapping[Path, int], files: Files) -> Row:
+def _row(commands: Sequence[Command], cell: int, makers: Mapping[Path, int], files: KnownFiles) -> CostRow:
     flags = commands[cell].flags
     manifests = {commands[i].flags["data"] for i in _needed(commands, cell, makers) if "data" in commands[i].flags}
     name = "-"  # the logs are there already
     for manifest in manifests:
         maker = files.maker.get(manifest)
         name = str(maker.flags["name"]) if maker else load_split(manifest, "test").dataset
-    return Row(table_of_print(flags["table"]), name, flags["label"])
+    return CostRow(table_of_print(flags["table"]), name, flags["label"])
 
 
 def _outputs(command: Command) -> Iterator[Path]:
@@ -155,9 +155,9 @@ def _paths(values: Any) -> Iterator[Path]:
             yield from _paths(value)
 
 
-def _line(row: Row, cost: Cost, cards: Sequence[str], utilisation: float) -> dict[str, Any]:
+def _line(row: CostRow, cost: Cost, cards: Sequence[str], utilisation: float) -> dict[str, Any]:
     flops = {phase: cost.of(phase) for phase in PHASES}
-    return {**row._asdict(), "jobs": cost.jobs, "at_most": cost.at_most, **flops, **{card: cost.hours(card, utilisation) for card in cards}}
+    return {**row._asdict(), "jobs": cost.jobs, "at_most": cost.is_upper_bound, **flops, **{card: cost.hours(card, utilisation) for card in cards}}
 
 
 def _csv(lines: Sequence[dict[str, Any]]) -> str:
@@ -171,13 +171,13 @@ def _csv(lines: Sequence[dict[str, Any]]) -> str:
 
 
 def _table(lines: Sequence[dict[str, Any]], cards: Sequence[str]) -> list[str]:
-    cells = [[*Row._fields, "jobs", *PHASES, *(f"{card} hours" for card in cards)]]
+    cells = [[*CostRow._fields, "jobs", *PHASES, *(f"{card} hours" for card in cards)]]
     for line in lines:
         bound = "<= " if line["at_most"] else ""
         flops = [f"{bound if phase == 'certification' else ''}{line[phase]:.3g}" if line[phase] else "-" for phase in PHASES]
-        cells.append([*(line[name] for name in Row._fields), f"{line['jobs']:,}", *flops, *(f"{bound}{line[card]:,.1f}" for card in cards)])
+        cells.append([*(line[name] for name in CostRow._fields), f"{line['jobs']:,}", *flops, *(f"{bound}{line[card]:,.1f}" for card in cards)])
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
-    words, numbers = len(Row._fields), widths[len(Row._fields) :]
+    words, numbers = len(CostRow._fields), widths[len(CostRow._fields) :]
     left = [[text.ljust(width) for text, width in zip(line, widths[:words], strict=False)] for line in cells]
     right = [[text.rjust(width) for text, width in zip(line[words:], numbers, strict=True)] for line in cells]
     return ["  ".join([*names, *rest]) for names, rest in zip(left, right, strict=True)]
@@ -188,7 +188,7 @@ def _assumptions(total: Cost, cards: Sequence[str], utilisation: float) -> list[
     used = sorted({precision for _, precision in total.flops})
     peaks = ", ".join(f"{card} {CARDS[card][precision] / 1e12:g} in {precision}" for card in cards for precision in used)
     phases = ", ".join(f"{phase} {' and '.join(sorted({p for name, p in total.flops if name == phase}))}" for phase in PHASES if total.of(phase))
-    bound = " <=: at most, as the protocol stops as soon as it can." if total.at_most else ""
+    bound = " <=: at most, as the protocol stops as soon as it can." if total.is_upper_bound else ""
     return [
         "Every job counts once, to the first row that needs it; `other` is what no row of a table needs.",
         f"FLOPs: 2 per multiply-add; a pass back to the image counts {IMAGE_GRADIENT} forward passes, one back to the weights {UPDATE}.{bound}",

@@ -33,14 +33,14 @@ def enter(say: Callable[[str], None]) -> None:
         if not locks or len(dead) == len(runs):
             for run in dead:  # while a lock stands that might be its own, a dead run is still known
                 run.unlink()
-        own = RUNS / f"{socket.gethostname()}.{os.getpid()}.json"
-        own.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}), encoding="utf-8")
-    atexit.register(_leave, own.absolute(), os.getpid())
+        entry = RUNS / f"{socket.gethostname()}.{os.getpid()}.json"
+        entry.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}), encoding="utf-8")
+    atexit.register(_leave, entry.absolute(), os.getpid())
 
 
-def _leave(own: Path, pid: int) -> None:
+def _leave(entry: Path, pid: int) -> None:
     if os.getpid() == pid:  # not in a forked child
-        own.unlink(missing_ok=True)
+        entry.unlink(missing_ok=True)
 
 
 def _alive(run: Path) -> bool:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from typer.core import TyperGroup
 
-from ddrs.certification.settings import SampleSettings
+from ddrs.certification.settings import ImageCertificateSettings
 from ddrs.certification.shards import Shard
 from ddrs.data.requests import HOLD_OUT, parse_shape
 from ddrs.data.sources import source_of
@@ -30,7 +30,7 @@ from ddrs.errors import DdrsError
 from ddrs.files import require
 from ddrs.models.checkpoints import check_named, read_facts
 from ddrs.models.devices import Runtime, prepare
-from ddrs.models.formats import IMAGES, published
+from ddrs.models.formats import IMAGE_FORMATS, published
 from ddrs.noise.norms import ON_GRID
 from ddrs.noise.streams import BLOCK
 from ddrs.operations.probe import FORWARD, IMAGE_GRADIENT, MEAN_CLASSES, UPDATE, Certification, Network, Probe, Search, Training, flops_per_forward
@@ -58,21 +58,21 @@ class Command:
 class Work:
     """What one job computes.
 
-    images: that it goes over. samples: noisy images that the network sees, in all passes; at_most: that is an upper bound. forwards: the
-    same weighted by cost, in forward passes of `network`. units: of what `probe` times. All zero for a step without a network.
+    images: that it goes over. samples: noisy images that the network sees, in all passes. is_upper_bound: maybe it needs fewer. forwards:
+    the samples weighted by cost, in forward passes of `network`. probe_units: of what `probe` times. All zero for a step without a network.
     """
 
     verb: str
     images: int = 0
     samples: int = 0
     forwards: int = 0
-    at_most: bool = False
+    is_upper_bound: bool = False
     network: Network | None = None
     probe: Probe | None = None
-    units: int = 0
+    probe_units: int = 0
 
 
-class Files:
+class KnownFiles:
     """What is known of the files that commands read: from the command that will write them, else from the file that exists."""
 
     def __init__(self, commands: Sequence[Command]):
@@ -107,7 +107,7 @@ class Files:
         method = command.flags["method"]
         noise = METHODS.module(method).NOISE
         if command.verb == "import-checkpoint":
-            form, images = published(command.flags["format"], command.flags["dataset"]), IMAGES[command.flags["dataset"]]
+            form, images = published(command.flags["format"], command.flags["dataset"]), IMAGE_FORMATS[command.flags["dataset"]]
             return Network(form.architecture, images.shape, images.classes), method, noise, 0
         shape, classes, _ = self.split(command.flags["data"], "train")
         settings = section(TrainSettings, command.flags)
@@ -122,7 +122,7 @@ def section(kind: type[S], flags: Mapping[str, Any]) -> S:
     return kind.checked(**values)
 
 
-def work_of(command: Command, files: Files) -> Work:
+def work_of(command: Command, files: KnownFiles) -> Work:
     """What a command computes. DdrsError for a file that neither exists nor is made by an earlier command."""
     flags = command.flags
     if command.verb in ("train", "finetune"):
@@ -137,14 +137,14 @@ def work_of(command: Command, files: Files) -> Work:
         forwards += MEAN_CLASSES[search.objective_class] * BLOCK
         cost = FORWARD * forwards + IMAGE_GRADIENT * gradients
         return Work("sigma", images, images * (forwards + gradients), images * cost, False, network, Search(network, noise, search), images)
-    settings = section(SampleSettings, flags)
+    settings = section(ImageCertificateSettings, flags)
     images = len(Shard.parse(flags["shard"]).of(np.arange(images)))
     samples = images * (settings.n0 + settings.n)
     probe = Certification(network, ON_GRID[noise] if settings.noise == "lattice" else noise, settings.precision)
     return Work("certify", images, samples, FORWARD * samples, settings.protocol != "fixed", network, probe, samples)
 
 
-def _training(command: Command, files: Files) -> Work:
+def _training(command: Command, files: KnownFiles) -> Work:
     flags, settings = command.flags, section(TrainSettings, command.flags)
     images = files.split(flags["data"], "train")[2]
     tuned = command.verb == "finetune"
@@ -228,7 +228,7 @@ def plan(
     commands = planned(verbs, targets, snakefile, configfiles)
     if not commands:
         return NOTHING
-    files = Files(commands)
+    files = KnownFiles(commands)
     work = [work_of(command, files) for command in commands]
     if device is None:
         device = next((command.flags["device"] for command in commands if "device" in command.flags), "cpu")
@@ -243,7 +243,7 @@ def plan(
 
 def seconds_of(work: Work, rates: Mapping[Probe, float]) -> float:
     """How long a job computes, at the seconds per unit that its probe found."""
-    return work.units * rates[work.probe] if work.probe else 0.0
+    return work.probe_units * rates[work.probe] if work.probe else 0.0
 
 
 def flops_of(work: Work) -> int:
@@ -261,7 +261,7 @@ def estimate(work: Sequence[Work], rates: Mapping[Probe, float], startup: float,
             "jobs": len(of_verb),
             "images": None if verb == "total" else sum(one.images for one in of_verb),  # one step's images are also another's
             "samples": sum(one.samples for one in of_verb),
-            "at_most": any(one.at_most for one in of_verb),
+            "at_most": any(one.is_upper_bound for one in of_verb),
             "flops": sum(flops_of(one) for one in of_verb),
             "seconds": sum(seconds_of(one, rates) + startup for one in of_verb) / jobs,
         }

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ddrs.certification.engine import certify_each
 from ddrs.certification.inference import best_batch_size, running
-from ddrs.certification.settings import SampleSettings
+from ddrs.certification.settings import ImageCertificateSettings
 from ddrs.models.architectures import build_model
 from ddrs.models.running import evaluating
 from ddrs.noise.lattice import certifiable_noise
@@ -68,7 +68,7 @@ class Certification:
             size = best_batch_size(scores[0], torch.Size(shape).numel(), device)
         images = torch.randint(256, (REPEATS + 1, *shape)) / 255
         # n0 and n fill a batch each: so the images are finished one by one, after two batches each
-        settings = SampleSettings.checked(n0=size, n=size, precision=self.precision)
+        settings = ImageCertificateSettings.checked(n0=size, n=size, precision=self.precision)
         law, ids = certifiable_noise(self.noise), range(len(images))
         each = certify_each(model, images, PROBE_SIGMA, settings, noise=law, seed=0, split="", example_ids=ids, batch_size=size)
         return _fastest([time.perf_counter() for _ in each]) / (2 * size)
@@ -133,7 +133,7 @@ class Training:
         ends: list[float] = []
         noise, moves = get_noise(self.noise), step.of_regime()
 
-        def keep(run: state.Run) -> None:
+        def keep(run: state.TrainingRun) -> None:
             if not run.batches:
                 ends.append(time.perf_counter())
 

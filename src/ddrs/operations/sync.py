@@ -325,8 +325,8 @@ def _snakemake(*words: str) -> subprocess.CompletedProcess[str]:
     done = _run("snakemake", "--nocolor", *words)
     if done.returncode:
         lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        own = [line.removeprefix("ddrs: error: ") for line in lines if line.startswith("ddrs: error: ")]
-        raise DdrsError(own[0] if own else f"snakemake: {' '.join(lines[-3:])[:500]}")
+        errors = [line.removeprefix("ddrs: error: ") for line in lines if line.startswith("ddrs: error: ")]
+        raise DdrsError(errors[0] if errors else f"snakemake: {' '.join(lines[-3:])[:500]}")
     return done
 
 

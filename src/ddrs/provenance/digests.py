@@ -16,10 +16,10 @@ REMEMBERED_FROM = 2**30  # bytes, from which on reading a file once more costs m
 
 def require_own_checkout(verb: str, folder: Path) -> None:
     """DdrsError if a folder holds a checkout of ddrs whose code is not what runs: what is recorded there is its own code."""
-    own = folder / "src/ddrs"
-    if own.is_dir() and not own.samefile(PACKAGE):
+    code = folder / "src/ddrs"
+    if code.is_dir() and not code.samefile(PACKAGE):
         raise DdrsError(
-            f"{verb}: {own.resolve()} is another checkout's code than runs, {PACKAGE}; put PYTHONPATH={shlex.quote(str(own.parent))} before the "
+            f"{verb}: {code.resolve()} is another checkout's code than runs, {PACKAGE}; put PYTHONPATH={shlex.quote(str(code.parent))} before the "
             f"command, or install that checkout in an environment of its own"
         )
 

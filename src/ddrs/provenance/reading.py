@@ -221,8 +221,8 @@ class Module:
                     self.verbs[str(name)] = node.name
                 continue
             names = [one.id for one in ast.walk(decorator) if isinstance(one, ast.Name)]
-            own = self.name.partition(".")[0]
-            if any(name in self.definitions or self.imports.names.get(name, "").partition(".")[0] == own for name in names):
+            package = self.name.partition(".")[0]
+            if any(name in self.definitions or self.imports.names.get(name, "").partition(".")[0] == package for name in names):
                 self.registered.add(node.name)
 
     def readings(self, name: str) -> list[Reading]:

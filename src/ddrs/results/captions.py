@@ -10,12 +10,12 @@ from ddrs.errors import DdrsError
 from ddrs.files import write_text
 from ddrs.rows import Row
 
-OF_PROTOCOL = ("split", "protocol", "bound", "n0", "n_max", "alpha", "noise", "precision")
+PROTOCOL_FACTS = ("split", "protocol", "bound", "n0", "n_max", "alpha", "noise", "precision")
 PROMISE = (
     "{rows} rows certify the stateful classifier that answers from its memory first. That promises consistency with later queries, by construction; "
     "it promises nothing about correctness or about earlier queries."
 )
-OF_ALPHA = "alpha is of each log by itself and is not divided among the logs that a cell is the best of."
+ALPHA_SENTENCE = "alpha is of each log by itself and is not divided among the logs that a cell is the best of."
 NBSP = "\N{NO-BREAK SPACE}"
 
 
@@ -26,7 +26,7 @@ def promise(labels: Iterable[str]) -> list[str]:
     return [PROMISE.format(rows=" and ".join(names))] if names else []
 
 
-def of_protocol(facts: Mapping[str, Any]) -> str:
+def protocol_sentence(facts: Mapping[str, Any]) -> str:
     """How images were certified; facts: `images`, their number, and OF_PROTOCOL. alpha: the failure probability of one image in one log."""
     bound = "" if facts["bound"] == "binary" else f" with bound {facts['bound']}"
     grid = ", noise on the pixel grid" if str(facts["noise"]).endswith("lattice") else ""
@@ -46,41 +46,41 @@ def memory_counts(logs: Sequence[Log]) -> dict[str, int] | None:
     return {"passes": len(logs), "entries": len(logs[0].table), **counts}
 
 
-def of_memory(label: str, counts: Mapping[str, int]) -> str:
+def memory_sentence(label: str, counts: Mapping[str, int]) -> str:
     """What the memory did to a row, also where it did nothing."""
     passes = f"{counts['passes']} pass{'es' * (counts['passes'] > 1)} of {counts['entries']} entries"
     return f"Memory pass of {label}: {passes}, {counts['adopted']} adopted another class, {counts['shrunk']} shrank."
 
 
-def of_making(cell: Mapping[str, Any]) -> str:
+def recipe_sentence(cell: Mapping[str, Any]) -> str:
     """How the models and sigmas behind a cell were made."""
     return f"{Row.parse(cell['label']).method} on {cell['dataset']}: {cell['made']}."
 
 
-def of_cells(cells: Sequence[Mapping[str, Any]]) -> str:
+def cells_caption(cells: Sequence[Mapping[str, Any]]) -> str:
     """The same of cells, dataset by dataset, with how its models and sigmas were made and the memory passes of each row."""
     parts: list[str] = []
     for dataset in dict.fromkeys(cell["dataset"] for cell in cells):
-        own = [cell for cell in cells if cell["dataset"] == dataset]
-        parts += dict.fromkeys(f"{dataset}: {of_protocol(cell)}." for cell in own)
-        parts += dict.fromkeys(of_making(cell) for cell in own if cell.get("made"))
-        parts += dict.fromkeys(of_memory(cell["label"], cell["memory"]) for cell in own if cell["memory"])
+        cells_of_dataset = [cell for cell in cells if cell["dataset"] == dataset]
+        parts += dict.fromkeys(f"{dataset}: {protocol_sentence(cell)}." for cell in cells_of_dataset)
+        parts += dict.fromkeys(recipe_sentence(cell) for cell in cells_of_dataset if cell.get("made"))
+        parts += dict.fromkeys(memory_sentence(cell["label"], cell["memory"]) for cell in cells_of_dataset if cell["memory"])
     return " ".join(parts)
 
 
-def of_logs(logs: Sequence[Log]) -> str:
+def logs_caption(logs: Sequence[Log]) -> str:
     """The same of the logs that a figure is drawn from, in short. DdrsError for logs that are not of `ddrs certify`."""
     for log in logs:
-        for name in ("dataset", "method", *OF_PROTOCOL):
+        for name in ("dataset", "method", *PROTOCOL_FACTS):
             if log.constant(name) is None:
                 raise DdrsError(f"{log.name}: has no column {name!r}; figures need logs written by ddrs certify")
     parts: list[str] = []
     for dataset in dict.fromkeys(str(log.constant("dataset")) for log in logs):
-        own = [log for log in logs if log.constant("dataset") == dataset]
-        facts = [{"images": len(log.table), **{name: log.constant(name) for name in OF_PROTOCOL}} for log in own]
-        parts += dict.fromkeys(f"{dataset}: {of_protocol(one)}." for one in facts)
-        labels = dict.fromkeys(str(log.constant("method")) for log in own)
-        counted = {label: memory_counts([log for log in own if log.constant("method") == label]) for label in labels}
+        logs_of_dataset = [log for log in logs if log.constant("dataset") == dataset]
+        facts = [{"images": len(log.table), **{name: log.constant(name) for name in PROTOCOL_FACTS}} for log in logs_of_dataset]
+        parts += dict.fromkeys(f"{dataset}: {protocol_sentence(one)}." for one in facts)
+        labels = dict.fromkeys(str(log.constant("method")) for log in logs_of_dataset)
+        counted = {label: memory_counts([log for log in logs_of_dataset if log.constant("method") == label]) for label in labels}
         passes = [f"{label} {one['passes']} of {one['entries']} ({one['adopted']},{NBSP}{one['shrunk']})" for label, one in counted.items() if one]
         if passes:
             parts.append(f"Memory passes of how many entries (adopted another class, shrank): {'; '.join(passes)}.")
@@ -93,14 +93,14 @@ class Caption:
 
     path: Path | None = None
     title: str = ""
-    made: Sequence[str] = ()
+    recipes: Sequence[str] = ()
 
     def write(self, text: str, logs: Sequence[Log] = ()) -> None:
         """Write the title, what the figure shows, what its certificates are, and what those after the memory promise."""
         if self.path is None:
             return
         parts = [f"**{self.title}.**"] if self.title else []
-        parts += [text, *([of_logs(logs)] if logs else []), *self.made]
+        parts += [text, *([logs_caption(logs)] if logs else []), *self.recipes]
         parts += promise(str(log.constant("method")) for log in logs if "memory" in log.table)
         write_text(self.path, " ".join(parts) + "\n")
 

@@ -11,7 +11,7 @@ from ddrs.certification.records import STATISTICS
 from ddrs.errors import DdrsError
 from ddrs.files import require
 from ddrs.provenance.digests import digest, require_distinct
-from ddrs.results.verdicts import judge
+from ddrs.results.verdicts import judged_cell
 from ddrs.rows import ALTERNATE, table_of_print
 
 WITHOUT = "without the variance of training"
@@ -22,8 +22,8 @@ INTERVALS = {  # by where sigma and K were chosen: of an accuracy, of the ACR
     ),
     **dict.fromkeys(("validation", ALTERNATE), ("95 % Clopper-Pearson", "95 % bootstrap over images of the one chosen configuration")),
 }
-FACTS = ("dataset", "split", "data", *STATISTICS, "seed")
-OF_ROW = ("table", "label", *FACTS, "kind", "made", "images", "choice", "selection", "memory")  # what all cells of a row share, and ...
+CELL_FACTS = ("dataset", "split", "data", *STATISTICS, "seed")
+OF_ROW = ("table", "label", *CELL_FACTS, "kind", "made", "images", "choice", "selection", "memory")  # what all cells of a row share, and ...
 OF_ROW += ("digests", "validation_digests", "digests_before_memory")  # ... by what their logs are known
 OF_CELL = ("column", "unit", "value", "interval", "interval_is", "sigma0", "K", "paper", "difference", "verdict", "paper_source")
 ROUNDING = 2e-6  # two of the numbers that are rounded to six decimals
@@ -34,15 +34,15 @@ def read_cell(path: Path) -> dict:
     require(path, "cell")
     try:
         cell = json.loads(path.read_bytes())
-        own = cell.pop("digest")
-        changed, flaw = own != digest(cell), _flaw(cell)
+        recorded = cell.pop("digest")
+        changed, flaw = recorded != digest(cell), _flaw(cell)
     except (ValueError, LookupError, AttributeError, TypeError, OverflowError, RecursionError):
         raise DdrsError(f"cell {path}: not a cell file") from None
     if changed:
         raise DdrsError(f"cell {path}: was changed after it was written (its digest does not match); make it again")
     if flaw:
         raise DdrsError(f"cell {path}: {flaw}; make it again")
-    return {**cell, "digest": own}
+    return {**cell, "digest": recorded}
 
 
 def _flaw(cell: dict) -> str | None:
@@ -64,7 +64,7 @@ def _flaw(cell: dict) -> str | None:
         return f"has value {value}, outside its own interval [{low}, {high}]"
     if accuracy and abs(value * images / 100 - round(value * images / 100)) > ROUNDING * images / 100:
         return f"has value {value} %, which is no share of {images} images"
-    if any(cell[name] != found for name, found in judge(cell).items()):
+    if any(cell[name] != found for name, found in judged_cell(cell).items()):
         return "has another print, difference or verdict than follows from its value"
     return None
 

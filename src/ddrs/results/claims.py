@@ -9,14 +9,14 @@ import pandas as pd
 
 from ddrs.files import write_together
 from ddrs.provenance.digests import digest
-from ddrs.results.captions import of_cells
+from ddrs.results.captions import cells_caption
 from ddrs.results.cells import read_cells
 from ddrs.results.published.flaws import half_unit
-from ddrs.results.published.printed import SOURCE, published, read_csv
+from ddrs.results.published.printed import CITATION, published, read_csv
 from ddrs.results.rendering import render
-from ddrs.results.verdicts import DEFINITION, estimates, why_not
+from ddrs.results.verdicts import DEFINITION, estimates, why_not_compared
 from ddrs.rows import TABLES, Row, table_of_print
-from ddrs.statistics.intervals import difference, word
+from ddrs.statistics.intervals import difference, verdict
 
 ANY = ("table1", "table2", "table3")  # the l2 tables, over which a claim of table "any" takes the best
 EXPLANATION = (
@@ -27,7 +27,7 @@ EXPLANATION = (
     "its own: two rows on the same images vary together, so the interval of a gain is, if anything, too wide. Which row `*` stands for is seen "
     "on the images that are reported, in `ours_selected` too. Of a claim that its tables contradict, `print inconsistent` says so."
 )
-Cells = dict[tuple[str, str, str, str], dict]  # by table, dataset, label, column
+CellIndex = dict[tuple[str, str, str, str], dict]  # by table, dataset, label, column
 
 
 @dataclass(frozen=True)
@@ -86,18 +86,18 @@ def write_claims(cells: Sequence[Path], csv: Path, md: Path) -> None:
     kinds = {cell["dataset"]: cell["kind"] for cell in found}
     lines = []
     for claim in claims():
-        own = [dataset for dataset, kind in kinds.items() if kind == claim.dataset]
-        lines += [_line(claim, dataset, kinds[dataset], ours, chosen) for dataset in own or kinds]
+        datasets_of_kind = [dataset for dataset, kind in kinds.items() if kind == claim.dataset]
+        lines += [_line(claim, dataset, kinds[dataset], ours, chosen) for dataset in datasets_of_kind or kinds]
     table = pd.DataFrame(lines)
     wrong = sum(not of_paper(claim)[1] for claim in claims())
-    head = f"**Claims of the paper.** {len(claims())} sentences of {SOURCE}; {wrong} of them do not follow from its own tables."
+    head = f"**Claims of the paper.** {len(claims())} sentences of {CITATION}; {wrong} of them do not follow from its own tables."
     body = render(table, "md", ["%s"] * len(table.columns))
-    text = f"{head} {EXPLANATION} Ours: {of_cells(found)} {DEFINITION}"
+    text = f"{head} {EXPLANATION} Ours: {cells_caption(found)} {DEFINITION}"
     page = f"{text}\n\n{body}\n\nDigest of the cells: `{digest([cell['digest'] for cell in found])}`\n"
     write_together({csv: table.to_csv(index=False), md: page})
 
 
-def _line(claim: Claim, dataset: str, kind: str, ours: Cells, chosen: Cells) -> dict:
+def _line(claim: Claim, dataset: str, kind: str, ours: CellIndex, chosen: CellIndex) -> dict:
     digits = 3 if claim.column == "acr" else 2
     paper, consistent = of_paper(claim)
     mine, held_out = _value(claim, dataset, ours), _value(claim, dataset, chosen)
@@ -117,7 +117,7 @@ def _line(claim: Claim, dataset: str, kind: str, ours: Cells, chosen: Cells) -> 
     }
 
 
-def _best(claim: Claim, pattern: str, dataset: str, cells: Cells) -> dict | str:
+def _best(claim: Claim, pattern: str, dataset: str, cells: CellIndex) -> dict | str:
     """The best of the cells that a pattern stands for, or the first place that has none."""
     places = [(table, dataset, label, claim.column) for table, label in claim.rows(pattern)]
     for place in places:
@@ -126,18 +126,18 @@ def _best(claim: Claim, pattern: str, dataset: str, cells: Cells) -> dict | str:
     return max((cells[place] for place in places), key=lambda cell: cell["value"])
 
 
-def _terms(claim: Claim, dataset: str, cells: Cells) -> list[dict | str]:
+def _terms(claim: Claim, dataset: str, cells: CellIndex) -> list[dict | str]:
     """The cell of the claim's row, and of the row that it is above."""
     return [_best(claim, pattern, dataset, cells) for pattern in (claim.label, claim.minus) if pattern]
 
 
-def _value(claim: Claim, dataset: str, cells: Cells) -> float | None:
+def _value(claim: Claim, dataset: str, cells: CellIndex) -> float | None:
     terms = _terms(claim, dataset, cells)
     values = [term["value"] for term in terms if isinstance(term, dict)]
     return (values[0] - sum(values[1:])) if len(values) == len(terms) else None
 
 
-def _verdict(claim: Claim, dataset: str, kind: str, cells: Cells) -> tuple[float | None, float | None, str]:
+def _verdict(claim: Claim, dataset: str, kind: str, cells: CellIndex) -> tuple[float | None, float | None, str]:
     """The ends of the interval of the difference, None where nothing is compared, and the verdict."""
     paper, consistent = of_paper(claim)
     if kind != claim.dataset:
@@ -148,10 +148,10 @@ def _verdict(claim: Claim, dataset: str, kind: str, cells: Cells) -> tuple[float
     for pattern, cell in zip((claim.label, claim.minus), _terms(claim, dataset, cells), strict=False):
         if isinstance(cell, str):
             return None, None, f"not comparable: {cell}"
-        reason = why_not(cell)
+        reason = why_not_compared(cell)
         if reason is not None:
             return None, None, reason
         pairs.append(estimates(cell, claim.printed(pattern)[0]))
     ours, theirs = zip(*pairs, strict=True)
     found = difference([ours[0], *theirs[1:]], [theirs[0], *ours[1:]])
-    return found.low, found.high, word(found)
+    return found.low, found.high, verdict(found)

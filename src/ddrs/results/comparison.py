@@ -9,9 +9,9 @@ import pandas as pd
 from ddrs.errors import DdrsError
 from ddrs.files import write_together
 from ddrs.provenance.digests import digest
-from ddrs.results.captions import of_cells
+from ddrs.results.captions import cells_caption
 from ddrs.results.cells import INTERVALS, WITHOUT, read_cells
-from ddrs.results.published.printed import SOURCE
+from ddrs.results.published.printed import CITATION
 from ddrs.results.rendering import render
 from ddrs.results.verdicts import DEFINITION
 from ddrs.rows import ALTERNATE, table_of_print, title_of
@@ -57,7 +57,7 @@ def _caption(cells: Sequence[dict]) -> str:
     )
     chosen = INTERVALS["validation"]
     return (
-        f"**{table}: ours beside the print.** {of_cells(cells)} {counts}. The print is {SOURCE}. `choice` says which images chose "
+        f"**{table}: ours beside the print.** {cells_caption(cells)} {counts}. The print is {CITATION}. `choice` says which images chose "
         f"sigma and K: `test`, as in the paper, or `validation`, or `{ALTERNATE}`: every second test image, the others being reported. low and high "
         f"are the interval of ours alone, {WITHOUT}: for choice test {INTERVALS['test'][0]}; for other choices {chosen[0]}, of an ACR {chosen[1]}. "
         f"{DEFINITION}"

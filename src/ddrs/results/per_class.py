@@ -9,7 +9,7 @@ from ddrs.certification.records import Log, read_logs
 from ddrs.errors import DdrsError
 from ddrs.files import write_together
 from ddrs.provenance.digests import digest, file_digest
-from ddrs.results.captions import of_cells
+from ddrs.results.captions import cells_caption
 from ddrs.results.cells import read_cells
 from ddrs.results.envelope import average_certified_radius, certified_accuracy
 from ddrs.results.rendering import render
@@ -32,8 +32,8 @@ def write_per_class(paths: Sequence[Path], cells: Sequence[Path], radii: Sequenc
     lines = []
     for cell in found:
         if cell["column"] == "acr":
-            own = [column for column in columns if any(_is(other, cell, column) for other in found)]
-            lines += _lines(_log_of(cell, logs), cell, own)
+            shown = [column for column in columns if any(_is(other, cell, column) for other in found)]
+            lines += _lines(_log_of(cell, logs), cell, shown)
     table = pd.DataFrame(lines, columns=["dataset", "method", "sigma", "K", "class", "images", *columns, "acr"])
     body = render(table, "md", ["%.1f"] * len(columns) + ["%.3f"])
     text = f"{_caption(found, table)}\n\n{body}\n\nDigest of the cells: `{digest([cell['digest'] for cell in found])}`\n"
@@ -68,8 +68,8 @@ def _log_of(cell: dict, logs: Sequence[Log]) -> Log:
 def _lines(log: Log, cell: dict, columns: Sequence[str]) -> list[dict]:
     lines = []
     for label, part in log.table.groupby("label"):
-        own = Log(log.name, part)
-        accuracy = 100 * certified_accuracy(own, [float(column) for column in columns]) if columns else []
+        log_of_class = Log(log.name, part)
+        accuracy = 100 * certified_accuracy(log_of_class, [float(column) for column in columns]) if columns else []
         lines.append(
             {
                 "dataset": cell["dataset"],
@@ -79,7 +79,7 @@ def _lines(log: Log, cell: dict, columns: Sequence[str]) -> list[dict]:
                 "class": label,
                 "images": len(part),
                 **dict(zip(columns, accuracy, strict=True)),
-                "acr": average_certified_radius(own),
+                "acr": average_certified_radius(log_of_class),
             }
         )
     return lines
@@ -89,7 +89,7 @@ def _caption(cells: Sequence[dict], table: pd.DataFrame) -> str:
     counts = ", ".join(f"{least} to {most} of {name}" for name, least, most in table.groupby("dataset")["images"].agg(["min", "max"]).itertuples())
     return (
         f"**Certified accuracy per class, rows of {title_of(cells[0]['table'])}.** Percent of a class's images that are predicted correctly "
-        f"with at least the radius; the ACR over the class. {of_cells(cells)} "
+        f"with at least the radius; the ACR over the class. {cells_caption(cells)} "
         f"{_choices(cells)} Images per class: {counts}, so that one image is "
         f"as much as {100 / table['images'].min():.1f} %."
     )

@@ -12,11 +12,11 @@ from ddrs.files import write_text
 from ddrs.noise.norms import norm_of
 from ddrs.provenance.digests import digest, file_digest
 from ddrs.results.captions import memory_counts
-from ddrs.results.cells import FACTS, INTERVALS, WITHOUT
+from ddrs.results.cells import CELL_FACTS, INTERVALS, WITHOUT
 from ddrs.results.envelope import Envelope, check_comparable, envelope
-from ddrs.results.published.printed import SOURCE
+from ddrs.results.published.printed import CITATION
 from ddrs.results.selection import TIES, Choice, Selected, choose, configuration, halves, selected
-from ddrs.results.verdicts import judge
+from ddrs.results.verdicts import judged_cell
 from ddrs.rows import ALTERNATE, KINDS, SELECTED, TABLES, Row, table_of_print
 
 SAME_ON_VALIDATION = ("dataset", "noise", "protocol", "bound")
@@ -33,7 +33,7 @@ def write_cells(
     choose_on: str = "validation",
     kind: str | None = None,
     before: Sequence[Path] = (),
-    made: str = "",
+    recipe: str = "",
 ) -> None:
     """Write `RADIUS.json` (two decimals) for every radius and `acr.json` into a folder.
 
@@ -41,7 +41,7 @@ def write_cells(
     best over the logs, as in the paper; for a table that ends in `_selected` it is of the sigma and K that other images choose. choose_on
     says which: "validation", the validation logs of the same row, before a test log is read; or "even", every second image of the logs, the
     cells being of the others. before: of a row with a memory whose even images choose, the logs that the memory made these of; on them they
-    choose, as no other image changed them. kind: what the logs' dataset is, by which the print is found; default: its name. made: how the row's
+    choose, as no other image changed them. kind: what the logs' dataset is, by which the print is found; default: its name. recipe: how the row's
     models and sigmas were made, for captions. alpha is that of the logs and per image: in each log a certificate is false with probability
     at most alpha, alpha * images of them on average. The best of several logs looks at as many certificates of every image, each at its
     own alpha; nothing is divided for that.
@@ -54,7 +54,7 @@ def write_cells(
     choice = choose(held_out, radii) if validation else None
     logs = read_row(paths, label)
     _check_same([*logs, *held_out], SAME_ON_VALIDATION)
-    _check_same(logs, FACTS)
+    _check_same(logs, CELL_FACTS)
     reported, choosers = logs, held_out
     if choose_on == ALTERNATE:
         earlier = read_logs(before) or logs
@@ -65,9 +65,9 @@ def write_cells(
     shared = {
         "table": table,
         "label": label,
-        **{name: logs[0].constant(name) for name in FACTS},
+        **{name: logs[0].constant(name) for name in CELL_FACTS},
         "kind": kind or logs[0].constant("dataset"),
-        "made": made,
+        "made": recipe,
         "images": len(reported[0].table),
         "choice": choice.on if choice else "test",
         "selection": _selection(reported, choosers, choice),
@@ -114,7 +114,7 @@ def check_before(earlier: Sequence[Log], logs: Sequence[Log]) -> None:
     for log in earlier:
         if "memory" in log.table:
             raise DdrsError(f"{log.name}: has been through the memory; --before takes the log that it was made of")
-    _check_same([*logs, *earlier], ("method", *FACTS))
+    _check_same([*logs, *earlier], ("method", *CELL_FACTS))
     check_comparable([*logs, *earlier])
     if sorted(map(configuration, earlier)) != sorted(map(configuration, logs)):
         raise DdrsError(f"{logs[0].name}: each log of its row needs the one that it was made of (--before); {len(earlier)} of {len(logs)} are given")
@@ -171,7 +171,7 @@ def _write(out_dir: Path, column: str, value: float, interval: np.ndarray, log: 
         "sigma0": log.constant("sigma0"),
         "K": int(str(k)) if k else None,  # empty: the log is of a fixed sigma
     }
-    cell |= judge(cell)
-    cell["paper_source"] = SOURCE if cell["paper"] is not None else None
+    cell |= judged_cell(cell)
+    cell["paper_source"] = CITATION if cell["paper"] is not None else None
     cell["digest"] = digest(cell)
     write_text(out_dir / f"{column}.json", json.dumps(cell, indent=2, sort_keys=True) + "\n")

@@ -9,7 +9,7 @@ from ddrs.errors import DdrsError
 from ddrs.files import write_together
 from ddrs.noise.norms import norm_of
 from ddrs.provenance.digests import digest
-from ddrs.results.captions import OF_ALPHA, of_making, of_memory, of_protocol, promise
+from ddrs.results.captions import ALPHA_SENTENCE, memory_sentence, promise, protocol_sentence, recipe_sentence
 from ddrs.results.cells import read_cells
 from ddrs.results.rendering import render
 from ddrs.rows import ALTERNATE, SELECTED, Row, title_of
@@ -60,16 +60,16 @@ def _title(cells: Sequence[dict]) -> str:
 def _caption(cells: Sequence[dict]) -> str:
     parts = []
     for dataset in dict.fromkeys(cell["dataset"] for cell in cells):
-        own = [cell for cell in cells if cell["dataset"] == dataset]
-        one = own[0]
+        cells_of_dataset = [cell for cell in cells if cell["dataset"] == dataset]
+        one = cells_of_dataset[0]
         norm = {"l1": "ℓ1", "l2": "ℓ2"}[norm_of(one["noise"], f"cell {one['label']} {one['column']}")]
-        parts.append(f"{dataset}: certified accuracy (%) at {norm} radius on {of_protocol(one)}.")
+        parts.append(f"{dataset}: certified accuracy (%) at {norm} radius on {protocol_sentence(one)}.")
         if one["protocol"] == "sequential":
             parts.append("Its ACR is a lower bound: protocol sequential decides the radii of the columns only.")
         if norm == "ℓ1":
             parts.append("Its sigma is lambda, the half-width of the uniform noise.")
-        parts += dict.fromkeys(of_making(cell) for cell in own if cell.get("made"))
-        parts += dict.fromkeys(of_memory(cell["label"], cell["memory"]) for cell in own if cell["memory"])
+        parts += dict.fromkeys(recipe_sentence(cell) for cell in cells_of_dataset if cell.get("made"))
+        parts += dict.fromkeys(memory_sentence(cell["label"], cell["memory"]) for cell in cells_of_dataset if cell["memory"])
     parts += _choices(cells)
     parts += promise(cell["label"] for cell in cells)
     return " ".join(parts)
@@ -78,12 +78,12 @@ def _caption(cells: Sequence[dict]) -> str:
 def _choices(cells: Sequence[dict]) -> list[str]:
     """How sigma and K were chosen."""
     if cells[0]["choice"] == "test":
-        return ["Each cell is the best over sigma (and K for DS), chosen on the same test images as in the paper: optimistic.", OF_ALPHA]
+        return ["Each cell is the best over sigma (and K for DS), chosen on the same test images as in the paper: optimistic.", ALPHA_SENTENCE]
     ways = dict.fromkeys((cell["dataset"], cell["selection"]) for cell in cells)
     even = any(cell["choice"] == ALTERNATE for cell in cells)
     apart = "No image that chose is one of those that a cell is of." if even else "The test images chose nothing."
     return [
         *(f"{dataset}, for each cell: {way}." for dataset, way in ways),
         f"{apart} A cell's interval is Clopper-Pearson, that of an ACR a bootstrap over images.",
-        OF_ALPHA,
+        ALPHA_SENTENCE,
     ]

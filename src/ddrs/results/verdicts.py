@@ -1,8 +1,8 @@
 """Is a number of ours the printed one? The 95 % interval of their difference, and the one word that follows from it."""
 
-from ddrs.results.published.flaws import ALPHA, N0, N, flaw
-from ddrs.results.published.printed import IMAGES, published
-from ddrs.statistics.intervals import Estimate, difference, mean, share, word
+from ddrs.results.published.flaws import ALPHA, N0, N, flaw_of_print
+from ddrs.results.published.printed import PRINTED_IMAGES, published
+from ddrs.statistics.intervals import Estimate, difference, mean, share, verdict
 
 DEFINITION = (
     "A verdict is `within` if the 95 % interval of the difference (ours minus the print) contains 0, else `above` or `below`. Certified "
@@ -21,18 +21,18 @@ DEFINITION = (
 
 def estimates(cell: dict, paper: float) -> tuple[Estimate, Estimate]:
     """Our value of a cell and the print's, each with its own interval."""
-    theirs = IMAGES[cell["kind"]]
+    theirs = PRINTED_IMAGES[cell["kind"]]
     if cell["column"] == "acr":
         return mean(cell["value"], cell["deviation"], cell["images"]), mean(paper, cell["deviation"], theirs)
     return share(cell["value"], cell["images"]), share(paper, theirs)
 
 
-def why_not(cell: dict) -> str | None:
+def why_not_compared(cell: dict) -> str | None:
     """The verdict of a cell that no interval decides: no print, a flaw of the print, or another protocol of ours."""
     place = (cell["table"], cell["kind"], cell["label"], cell["column"])
     if published(*place) is None:
         return "no print"
-    known = flaw(*place)
+    known = flaw_of_print(*place)
     if known:
         return known
     for name, printed in (
@@ -49,16 +49,16 @@ def why_not(cell: dict) -> str | None:
     return None
 
 
-def judge(cell: dict) -> dict:
+def judged_cell(cell: dict) -> dict:
     """The `paper`, `difference` (95 %) and `verdict` of a cell; the difference is None where nothing is compared.
 
     cell: table, kind (the dataset of the print), label, column, value, images and the protocol's fields; for an ACR also `deviation`, the
     standard deviation over the images. Accuracies are in percent.
     """
     paper = published(cell["table"], cell["kind"], cell["label"], cell["column"])
-    reason = why_not(cell)
+    reason = why_not_compared(cell)
     if reason is not None or paper is None:
         return {"paper": paper, "difference": None, "verdict": reason}
     ours, theirs = estimates(cell, paper)
     found = difference([ours], [theirs])
-    return {"paper": paper, "difference": [round(found.low, 6), round(found.high, 6)], "verdict": word(found)}
+    return {"paper": paper, "difference": [round(found.low, 6), round(found.high, 6)], "verdict": verdict(found)}

@@ -4,10 +4,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ddrs.sections import BatchSize, Count, PluginValues, Section, _at_sigma, known_name, later, own_settings
+from ddrs.sections import BatchSize, Count, PluginValues, Section, known_name, later, own_settings, values_at
 from ddrs.sigma.strategies import STRATEGIES
 
-Strategy = Annotated[str, known_name("strategy", STRATEGIES)]
+StrategyName = Annotated[str, known_name("strategy", STRATEGIES)]
 
 
 class StepSettings(Section):
@@ -28,7 +28,7 @@ class StepSettings(Section):
 class SearchSettings(StepSettings):
     """The sigma search."""
 
-    strategy: Strategy = Field(
+    strategy: StrategyName = Field(
         "ascent", description="ascent: Algorithm 1; grid: the best of k_max points up to 1 (GDS, Appendix B), which reads no step_size"
     )
     k_max: Count = Field(
@@ -42,7 +42,7 @@ class SearchSettings(StepSettings):
 
     def at_sigma(self, sigma: str) -> Self:
         """The same settings with the mappings of `set` replaced by their value at one sigma (two decimals)."""
-        return self.model_copy(update={"set": _at_sigma(self.strategy, self.set, sigma)})
+        return self.model_copy(update={"set": values_at(self.strategy, self.set, sigma)})
 
     def of_strategy(self) -> "SearchSettings":
         """The settings as the strategy's own model has them."""

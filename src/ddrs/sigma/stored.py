@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from ddrs.errors import DdrsError
 from ddrs.files import require
 
-COLUMNS = {"idx": pa.int32(), "K": pa.int32(), "sigma_star": pa.float32()}
+TRAJECTORY_COLUMNS = {"idx": pa.int32(), "K": pa.int32(), "sigma_star": pa.float32()}
 
 
 def read_sigmas(path: Path, k: int, indices: np.ndarray, made_from: dict[str, str]) -> tuple[dict[int, float], float, str]:
@@ -23,7 +23,7 @@ def read_sigmas(path: Path, k: int, indices: np.ndarray, made_from: dict[str, st
     """
     require(path, "sigma file")
     try:
-        table = pq.read_table(path, columns=list(COLUMNS))
+        table = pq.read_table(path, columns=list(TRAJECTORY_COLUMNS))
         facts = json.loads((table.schema.metadata or {})[b"ddrs"])
         check_sigmas(path, table, facts)
         content = facts.pop("content", None)
@@ -53,11 +53,11 @@ def check_sigmas(path: Path, table: pa.Table, facts: dict) -> None:
     That is: one or more images, each once and with every K from 0 to k_max in turn; at K = 0 sigma is sigma0, and everywhere it is finite and
     within [sigma_min, sigma_max], the three rounded to float32 as the search rounds them.
     """
-    if dict(zip(table.schema.names, table.schema.types, strict=True)) != COLUMNS:
-        raise DdrsError(f"{path}: not a sigma file; its columns must be {', '.join(f'{name} ({kind})' for name, kind in COLUMNS.items())}")
-    if any(table[name].null_count for name in COLUMNS):
+    if dict(zip(table.schema.names, table.schema.types, strict=True)) != TRAJECTORY_COLUMNS:
+        raise DdrsError(f"{path}: not a sigma file; its columns must be {', '.join(f'{name} ({kind})' for name, kind in TRAJECTORY_COLUMNS.items())}")
+    if any(table[name].null_count for name in TRAJECTORY_COLUMNS):
         raise DdrsError(f"{path}: not a sigma file; it has empty fields")
-    idx, steps, sigma = (table[name].to_numpy() for name in COLUMNS)
+    idx, steps, sigma = (table[name].to_numpy() for name in TRAJECTORY_COLUMNS)
     settings, length = facts["settings"], int(facts["settings"]["k_max"]) + 1
     images = idx[::length]
     if not len(idx) or not np.array_equal(idx, np.repeat(images, length)) or not np.array_equal(steps, np.tile(np.arange(length), len(images))):
@@ -76,6 +76,6 @@ def check_sigmas(path: Path, table: pa.Table, facts: dict) -> None:
 def content_digest(table: pa.Table, facts: dict) -> str:
     """The SHA-256 of the columns' values and of all facts of a search, in hex: what `content` must be among the facts beside them."""
     found = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for name in COLUMNS:
+    for name in TRAJECTORY_COLUMNS:
         found.update(np.ascontiguousarray(table[name].to_numpy()).data)
     return found.hexdigest()

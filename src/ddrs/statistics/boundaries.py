@@ -21,18 +21,18 @@ from scipy.special import ndtr
 
 from ddrs.errors import DdrsError, DdrsWarning
 from ddrs.files import cache_folder, write_bytes
+from ddrs.noise.norms import Law
 from ddrs.statistics.bounds import check_alpha, check_n
 
 Spending = Literal["sqrt", "log"]
-Law = Literal["gaussian", "uniform"]
 
 
 FIRST, RATIO = 100, 1.25  # the shipped schedule of looks
 TRIM = 1e-20  # probability left outside each window of counts, and added to what is spent
 SHAVE = 1e-8  # relative reserve of alpha: more than all rounding errors of the computation together (see efficacy_boundary) ...
 LARGEST = 10**7  # ... up to this many samples
-FORM = 2  # of a file of the cache: goes up with what it holds, so that files of another form are left alone
-TABLES = ("looks", "certify_at", "give_up_at")  # of a file of the cache
+CACHE_FORM = 2  # of a file of the cache: goes up with what it holds, so that files of another form are left alone
+CACHED = ("looks", "certify_at", "give_up_at")  # of a file of the cache
 ALGORITHM = "group-sequential boundaries 1"  # goes up with every change that can move a boundary, so that old caches are left alone
 
 
@@ -246,7 +246,7 @@ def _boundaries(key: Key, cache: Path) -> Boundaries:
     except OSError:
         return _compute(key)
     content, tables = io.BytesIO(), (found.looks, found.certify_at, found.give_up_at)
-    np.savez(content, identity=_identity(key), content=_content(key, tables), **dict(zip(TABLES, tables, strict=True)))
+    np.savez(content, identity=_identity(key), content=_content(key, tables), **dict(zip(CACHED, tables, strict=True)))
     try:
         write_bytes(path, content.getvalue())
     except OSError:
@@ -256,7 +256,7 @@ def _boundaries(key: Key, cache: Path) -> Boundaries:
 
 def _identity(key: Key) -> str:
     """What a file of the cache must say of itself: its key and form, and a digest of the algorithm's version."""
-    return json.dumps({**asdict(key), "form": FORM, "algorithm": hashlib.sha256(ALGORITHM.encode()).hexdigest()[:16]})
+    return json.dumps({**asdict(key), "form": CACHE_FORM, "algorithm": hashlib.sha256(ALGORITHM.encode()).hexdigest()[:16]})
 
 
 def _content(key: Key, tables: Sequence[np.ndarray]) -> str:
@@ -273,7 +273,7 @@ def _read(path: Path, key: Key) -> Boundaries:
         data = file.read()
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as content:
-            identity, expected, tables = str(content["identity"]), str(content["content"]), [content[name] for name in TABLES]
+            identity, expected, tables = str(content["identity"]), str(content["content"]), [content[name] for name in CACHED]
     except Exception:  # zipfile and NumPy's reader of headers raise a dozen kinds, depending on the byte that is wrong
         raise DdrsError("damaged") from None
     if identity != _identity(key):

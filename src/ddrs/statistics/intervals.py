@@ -51,6 +51,6 @@ def difference(plus: Sequence[Estimate], minus: Sequence[Estimate]) -> Estimate:
     return Estimate(value, value - below, value + above)
 
 
-def word(found: Estimate) -> str:
+def verdict(found: Estimate) -> str:
     """within if the interval of a difference contains 0, else above or below."""
     return "within" if found.low <= 0 <= found.high else "above" if found.low > 0 else "below"

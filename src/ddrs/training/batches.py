@@ -16,7 +16,7 @@ from ddrs.errors import DdrsError
 RESIDENT_UP_TO = 2 * 2**30  # bytes of uint8 images that are kept on the device: CIFAR-10 has 0.15 GB, ImageNet 190 GB
 
 
-class Images(Protocol):
+class BatchSource(Protocol):
     """Where the batches of an epoch come from."""
 
     def batches(self, order: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
@@ -25,7 +25,7 @@ class Images(Protocol):
 
 
 @contextmanager
-def training_images(split: Split, device: torch.device) -> Iterator[Images]:
+def training_images(split: Split, device: torch.device) -> Iterator[BatchSource]:
     """The images of a memory-mapped split: on the device where they are small, else read from their file. Both give equal bits."""
     if split.images.nbytes <= RESIDENT_UP_TO:
         yield Resident(torch.tensor(split.images, device=device))

@@ -11,7 +11,7 @@ import torch
 from ddrs.errors import DdrsError
 from ddrs.files import require
 from ddrs.models import architectures, checkpoints
-from ddrs.models.formats import FORMATS, IMAGES, Published, preprocessing_of, published
+from ddrs.models.formats import FORMATS, IMAGE_FORMATS, Published, preprocessing_of, published
 from ddrs.models.preprocessing import Preprocessed, with_preprocessing
 from ddrs.models.rowwise import ROWS, check_rows_alone
 from ddrs.noise.laws import check_sigma
@@ -48,7 +48,7 @@ def import_checkpoint(
     if noise != "gaussian":
         raise DdrsError(f"method {method}: trains with {noise} noise; models of format {form} were trained with gaussian noise")
     content = _read(file)
-    key, images = FORMATS[form].weights, IMAGES[dataset]
+    key, images = FORMATS[form].weights, IMAGE_FORMATS[dataset]
     arch = content.get("arch")
     if form_of.arch is not None and not (isinstance(arch, str) and arch == form_of.arch):
         # what else a file may hold there may have a text without end

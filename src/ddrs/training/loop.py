@@ -11,26 +11,26 @@ from ddrs.models.running import exact_kernels
 from ddrs.noise.laws import Noise
 from ddrs.sigma.settings import StepSettings
 from ddrs.training.augmentation import augment
-from ddrs.training.batches import Images, Resident
+from ddrs.training.batches import BatchSource, Resident
 from ddrs.training.losses import METHODS
 from ddrs.training.precision import in_precision
 from ddrs.training.regimes import REGIMES
 from ddrs.training.settings import TrainSettings
-from ddrs.training.state import Run
+from ddrs.training.state import TrainingRun
 
 KEEP_SECONDS = 600.0  # between two states of a run that are kept within an epoch, which on ImageNet takes hours
 
 
 def train(
-    run: Run,
-    images: Images | torch.Tensor,
+    run: TrainingRun,
+    images: BatchSource | torch.Tensor,
     labels: torch.Tensor,
     method: str,
     regime: str,
     settings: TrainSettings,
     step: StepSettings,
     noise: Noise,
-    keep: Callable[[Run], None],
+    keep: Callable[[TrainingRun], None],
     report: Callable[[str], None],
 ) -> None:
     """Train until settings.epochs, from wherever the run stands.
@@ -54,7 +54,7 @@ def train(
         while run.epoch < settings.epochs:
             if run.order is None:
                 run.order = torch.randperm(count, generator=run.generators["order"])
-            own = loss_settings.at_epoch(run.epoch)
+            loss_values = loss_settings.at_epoch(run.epoch)
             order = run.order.split(settings.batch_size)
             todo = order[run.batches :]
             for batch, pixels in zip(todo, source.batches(todo), strict=True):
@@ -62,9 +62,9 @@ def train(
                 sigma = run.sigmas[batch].to(labels.device)
                 sigma = regime_module.sigmas(model, x, y, sigma, step, noise, run.generators["search"], run.epoch)
                 run.sigmas[batch] = sigma.cpu()
-                eps = torch.empty(len(x), loss_module.noise_samples(own), *x.shape[1:], device=x.device)
+                eps = torch.empty(len(x), loss_module.noise_samples(loss_values), *x.shape[1:], device=x.device)
                 noise.fill(eps, run.generators["noise"])
-                loss, scores = loss_module.loss(model, x, y, eps * sigma.view(-1, *[1] * (eps.ndim - 1)), sigma, own)
+                loss, scores = loss_module.loss(model, x, y, eps * sigma.view(-1, *[1] * (eps.ndim - 1)), sigma, loss_values)
                 value, repeats = loss.item(), len(scores) // len(y)
                 if not math.isfinite(value):
                     raise DdrsError(f"training diverged in epoch {run.epoch + 1}: the loss is {value}; lower learning_rate")

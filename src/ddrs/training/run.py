@@ -110,7 +110,7 @@ def finetune(
 
 
 def _train(
-    run: training_state.Run,
+    run: training_state.TrainingRun,
     split: Split,
     step: StepSettings,
     facts: dict,
@@ -130,7 +130,7 @@ def _train(
     partial_branch = partial.with_suffix(".branch.pt")  # kept here until the end: a workflow engine deletes the outputs of a killed job
     branch = _resume(run, settings.epochs, partial, partial_branch, branch_epoch, say)
 
-    def keep(current: training_state.Run) -> None:
+    def keep(current: training_state.TrainingRun) -> None:
         nonlocal branch
         if current.epoch == branch_epoch and not current.batches:
             branch = training_state.packed(current)  # kept, as another process at the same work may be done first and remove the file
@@ -149,7 +149,7 @@ def _train(
     write_sidecar(runtime.sidecar, facts, inputs, started, str(device))
 
 
-def _resume(run: training_state.Run, epochs: int, partial: Path, partial_branch: Path, branch_epoch: int, say: Say) -> bytes | None:
+def _resume(run: training_state.TrainingRun, epochs: int, partial: Path, partial_branch: Path, branch_epoch: int, say: Say) -> bytes | None:
     """Go on from what a killed process left, if it is whole. Returns the branch's file, where it left one.
 
     Another process at the same work may remove both files at any time.

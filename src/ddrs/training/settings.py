@@ -4,12 +4,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ddrs.sections import BatchSize, Count, Increasing, PluginValues, Section, _at_sigma, known_name, later, own_settings
+from ddrs.sections import BatchSize, Count, Increasing, PluginValues, Section, known_name, later, own_settings, values_at
 from ddrs.sigma.settings import StepSettings
 from ddrs.training.losses import METHODS, LossSettings
 from ddrs.training.regimes import REGIMES
 
-Regime = Annotated[str, known_name("regime", REGIMES)]
+RegimeName = Annotated[str, known_name("regime", REGIMES)]
 
 
 class TrainSettings(Section):
@@ -55,7 +55,7 @@ class TrainSettings(Section):
 
     def at_sigma(self, sigma: str) -> Self:
         """The same settings with the loss's mappings replaced by their value at one sigma (two decimals)."""
-        return self.model_copy(update={"loss": _at_sigma("loss", self.loss, sigma)})
+        return self.model_copy(update={"loss": values_at("loss", self.loss, sigma)})
 
     def loss_settings(self, method: str) -> LossSettings:
         """The loss's own settings, checked by the method's model."""
@@ -65,12 +65,12 @@ class TrainSettings(Section):
 class RegimeSettings(StepSettings):
     """How an example gets its sigma in training that goes on from a fixed-sigma model."""
 
-    regime: Regime = later("ds2", description="how examples get a sigma; ds2: one ascent step before each batch (Algorithm 2)")
+    regime: RegimeName = later("ds2", description="how examples get a sigma; ds2: one ascent step before each batch (Algorithm 2)")
     set: PluginValues = later({}, description="settings of the regime's own")
 
     def at_sigma(self, sigma: str) -> Self:
         """The same settings with the mappings of `set` replaced by their value at one sigma (two decimals)."""
-        return self.model_copy(update={"set": _at_sigma(self.regime, self.set, sigma)})
+        return self.model_copy(update={"set": values_at(self.regime, self.set, sigma)})
 
     def of_regime(self) -> StepSettings:
         """The settings as the regime's own model has them."""

@@ -14,7 +14,7 @@ from ddrs.training.settings import TrainSettings
 
 
 @dataclass
-class Run:
+class TrainingRun:
     """A training run between two batches: all that its future depends on."""
 
     model: nn.Module
@@ -55,7 +55,7 @@ class Run:
         self.epoch, self.order, self.batches, self.totals = state["epoch"], state["order"], state["batches"], state["totals"]
 
 
-def start_run(model: nn.Module, images: int, sigma0: float, settings: TrainSettings, seed: int, device: torch.device, regime: str) -> Run:
+def start_run(model: nn.Module, images: int, sigma0: float, settings: TrainSettings, seed: int, device: torch.device, regime: str) -> TrainingRun:
     """A run at epoch 0, every example's sigma at sigma0.
 
     A run of each regime draws from streams of its own; a restored one goes on with those it had. On a GPU weights lie in channels_last order,
@@ -78,7 +78,7 @@ def start_run(model: nn.Module, images: int, sigma0: float, settings: TrainSetti
         "search": torch_generator(seed, "search", "train", regime, device=device),
     }
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "float16")
-    return Run(model, optimizer, _schedule(optimizer, settings), generators, scaler, torch.full((images,), sigma0))
+    return TrainingRun(model, optimizer, _schedule(optimizer, settings), generators, scaler, torch.full((images,), sigma0))
 
 
 def _schedule(optimizer: torch.optim.Optimizer, settings: TrainSettings) -> torch.optim.lr_scheduler.LRScheduler:
@@ -92,14 +92,14 @@ def _schedule(optimizer: torch.optim.Optimizer, settings: TrainSettings) -> torc
     return schedules.ConstantLR(optimizer, factor=1.0)
 
 
-def packed(run: Run) -> bytes:
+def packed(run: TrainingRun) -> bytes:
     """A run's state as the content of a file, sealed; the bytes repeat."""
     buffer = io.BytesIO()
     torch.save(run.state(), buffer)
     return sealed(buffer.getvalue())
 
 
-def save_state(path: Path, run: Run) -> None:
+def save_state(path: Path, run: TrainingRun) -> None:
     """Write a run's state, atomically."""
     write_bytes(path, packed(run))
 
@@ -115,20 +115,20 @@ def read_state(path: Path) -> dict | None:
         raise _unreadable(path, error) from None
 
 
-def load_state(path: Path, run: Run) -> None:
+def load_state(path: Path, run: TrainingRun) -> None:
     """Continue a saved run. DamagedError if the file's bytes are not those that were written; DdrsError if it is missing or of another run."""
     state = read_state(require(path, "training state"))
     assert state is not None
     go_on(path, run, state)
 
 
-def go_on(path: Path, run: Run, state: dict) -> None:
+def go_on(path: Path, run: TrainingRun, state: dict) -> None:
     """Continue the saved run that `path` holds. DdrsError if it is of another."""
     try:
         if len(state["sigmas"]) != len(run.sigmas):
             raise DdrsError(f"{path}: a run on {len(state['sigmas'])} training images, not {len(run.sigmas)}")
-        kept, own = (len(generators["noise"]) for generators in (state["generators"], run.state()["generators"]))
-        if kept != own:
+        kept, streams = (len(generators["noise"]) for generators in (state["generators"], run.state()["generators"]))
+        if kept != streams:
             raise DdrsError(f"{path}: was saved on another kind of device, between which random streams do not move; go on there, or train anew")
         run.restore(state)
     except DdrsError:

@@ -9,8 +9,8 @@ import pytest
 from scipy.special import ndtr, ndtri
 from scipy.stats import beta
 
-from ddrs.certification.records import COLUMNS, read_log
-from ddrs.certification.settings import SampleSettings
+from ddrs.certification.records import LOG_COLUMNS, read_log
+from ddrs.certification.settings import ImageCertificateSettings
 from ddrs.data.splits import load_split
 from ddrs.statistics.boundaries import look_schedule
 from tests.unit.helpers import certify_files
@@ -27,7 +27,7 @@ RUNS = {
 def tables(trained: Path, small_mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
     folder, found = tmp_path_factory.mktemp("logs"), {}
     for name, settings in RUNS.items():
-        sampling = SampleSettings(**{"n0": 50, "n": N, "alpha": ALPHA, **settings})  # type: ignore[arg-type]
+        sampling = ImageCertificateSettings(**{"n0": 50, "n": N, "alpha": ALPHA, **settings})  # type: ignore[arg-type]
         found[name] = read_log(
             certify_files(trained, small_mnist, folder, settings=sampling, sigma=SIGMA, images=15, seed=3, name=f"{name}.tsv")
         ).table
@@ -37,7 +37,11 @@ def tables(trained: Path, small_mnist: Path, tmp_path_factory: pytest.TempPathFa
 def test_the_precision_that_ran_is_in_the_log(trained: Path, small_mnist: Path, tmp_path: Path):
     """It is part of what makes a log another one, as the certificate is for the function that ran."""
     logs = [
-        read_log(certify_files(trained, small_mnist, tmp_path, settings=SampleSettings(n0=20, n=300, precision=precision), name=f"{precision}.tsv"))
+        read_log(
+            certify_files(
+                trained, small_mnist, tmp_path, settings=ImageCertificateSettings(n0=20, n=300, precision=precision), name=f"{precision}.tsv"
+            )
+        )
         for precision in ("float32", "bfloat16")
     ]
     assert [log.constant("precision") for log in logs] == ["float32", "bfloat16"]
@@ -52,7 +56,7 @@ def lower(k: pd.Series, n: pd.Series, alpha: float) -> np.ndarray:
 @pytest.mark.parametrize("name", RUNS)
 def test_every_column_reads_back(name: str, tables: dict[str, pd.DataFrame], small_mnist: Path):
     table, split = tables[name], load_split(small_mnist, "test")
-    assert tuple(table.columns) == COLUMNS and table["idx"].tolist() == list(range(0, 30, 2))
+    assert tuple(table.columns) == LOG_COLUMNS and table["idx"].tolist() == list(range(0, 30, 2))
     assert table["label"].tolist() == split.labels[table["idx"]].tolist()
     assert (table["correct"] == (table["predict"] == table["label"])).all() and 0 < table["correct"].sum() < 15
     constant = {

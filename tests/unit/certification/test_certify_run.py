@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from ddrs.certification.engine import certify as certify_images
-from ddrs.certification.records import COLUMNS, read_log
-from ddrs.certification.settings import SampleSettings
+from ddrs.certification.records import LOG_COLUMNS, read_log
+from ddrs.certification.settings import ImageCertificateSettings
 from ddrs.data.splits import as_float, load_split
 from ddrs.errors import DdrsError
 from ddrs.models.checkpoints import load_model, read_facts, save_model
@@ -25,7 +25,7 @@ from ddrs.sigma.settings import SearchSettings
 from ddrs.sigma.stored import read_sigmas
 from tests.unit.helpers import certify_files as run
 
-SETTINGS = SampleSettings(n0=20, n=300, alpha=0.001)
+SETTINGS = ImageCertificateSettings(n0=20, n=300, alpha=0.001)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def interrupted(trained: Path, data: Path, folder: Path, after: int, **more) -> 
 
 def test_the_log_has_one_line_per_image_and_the_columns_of_the_field(whole: bytes, small_mnist: Path):
     lines = [line.split("\t") for line in whole.decode().splitlines()]
-    assert lines[0][:5] == ["idx", "label", "predict", "radius", "correct"] and tuple(lines[0]) == COLUMNS
+    assert lines[0][:5] == ["idx", "label", "predict", "radius", "correct"] and tuple(lines[0]) == LOG_COLUMNS
     assert "time" not in lines[0]
     split = load_split(small_mnist, "test")
     assert [int(line[0]) for line in lines[1:]] == [0, 5, 10, 15, 20, 25]
@@ -123,7 +123,7 @@ def test_a_fixed_sigma_on_a_ds2_model_is_no_row_of_the_paper(trained: Path, smal
 def test_batch_size_and_number_of_images_change_no_line(whole: bytes, trained: Path, small_mnist: Path, tmp_path: Path):
     assert run(trained, small_mnist, tmp_path / "a", batch_size=37).read_bytes() == whole
     more = run(trained, small_mnist, tmp_path / "b", images=30).read_bytes().splitlines()
-    size = [COLUMNS.index(name) for name in ("examples", "check")]  # which say of how many images the log is
+    size = [LOG_COLUMNS.index(name) for name in ("examples", "check")]  # which say of how many images the log is
 
     def rest(line: bytes) -> list[bytes]:
         return [field for i, field in enumerate(line.split(b"\t")) if i not in size]
@@ -243,7 +243,7 @@ def test_a_partial_file_under_another_runs_name_is_one_line(trained: Path, small
 
 @pytest.mark.parametrize("protocol", [{"protocol": "fixed"}, {"protocol": "sequential", "radii": [0.0, 0.1, 0.25, 0.4]}], ids=["fixed", "sequential"])
 def test_a_run_killed_by_sigkill_resumes_to_equal_bytes(protocol: dict, trained: Path, small_mnist: Path, tmp_path: Path):
-    settings = SampleSettings(n0=20, n=2000, **protocol)
+    settings = ImageCertificateSettings(n0=20, n=2000, **protocol)
     words = [sys.executable, "-m", "ddrs", "certify", "--model", trained, "--data", small_mnist, "--sigma", "0.25", "--out", tmp_path / "log.tsv"]
     words += [*flags(settings).split(), "--images", "30", "--scratch", tmp_path / "scratch", "--batch-size", "64"]
     with subprocess.Popen([str(word) for word in words], stdout=subprocess.DEVNULL) as process:

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from ddrs.certification.progress import CertificationProgress
-from ddrs.certification.settings import SampleSettings
+from ddrs.certification.settings import ImageCertificateSettings
 from tests.unit.helpers import certify_files
 
-SEQUENTIAL = SampleSettings(n0=20, n=1000, alpha=0.01, protocol="sequential", radii=[0.0, 0.1])
+SEQUENTIAL = ImageCertificateSettings(n0=20, n=1000, alpha=0.01, protocol="sequential", radii=[0.0, 0.1])
 LINE = r"(\d+)/(\d+) images, (\d+) of (\d+) certified, (\d+)% of the samples saved, \d+ s left"
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from ddrs.certification.engine import Certificate, certify
 from ddrs.certification.protocols import planned_n
-from ddrs.certification.settings import SampleSettings
+from ddrs.certification.settings import ImageCertificateSettings
 from ddrs.errors import DdrsError
 from ddrs.noise.laws import get_noise
 from ddrs.noise.streams import NoiseStream
@@ -184,7 +184,7 @@ def test_the_pilot_plans_n_and_is_not_counted():
     """n follows from the pilot's votes alone, which come from a stream of their own; fresh samples certify."""
     model, sigma, times = HalfSpace([1.0, 0.0]), 0.5, 40
     x = torch.linspace(0.0, 1.5, times)[:, None] * torch.tensor([[1.0, 0.0]])
-    settings = SampleSettings(n0=60, n=N, alpha=0.01, protocol="two-stage")
+    settings = ImageCertificateSettings(n0=60, n=N, alpha=0.01, protocol="two-stage")
     found = certify(model, x, sigma, 60, N, 0.01, protocol="two-stage", example_ids=range(times), batch_size=500)
     assert len(set(found.n)) > 2 and max(found.n) <= N and set(found.n) <= set(look_schedule(N).tolist())
     for i in range(times):
@@ -199,7 +199,7 @@ def test_the_pilot_plans_n_and_is_not_counted():
 def test_the_planned_n_loses_what_it_may():
     """By the pilot's share, one step less would lose more than radius_loss * sigma; n needs no more than the largest n."""
     for votes in (30, 40, 50, 58, 60):
-        settings = SampleSettings(n0=60, n=100_000, protocol="two-stage", radius_loss=0.05)
+        settings = ImageCertificateSettings(n0=60, n=100_000, protocol="two-stage", radius_loss=0.05)
         candidates = look_schedule(100_000).tolist()
         share = votes / 60
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ddrs.certification.field_format import FIELD, export_field_format
-from ddrs.certification.records import COLUMNS, format_line, format_sigma, read_log, resume_lines, round_down
+from ddrs.certification.records import LOG_COLUMNS, format_line, format_sigma, read_log, resume_lines, round_down
 from ddrs.errors import DdrsError
 from tests.unit.helpers import CONSTANT, write_log, write_plain
 
@@ -47,7 +47,7 @@ def test_format_sigma_keeps_the_float32():
 
 def test_format_line_rounds_down_radius_and_bound():
     fields = {**CONSTANT, "idx": 3, "label": 7, "predict": 7, "correct": 1, "radius": 0.1234567, "p_lower": 0.98765432109876, "sigma": 0.1}
-    line = dict(zip(COLUMNS, format_line(fields).split("\t"), strict=True))
+    line = dict(zip(LOG_COLUMNS, format_line(fields).split("\t"), strict=True))
     assert [line["radius"], line["p_lower"], line["sigma"]] == ["0.123456", "0.987654321098", "0.100000001"]
     assert [line["idx"], line["K"], line["alpha"], line["noise"], line["digest"]] == ["3", "", "0.001", "gaussian", "f" * 16]
     assert format_line({**fields, "time": 1.5}, FIELD) == "3\t7\t7\t0.123456\t1\t1.5"
@@ -125,7 +125,7 @@ def test_a_malformed_value_of_ours_is_named(tmp_path: Path, name: str, value: st
     path = write_log(tmp_path / "log.tsv", ROWS)
     lines = path.read_text().splitlines()
     fields = lines[2].split("\t")
-    fields[COLUMNS.index(name)] = value
+    fields[LOG_COLUMNS.index(name)] = value
     path.write_text("\n".join([*lines[:2], "\t".join(fields), lines[3]]) + "\n")
     with pytest.raises(DdrsError, match=f"line 3 is malformed: {name} = '{value}'"):
         read_log(path)
@@ -175,7 +175,7 @@ def test_a_quote_swallows_no_lines(tmp_path: Path):
 # ---- partial logs
 
 
-@pytest.mark.parametrize("damage", ["", "5", "5\t1\n", "garbage\n", "x\t" * len(COLUMNS) + "\n", "\x00\xff\n"])
+@pytest.mark.parametrize("damage", ["", "5", "5\t1\n", "garbage\n", "x\t" * len(LOG_COLUMNS) + "\n", "\x00\xff\n"])
 def test_only_whole_lines_of_the_same_run_are_resumed(tmp_path: Path, damage: str):
     """Also a last line that lacks only its line end: its last field may be torn. The file is left with what counts."""
     path = write_log(tmp_path / "partial.tsv", ROWS)
@@ -202,7 +202,7 @@ def test_a_partial_log_of_another_run_is_refused_and_left_alone(tmp_path: Path):
 
 def test_a_new_partial_log_has_its_header(tmp_path: Path):
     assert resume_lines(tmp_path / "new" / "partial.tsv", "any", print) == {}
-    assert (tmp_path / "new" / "partial.tsv").read_text() == "\t".join(COLUMNS) + "\n"
+    assert (tmp_path / "new" / "partial.tsv").read_text() == "\t".join(LOG_COLUMNS) + "\n"
 
 
 # ---- export

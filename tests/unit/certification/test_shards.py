@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ddrs.certification.settings import SampleSettings
+from ddrs.certification.settings import ImageCertificateSettings
 from ddrs.certification.shards import Shard, merge_shards
 from ddrs.errors import DdrsError
 from ddrs.memory.remember import remember
@@ -20,7 +20,7 @@ RUNS = {
 
 def certified(model: Path, data: Path, folder: Path, count: int, **settings: object) -> list[Path]:
     """The logs of all shards of seven images, each from a folder of its own."""
-    sampling = SampleSettings(**{"n0": 20, "n": 300, "alpha": 0.01, **settings})  # type: ignore[arg-type]
+    sampling = ImageCertificateSettings(**{"n0": 20, "n": 300, "alpha": 0.01, **settings})  # type: ignore[arg-type]
     return [
         certify_files(model, data, folder / f"{i}-of-{count}", settings=sampling, images=7, shard=Shard(i, count), batch_size=16 * i)
         for i in range(1, count + 1)
@@ -52,7 +52,7 @@ def test_shards_share_a_scratch_folder(three: list[Path], trained: Path, small_m
         if line.startswith("2/"):
             raise StoppedError
 
-    settings = SampleSettings(n0=20, n=300, alpha=0.01)
+    settings = ImageCertificateSettings(n0=20, n=300, alpha=0.01)
     with pytest.raises(StoppedError):
         certify_files(trained, small_mnist, tmp_path, stop, settings, images=7, shard=Shard(1, 3), batch_size=16)
     assert len(list((tmp_path / "scratch").iterdir())) == 1
@@ -95,7 +95,7 @@ def test_a_shard_of_another_division_is_refused(three: list[Path], trained: Path
 
 def test_shards_of_another_number_of_images_are_refused(three: list[Path], trained: Path, small_mnist: Path, tmp_path: Path):
     """Their settings are the same, and so is their digest."""
-    settings = SampleSettings(n0=20, n=300, alpha=0.01)
+    settings = ImageCertificateSettings(n0=20, n=300, alpha=0.01)
     other = certify_files(trained, small_mnist, tmp_path / "other", settings=settings, images=8, shard=Shard(3, 3), batch_size=16)
     refused([*three[:2], other], tmp_path / "out.tsv", "missing: 3/3 of 7")
 

@@ -27,7 +27,7 @@ CERTIFY = ["--n0", "10", "--n", "100", "--images", "2"]
 def world(trained: Path, small_mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one good file of each kind, under the names that `command` uses."""
     from ddrs.certification.run import certify
-    from ddrs.certification.settings import SampleSettings
+    from ddrs.certification.settings import ImageCertificateSettings
     from ddrs.certification.shards import Shard
     from ddrs.sigma.run import search
     from ddrs.training.run import train
@@ -40,7 +40,7 @@ def world(trained: Path, small_mnist: Path, tmp_path_factory: pytest.TempPathFac
     train(small_mnist, folder / "unused", folder / "branch.pt", "cohen", "small_cnn", 0.25, settings, 0, runtime, quiet)
     (folder / "unused").unlink()
     search(trained, small_mnist, folder / "sigmas.parquet", SearchSettings(k_max=3), "test", 2, 0, runtime, quiet)
-    sampling, times = SampleSettings(n0=10, n=100), folder / "times.tsv"
+    sampling, times = ImageCertificateSettings(n0=10, n=100), folder / "times.tsv"
     for number in (1, 2):
         shard, log = Shard(number, 2), folder / f"log.{number}-of-2.tsv"
         certify(trained, small_mnist, log, sampling, 0.25, None, None, "test", 2, shard, None, None, 0, runtime, quiet)

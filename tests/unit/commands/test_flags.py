@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ddrs.certification.settings import SampleSettings
+from ddrs.certification.settings import ImageCertificateSettings
 from ddrs.experiment.load import load
 from ddrs.provenance.digests import digest
 from ddrs.sections import Section, flags
@@ -98,15 +98,17 @@ def test_search_settings_survive_the_way_through_the_flags(settings: SearchSetti
 @pytest.mark.parametrize(
     "settings",
     [
-        SampleSettings(),
-        SampleSettings(n0=7, n=12345, alpha=1e-4, protocol="two-stage", bound="joint", noise="lattice", precision="bfloat16", radius_loss=0.1),
-        SampleSettings(n=12345, protocol="sequential", radii=[0.0, 0.25, 1 / 3], spending="log"),
+        ImageCertificateSettings(),
+        ImageCertificateSettings(
+            n0=7, n=12345, alpha=1e-4, protocol="two-stage", bound="joint", noise="lattice", precision="bfloat16", radius_loss=0.1
+        ),
+        ImageCertificateSettings(n=12345, protocol="sequential", radii=[0.0, 0.25, 1 / 3], spending="log"),
     ],
     ids=["defaults", "changed", "sequential"],
 )
-def test_certify_settings_survive_the_way_through_the_flags(settings: SampleSettings, captured: dict, ddrs_cli):
+def test_certify_settings_survive_the_way_through_the_flags(settings: ImageCertificateSettings, captured: dict, ddrs_cli):
     assert ddrs_cli(*CERTIFY_WORDS, *flags(settings).split())[0] == 0
-    assert [one for one in captured["certify"] if isinstance(one, SampleSettings)] == [settings]
+    assert [one for one in captured["certify"] if isinstance(one, ImageCertificateSettings)] == [settings]
 
 
 def test_the_flags_of_every_part_of_the_shipped_config_are_accepted(captured: dict, ddrs_cli):

@@ -16,7 +16,7 @@ from ddrs.data.fetch import fetch
 from ddrs.data.sources import imagefolder
 from ddrs.data.splits import SPLITS, load_split
 from ddrs.errors import DdrsError
-from ddrs.operations.plan import Command, Files
+from ddrs.operations.plan import Command, KnownFiles
 
 CLASSES = ("cat", "dog", "a bird")
 SHAPE = (3, 8, 8)
@@ -283,6 +283,6 @@ def test_the_verb(source: Path, tmp_path: Path, ddrs_cli: Cli):
 
 def test_a_plan_counts_the_images_of_a_folder_that_is_not_fetched_yet(source: Path, tmp_path: Path):
     flags = {"name": "pets", "kind": "imagefolder", "source": source, "classes": list(CLASSES), "shape": "3,8,8", "validation": 3}
-    files = Files([Command("fetch", {**flags, "out": tmp_path / "manifest.json"})])
+    files = KnownFiles([Command("fetch", {**flags, "out": tmp_path / "manifest.json"})])
     assert files.split(tmp_path / "manifest.json", "train") == (SHAPE, 3, 9)
     assert files.split(tmp_path / "manifest.json", "validation") == (SHAPE, 3, 3)

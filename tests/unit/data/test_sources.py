@@ -15,8 +15,7 @@ import pytest
 
 from ddrs.data.fetch import fetch
 from ddrs.data.requests import Pool, hold_out
-from ddrs.data.sources import KINDS as ALL_KINDS
-from ddrs.data.sources import _idx
+from ddrs.data.sources import SOURCES, _idx
 from ddrs.data.splits import SPLITS, load_split
 from ddrs.errors import DdrsError
 from ddrs.vision import torchvision_datasets
@@ -355,7 +354,7 @@ def test_an_unknown_dataset_lists_the_known(tmp_path: Path):
     with pytest.raises(DdrsError, match="'mnst': unknown") as error:
         fetch("mnst", tmp_path / "manifest.json")
     assert "(did you mean 'mnist'?); known are cifar10, fashion_mnist, imagefolder, imagenet, mnist, mnist5k" in one_line(error)
-    assert list(ALL_KINDS) == ["cifar10", "fashion_mnist", "imagefolder", "imagenet", "mnist", "mnist5k"]
+    assert list(SOURCES) == ["cifar10", "fashion_mnist", "imagefolder", "imagenet", "mnist", "mnist5k"]
 
 
 # duplicates

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ddrs.certification.settings import SampleSettings
+from ddrs.certification.settings import ImageCertificateSettings
 from ddrs.errors import DdrsError
 from ddrs.experiment import load as experiment_load
 from ddrs.experiment.config import Config
@@ -84,7 +84,7 @@ def test_every_setting_is_described():
         for name, field in model.model_fields.items():
             assert field.description, f"{model.__name__}.{name}"
 
-    for model in (TrainSettings, StepSettings, SearchSettings, SampleSettings):
+    for model in (TrainSettings, StepSettings, SearchSettings, ImageCertificateSettings):
         sections(model)
 
 
@@ -260,10 +260,10 @@ def test_the_smallest_n_of_a_config_is_that_of_the_bound(alpha: float):
     from ddrs.statistics.bounds import smallest_n
 
     least = smallest_n(alpha)
-    assert SampleSettings(n=least, alpha=alpha).n == least
+    assert ImageCertificateSettings(n=least, alpha=alpha).n == least
     if least > 1:
         with pytest.raises(DdrsError, match=f"at least {least} is needed"):
-            SampleSettings.checked(n=least - 1, alpha=alpha)
+            ImageCertificateSettings.checked(n=least - 1, alpha=alpha)
 
 
 def test_joint_with_sequential_is_one_line():

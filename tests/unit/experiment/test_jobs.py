@@ -24,55 +24,55 @@ def test_training_is_told_its_network_and_settings_at_the_sigma() -> None:
 
 
 def test_ds2_training_ends_a_branched_run_or_goes_on_from_a_finished_one() -> None:
-    own = jobs()
-    assert own.branch(w()) == ["results/models/mnist5k/cohen/fs/sigma_0.25.branch.pt"] and own.branch(w(method="macer")) == []
-    assert own.start(w()) == own.start(w(regime="ds2")) == "results/models/mnist5k/cohen/fs/sigma_0.25.safetensors"
+    job = jobs()
+    assert job.branch(w()) == ["results/models/mnist5k/cohen/fs/sigma_0.25.branch.pt"] and job.branch(w(method="macer")) == []
+    assert job.start(w()) == job.start(w(regime="ds2")) == "results/models/mnist5k/cohen/fs/sigma_0.25.safetensors"
     assert (
-        "--epochs 15 " in own.finetune(w())
-        and "--epochs 4 " in own.finetune(w(method="macer"))
-        and "--step-size 0.038" in own.finetune(w(method="macer"))
+        "--epochs 15 " in job.finetune(w(regime="ds2"))
+        and "--epochs 4 " in job.finetune(w(method="macer", regime="ds2"))
+        and "--step-size 0.038" in job.finetune(w(method="macer", regime="ds2"))
     )
-    assert own.branch_flag(w(), SimpleNamespace(branch=[])) == ""
+    assert job.branch_flag(w(), SimpleNamespace(branch=[])) == ""
 
 
 def test_a_search_is_told_the_settings_of_its_strategy() -> None:
-    own = jobs()
-    assert own.search(w(search="fs/sigma_0.25")).startswith("--split test --images 100 --seed 0 --step-size 0.0001 --samples 1 ")
-    assert "--strategy grid --k-max 50" in own.search(w(method="smoothadv", search="gds/sigma_0.25.K_50"))
+    job = jobs()
+    assert job.search(w(search="fs/sigma_0.25")).startswith("--split test --images 100 --seed 0 --step-size 0.0001 --samples 1 ")
+    assert "--strategy grid --k-max 50" in job.search(w(method="smoothadv", search="gds/sigma_0.25.K_50"))
     assert (
-        own.search_code(w(search="fs/sigma_0.25")) == own.search_code(w(search="ds2/sigma_0.50")) != own.search_code(w(search="gds/sigma_0.25.K_50"))
+        job.search_code(w(search="fs/sigma_0.25")) == job.search_code(w(search="ds2/sigma_0.50")) != job.search_code(w(search="gds/sigma_0.25.K_50"))
     )
     with pytest.raises(DdrsError, match="no grid of 40 points"):
-        own.model_of_search(w(method="smoothadv", search="gds/sigma_0.25.K_40"))
+        job.model_of_search(w(method="smoothadv", search="gds/sigma_0.25.K_40"))
 
 
 def test_a_certificate_is_told_its_scale_and_sampling() -> None:
-    own = jobs()
-    assert own.scale(w(run="fs/sigma_0.25"), SimpleNamespace(sigmas=own.sigmas_of_run(w(run="fs/sigma_0.25")))) == "--sigma 0.25"
+    job = jobs()
+    assert job.scale(w(run="fs/sigma_0.25"), SimpleNamespace(sigmas=job.sigmas_of_run(w(run="fs/sigma_0.25")))) == "--sigma 0.25"
     ds2 = w(run="ds2/sigma_0.25.K_900")
-    assert own.sigmas_of_run(ds2) == ["results/sigmas/mnist5k/test/cohen/ds2/sigma_0.25.parquet"]
-    assert own.scale(ds2, SimpleNamespace(sigmas="s.parquet")) == "--sigmas s.parquet --k 900"
-    assert "--n 2500 " in own.certify(ds2) and "--n 1000 " in own.certify(w(split="validation", run=ds2.run))
-    assert own.model_of_run(ds2) == "results/models/mnist5k/cohen/ds2/sigma_0.25.safetensors"
+    assert job.sigmas_of_run(ds2) == ["results/sigmas/mnist5k/test/cohen/ds2/sigma_0.25.parquet"]
+    assert job.scale(ds2, SimpleNamespace(sigmas="s.parquet")) == "--sigmas s.parquet --k 900"
+    assert "--n 2500 " in job.certify(ds2) and "--n 1000 " in job.certify(w(split="validation", run=ds2.run))
+    assert job.model_of_run(ds2) == "results/models/mnist5k/cohen/ds2/sigma_0.25.safetensors"
 
 
 def test_the_shards_of_a_log_are_all_of_it() -> None:
     settings = config()
-    own = jobs(certify={"mnist5k": settings.certify["mnist5k"].model_copy(update={"shards": 2})})
+    job = jobs(certify={"mnist5k": settings.certify["mnist5k"].model_copy(update={"shards": 2})})
     run = w(run="fs/sigma_0.25")
-    assert own.shards(run) == [f"scratch/shards/mnist5k/test/cohen/fs/sigma_0.25/{i}-of-2.tsv" for i in (1, 2)]
-    assert own.shard(run, 1) == "" and own.shard(w(shard="2", shards="2"), 1) == " --shard 2/2"
+    assert job.shards(run) == [f"scratch/shards/mnist5k/test/cohen/fs/sigma_0.25/{i}-of-2.tsv" for i in (1, 2)]
+    assert job.shard(run, 1) == "" and job.shard(w(shard="2", shards="2"), 1) == " --shard 2/2"
 
 
 def test_a_published_model_is_told_its_form_and_runs_no_code_of_the_config() -> None:
-    own = jobs("pretrained.yaml")
-    assert own.import_checkpoint(w(dataset="cifar10")).startswith("--format locuslab --dataset cifar10 --method cohen")
+    job = jobs("pretrained.yaml")
+    assert job.import_checkpoint(w(dataset="cifar10")).startswith("--format locuslab --dataset cifar10 --method cohen")
     assert Jobs.reads["import_checkpoint"] == {"checkpoints", "datasets"}
 
 
 def test_how_a_job_runs_is_the_devices() -> None:
-    own = jobs(device="cuda")
-    assert (own.runtime(w(), 2), own.gpu(w()), jobs().gpu(w())) == ("--threads 2 --device cuda", 1, 0)
+    job = jobs(device="cuda")
+    assert (job.runtime(w(), 2), job.gpu(w()), jobs().gpu(w())) == ("--threads 2 --device cuda", 1, 0)
 
 
 def test_a_table_is_told_what_chooses() -> None:
@@ -83,27 +83,27 @@ def test_a_table_is_told_what_chooses() -> None:
 
 
 def test_captions_say_how_each_method_of_a_table_or_figure_is_made_once() -> None:
-    own = jobs()
-    assert own.made_of_table(w(table="table3")) == own.made_of_figure(w(number="5"))
-    assert own.made_of_figure(w(number="9")).count("--made ") == 1 and own.made_of_figure(w(number="7")).count("--made ") == 4
-    assert own.number(w(table="table3")) == "3" and own.number(w(table="family")) == "family"
+    job = jobs()
+    assert job.recipe_of_table(w(table="table3")) == job.recipe_of_figure(w(number="5"))
+    assert job.recipe_of_figure(w(number="9")).count("--recipe ") == 1 and job.recipe_of_figure(w(number="7")).count("--recipe ") == 4
+    assert job.number(w(table="table3")) == "3" and job.number(w(table="family")) == "family"
 
 
 def test_figures_are_told_how_their_curves_are_grouped() -> None:
-    own = jobs()
-    assert [own.figure(w(number=number)) for number in "378"] == ["--kind rows", "--kind steps", "--kind searches --evaluations 200"]
-    assert own.examples(w(number="9")).startswith("--quantiles 0.0,0.33,0.67,1.0 ")
-    assert len(own.searched_examples(w(number="9"))) == len(own.fixed_examples(w(number="9"))) == len(own.data_of_examples(w(number="9"))) == 2
+    job = jobs()
+    assert [job.figure(w(number=number)) for number in "378"] == ["--kind rows", "--kind steps", "--kind searches --evaluations 200"]
+    assert job.examples(w(number="9")).startswith("--quantiles 0.0,0.33,0.67,1.0 ")
+    assert len(job.searched_examples(w(number="9"))) == len(job.fixed_examples(w(number="9"))) == len(job.data_of_examples(w(number="9"))) == 2
 
 
 def test_the_params_of_a_result_are_those_of_its_job() -> None:
-    own = jobs()
+    job = jobs()
     at = {"dataset": "mnist5k", "method": "cohen", "sigma": "0.25"}
-    assert own.params_of_result("models", {**at, "row": "fs"}) == own.train(w())
-    assert own.params_of_result("models", {**at, "row": "ds2"}) == own.finetune(w())
+    assert job.params_of_result("models", {**at, "row": "fs"}) == job.train(w())
+    assert job.params_of_result("models", {**at, "row": "ds2"}) == job.finetune(w(regime="ds2"))
     logged = {**at, "split": "test", "row": "ds", "k": "900"}
-    assert own.params_of_result("certificates", logged) == own.certify(w(run="ds/sigma_0.25.K_900"))
-    assert own.params_of_result("sigmas", {**logged, "row": "fs", "k": ""}) == own.search(w(search="fs/sigma_0.25"))
+    assert job.params_of_result("certificates", logged) == job.certify(w(run="ds/sigma_0.25.K_900"))
+    assert job.params_of_result("sigmas", {**logged, "row": "fs", "k": ""}) == job.search(w(search="fs/sigma_0.25"))
     imported = jobs("pretrained.yaml")
     assert imported.params_of_result("models", {**at, "dataset": "cifar10", "row": "fs"}) == imported.import_checkpoint(w(dataset="cifar10"))
 

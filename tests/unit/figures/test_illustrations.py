@@ -24,7 +24,7 @@ def test_the_plane_repeats_and_leaves_the_callers_generator_alone(plane: Plane):
     before = torch.random.get_rng_state()
     again = make_plane(0)
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert np.array_equal(again.own, plane.own) and torch.equal(again.x, plane.x)
+    assert np.array_equal(again.sigmas, plane.sigmas) and torch.equal(again.x, plane.x)
     assert all(torch.equal(a, b) for a, b in zip(again.model.state_dict().values(), plane.model.state_dict().values(), strict=True))
     with torch.no_grad():
         assert (plane.model(plane.x).argmax(1).numpy() == plane.labels).mean() > 0.97, "the classifier itself is right"
@@ -33,12 +33,12 @@ def test_the_plane_repeats_and_leaves_the_callers_generator_alone(plane: Plane):
 def test_figure_1_shows_what_the_paper_says(plane: Plane):
     """x1 gains from a larger sigma, x2 from a smaller one, and x3 is wrong at the fixed one."""
     three = sigma.three_inputs(plane)
-    x, own = plane.x[torch.from_numpy(three)], plane.own[three]
+    x, sigmas = plane.x[torch.from_numpy(three)], plane.sigmas[three]
     fixed = certify(plane.model, x, sigma.FIXED, n=N, alpha=ALPHA)
-    ours = certify(plane.model, x, own, n=N, alpha=ALPHA)
+    ours = certify(plane.model, x, sigmas, n=N, alpha=ALPHA)
     assert (plane.labels[three] == 0).all() and (np.asarray(ours.prediction) == 0).all()
     assert np.asarray(fixed.prediction).tolist() == [0, 0, 1]
-    assert own[0] > sigma.FIXED > own[1] and own[2] < sigma.FIXED
+    assert sigmas[0] > sigma.FIXED > sigmas[1] and sigmas[2] < sigma.FIXED
     gain = np.asarray(ours.radius) - np.asarray(fixed.radius)
     assert gain[0] > 0.1 and gain[1] > 0.03 and np.asarray(ours.radius)[2] > 0.1
 
@@ -48,7 +48,7 @@ def test_figure_2_shows_the_three_cases_of_the_memory(plane: Plane):
     assert list(found) == ["kept", "adopted", "shrunk"]
     for case, one in found.items():
         pair = plane.x[torch.tensor([one.first, one.second])]
-        certified = certify(plane.model, pair, plane.own[[one.first, one.second]], n=N, alpha=ALPHA)
+        certified = certify(plane.model, pair, plane.sigmas[[one.first, one.second]], n=N, alpha=ALPHA)
         assert tuple(np.asarray(certified.prediction)) == one.classes and tuple(np.asarray(certified.radius)) == one.radii
         store = Memory()
         for x, label, radius in zip(pair.numpy(), one.classes, one.radii, strict=True):

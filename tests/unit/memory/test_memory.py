@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from ddrs.certification.records import COLUMNS, read_log
+from ddrs.certification.records import LOG_COLUMNS, read_log
 from ddrs.certification.run import certify
-from ddrs.certification.settings import SampleSettings
+from ddrs.certification.settings import ImageCertificateSettings
 from ddrs.certification.shards import Shard
 from ddrs.data.splits import as_float, load_split, split_digests
 from ddrs.errors import DdrsError
@@ -170,14 +170,14 @@ def test_remember_keeps_a_certified_log(mnist5k: Path, tmp_path: Path):
             parameter.zero_()  # every score is 0: class 0 wins every vote
     facts = {"architecture": "small_cnn", "shape": [1, 28, 28], "classes": 10, "method": "cohen", "regime": "fs", "sigma": 0.25, "noise": "gaussian"}
     save_model(tmp_path / "model.safetensors", model, facts)
-    settings, runtime = SampleSettings(n0=10, n=50, alpha=0.01), Runtime(scratch=tmp_path / "scratch")
+    settings, runtime = ImageCertificateSettings(n0=10, n=50, alpha=0.01), Runtime(scratch=tmp_path / "scratch")
     log = tmp_path / "log.tsv"
     certify(tmp_path / "model.safetensors", mnist5k, log, settings, 0.25, None, None, "test", 8, Shard(), None, None, 0, runtime, lambda line: None)
     counts = remember(log, mnist5k, tmp_path / "memory.tsv")
     before, after = read_log(log).table, read_log(tmp_path / "memory.tsv").table
     assert counts == {"kept": 8, "adopted": 0, "shrunk": 0, "repeated": 0} and (before["radius"] > 0.3).all() and set(before["predict"]) == {0}
-    assert after.columns.tolist() == [*COLUMNS, "memory"] and set(after["memory"]) == {"kept"}
-    same = [name for name in COLUMNS if name not in ("digest", "check")]
+    assert after.columns.tolist() == [*LOG_COLUMNS, "memory"] and set(after["memory"]) == {"kept"}
+    same = [name for name in LOG_COLUMNS if name not in ("digest", "check")]
     assert after[same].equals(before[same])
     assert (after["digest"] != before["digest"]).all()
 

@@ -10,7 +10,7 @@ from torch import nn
 from ddrs.errors import DdrsError
 from ddrs.models.checkpoints import load_model, save_model
 from ddrs.models.devices import Runtime
-from ddrs.operations.plan import Files
+from ddrs.operations.plan import KnownFiles
 from ddrs.training.run import train
 from ddrs.training.settings import TrainSettings
 
@@ -63,11 +63,11 @@ def test_a_verb_runs_the_factory_that_its_flag_names(verb: str, model: Path, sma
 
 
 def test_the_api_and_the_plan_ask_for_the_name_too(model: Path):
-    for load in (load_model, lambda path: Files([]).model(path, None)):
+    for load in (load_model, lambda path: KnownFiles([]).model(path, None)):
         with pytest.raises(DdrsError, match="may not have run"):
             load(model)
     assert not Path("imported").exists()
-    assert Files([]).model(model, NAME)[0].architecture == NAME
+    assert KnownFiles([]).model(model, NAME)[0].architecture == NAME
     assert load_model(model, architecture=NAME)(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
 
 

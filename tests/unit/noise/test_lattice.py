@@ -17,7 +17,7 @@ from ddrs.certification.checks import ABSTAIN
 from ddrs.data.splits import as_float
 from ddrs.errors import DdrsError
 from ddrs.models.rowwise import PASSES
-from ddrs.noise.lattice import CERTIFIABLE, LATTICES, LEVELS, GridSampler, Table, certifiable_noise, check_on_grid
+from ddrs.noise.lattice import CERTIFIABLE, LATTICES, LEVELS, GridSampler, Lookup, certifiable_noise, check_on_grid
 from ddrs.noise.streams import NoiseStream
 
 SIGMAS = [0.001, 0.05, 0.25, 1.0, 4.0]
@@ -32,7 +32,7 @@ def sampler(name: str, sigma: float) -> GridSampler:
 
 
 @lru_cache
-def exact(table: Table) -> list[int]:
+def exact(table: Lookup) -> list[int]:
     """F((i + 1/2) / 255) * 2^200, rounded down, for every i of the table, computed by another formula and to more digits."""
     edges = range(table.smallest, table.smallest + len(table.thresholds))
     with mpmath.workdps(75):
@@ -44,7 +44,7 @@ def exact(table: Table) -> list[int]:
         return [int(mpmath.floor(p * 2**BITS)) for p in [*tail, *(1 - p for p in reversed(tail))]]
 
 
-def probabilities(table: Table) -> np.ndarray:
+def probabilities(table: Lookup) -> np.ndarray:
     """P(i) for every i of the table."""
     return np.array([float(b - a) / 2.0**BITS for a, b in zip([0, *exact(table)], [*exact(table), 2**BITS], strict=True)])
 
@@ -75,7 +75,7 @@ def fill_from(source: GridSampler, values: list[int]) -> np.ndarray:
     return out.numpy().ravel()
 
 
-def some_places(table: Table) -> np.ndarray:
+def some_places(table: Lookup) -> np.ndarray:
     """Up to 122 places of thresholds: the ends, tails, where a cell of 16 bits holds several, and the middle, where one holds at most one."""
     rng, last = np.random.default_rng(0), len(table.thresholds) - 1
     places = np.concatenate([rng.normal(last / 2, last / 24, 80), rng.normal(last / 2, last / 8, 40)])

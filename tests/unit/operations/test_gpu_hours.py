@@ -6,7 +6,7 @@ import pytest
 
 from ddrs.commands.main import app
 from ddrs.operations import plan
-from ddrs.operations.gpu_hours import CARDS, Cost, Row, by_row
+from ddrs.operations.gpu_hours import CARDS, Cost, CostRow, by_row
 from ddrs.operations.plan import Command, commands_of
 from ddrs.operations.probe import Network, flops_per_forward
 
@@ -44,8 +44,8 @@ def read(lines: list[str]) -> list[Command]:
     return commands_of("\n".join(f"Shell command: ddrs {line} > x 2>&1" for line in lines), app)
 
 
-def row(label: str) -> Row:
-    return Row("table1", "mnist5k", label)
+def row(label: str) -> CostRow:
+    return CostRow("table1", "mnist5k", label)
 
 
 @pytest.mark.parametrize("backwards", [False, True])
@@ -53,7 +53,7 @@ def test_a_job_counts_once_to_the_first_row_that_needs_it(backwards: bool) -> No
     """Whatever the order of the dry run. The FS model, its branch and its test log are the FS row's; the search of all K is the DS row's."""
     lines = [line.replace("--branch-out fs.b", "--branch-out fs.b --branch-epoch 1") if line == TRAIN else line for line in GRAPH]
     costs = by_row(read(lines[::-1] if backwards else lines))
-    assert list(costs) == [row("cohen"), row("cohen-ds"), row("cohen-ds2"), Row("-", "-", "other")]
+    assert list(costs) == [row("cohen"), row("cohen-ds"), row("cohen-ds2"), CostRow("-", "-", "other")]
     assert [cost.jobs for cost in costs.values()] == [6, 9, 5, 1]
     assert sum(cost.jobs for cost in costs.values()) == len(GRAPH)
     search = ("search", "float32"), 10 * (2 * 30 + 200) * FLOPS
@@ -61,7 +61,7 @@ def test_a_job_counts_once_to_the_first_row_that_needs_it(backwards: bool) -> No
     assert dict(costs[row("cohen-ds")].flops) == {search[0]: search[1], ("certification", "float32"): 2 * 3000 * FLOPS}
     ds2 = {("training", "float32"): 4000 * (3 + 2) * FLOPS, search[0]: search[1], ("certification", "bfloat16"): 3000 * FLOPS}
     assert dict(costs[row("cohen-ds2")].flops) == ds2
-    assert dict(costs[Row("-", "-", "other")].flops) == {("certification", "float32"): 3000 * FLOPS}
+    assert dict(costs[CostRow("-", "-", "other")].flops) == {("certification", "float32"): 3000 * FLOPS}
 
 
 def test_hours_are_flops_over_the_peak_of_their_precision() -> None:
@@ -79,7 +79,7 @@ def test_a_card_has_a_peak_for_every_precision_of_the_config() -> None:
 
 def test_a_protocol_that_stops_early_is_at_most() -> None:
     lines = [f"{line} --protocol sequential --radii 0.5" if "--split validation" in line else line for line in GRAPH]
-    assert [cost.at_most for cost in by_row(read(lines)).values()] == [True, False, False, False]
+    assert [cost.is_upper_bound for cost in by_row(read(lines)).values()] == [True, False, False, False]
 
 
 @pytest.fixture

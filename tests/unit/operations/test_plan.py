@@ -11,11 +11,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ddrs.commands.main import app
-from ddrs.data.sources import KINDS, source_of
+from ddrs.data.sources import SOURCES, source_of
 from ddrs.errors import DdrsError
 from ddrs.models.architectures import build_model
 from ddrs.operations import plan, probe
-from ddrs.operations.plan import Command, Files, Work, commands_of, duration, estimate, seconds_of, work_of
+from ddrs.operations.plan import Command, KnownFiles, Work, commands_of, duration, estimate, seconds_of, work_of
 from ddrs.operations.probe import Certification, Network, Search, Training, flops_per_forward
 from ddrs.sigma.settings import SearchSettings
 from ddrs.training.settings import RegimeSettings, TrainSettings
@@ -39,7 +39,7 @@ def read(*commands: str) -> list[Command]:
 def last(*commands: str) -> Work:
     """The work of the last of some commands."""
     found = read(*commands)
-    return work_of(found[-1], Files(found))
+    return work_of(found[-1], KnownFiles(found))
 
 
 # samples: images * epochs * passes; forwards: 3 for a pass back to the weights, 2 for one back to the image, 1 for one without
@@ -77,7 +77,7 @@ def test_work_is_what_a_hand_counts(commands: list[str], images: int, samples: i
 )
 def test_only_a_protocol_that_may_stop_early_is_an_upper_bound(flags: str, at_most: bool) -> None:
     found = last(FETCH, f"{TRAIN} --epochs 1", f"{CERTIFY} --n0 20 --n 1000 --images 3 {flags}")
-    assert (found.samples, found.at_most) == (3 * 1020, at_most)
+    assert (found.samples, found.is_upper_bound) == (3 * 1020, at_most)
 
 
 def test_steps_without_a_network_are_jobs_alone() -> None:
@@ -130,7 +130,7 @@ def test_a_command_that_cannot_work_is_one_line(commands: list[str], words: list
 
 
 def test_sizes_are_those_of_the_sources(mnist5k: Path) -> None:
-    assert [kind for kind in KINDS if not source_of(kind).sizes] == [kind for kind in KINDS if source_of(kind).count] == ["imagefolder"]
+    assert [kind for kind in SOURCES if not source_of(kind).sizes] == [kind for kind in SOURCES if source_of(kind).count] == ["imagefolder"]
     splits = json.loads(mnist5k.read_text())["splits"]
     assert source_of("mnist5k").sizes == {name: facts["count"] + facts["dropped_duplicates"] for name, facts in splits.items()}
 

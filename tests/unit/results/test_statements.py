@@ -8,7 +8,7 @@ from PIL import Image
 
 from ddrs.certification.records import read_log
 from ddrs.errors import DdrsError
-from ddrs.results.captions import OF_PROTOCOL, Caption, memory_counts, of_cells, of_logs, of_memory, promise
+from ddrs.results.captions import PROTOCOL_FACTS, Caption, cells_caption, logs_caption, memory_counts, memory_sentence, promise
 from ddrs.results.pages import write_page
 from tests.unit.helpers import one_line, write_log
 
@@ -26,7 +26,7 @@ def test_a_figures_statement_has_images_protocol_and_the_memorys_counts(tmp_path
         write_log(tmp_path / "4", ROWS, noise="lattice", method="cohen-ds2", K=900, memory="kept"),
         write_log(tmp_path / "5", ROWS[:2], dataset="mnist5k", n_max=2500),
     ]
-    assert of_logs([read_log(path) for path in logs]) == (
+    assert logs_caption([read_log(path) for path in logs]) == (
         "cifar10: 3 test images, protocol fixed, n0 = 100, n = 1,000, alpha = 0.001 per image and log, noise on the pixel grid. "
         "Memory passes of how many entries (adopted another class, shrank): cohen-ds 2 of 3 (3,\N{NO-BREAK SPACE}3); "
         "cohen-ds2 1 of 3 (0,\N{NO-BREAK SPACE}0). "
@@ -37,15 +37,15 @@ def test_a_figures_statement_has_images_protocol_and_the_memorys_counts(tmp_path
 def test_equal_counts_of_two_datasets_are_said_of_each(tmp_path: Path):
     facts = {"method": "cohen-ds", "K": 100, "memory": "kept"}
     logs = [read_log(write_log(tmp_path / name, ROWS, dataset=name, **facts)) for name in ("cifar10", "mnist5k")]
-    assert of_logs(logs).count("cohen-ds 1 of 3 (0,\N{NO-BREAK SPACE}0)") == 2
+    assert logs_caption(logs).count("cohen-ds 1 of 3 (0,\N{NO-BREAK SPACE}0)") == 2
     counts = {"label": "cohen-ds", "made": "", "memory": memory_counts(logs[:1])}
-    cells = [{**counts, "images": 3, **{name: log.constant(name) for name in ("dataset", *OF_PROTOCOL)}} for log in logs]
-    assert of_cells(cells).count("Memory pass of cohen-ds: 1 pass of 3 entries") == 2
+    cells = [{**counts, "images": 3, **{name: log.constant(name) for name in ("dataset", *PROTOCOL_FACTS)}} for log in logs]
+    assert cells_caption(cells).count("Memory pass of cohen-ds: 1 pass of 3 entries") == 2
 
 
 def test_what_differs_from_the_field_is_said(tmp_path: Path):
     logs = [write_log(tmp_path / "1", ROWS, bound="joint"), write_log(tmp_path / "2", ROWS, dataset="mnist5k", precision="bfloat16-compiled")]
-    assert of_logs([read_log(path) for path in logs]) == (
+    assert logs_caption([read_log(path) for path in logs]) == (
         "cifar10: 3 test images, protocol fixed with bound joint, n0 = 100, n = 1,000, alpha = 0.001 per image and log. "
         "mnist5k: 3 test images, protocol fixed, n0 = 100, n = 1,000, alpha = 0.001 per image and log, the classifier computed in bfloat16-compiled."
     )
@@ -56,9 +56,9 @@ def test_a_caption_has_title_text_certificates_making_and_the_memorys_promise(tm
     passed = read_log(write_log(tmp_path / "2", ROWS, method="cohen-ds", K=100, memory="kept"))
     Caption(tmp_path / "a.md", "Figure 0", ["Made so.", "And so."]).write("What it shows.", [fixed])
     text = (tmp_path / "a.md").read_text()
-    assert text == f"**Figure 0.** What it shows. {of_logs([fixed])} Made so. And so.\n"
+    assert text == f"**Figure 0.** What it shows. {logs_caption([fixed])} Made so. And so.\n"
     Caption(tmp_path / "b.md").write("What it shows.", [fixed, passed])
-    assert (tmp_path / "b.md").read_text() == f"What it shows. {of_logs([fixed, passed])} {promise(['cohen-ds'])[0]}\n"
+    assert (tmp_path / "b.md").read_text() == f"What it shows. {logs_caption([fixed, passed])} {promise(['cohen-ds'])[0]}\n"
     before = sorted(tmp_path.iterdir())
     Caption().write("Nowhere.", [fixed])
     assert sorted(tmp_path.iterdir()) == before
@@ -68,7 +68,7 @@ def test_the_memorys_counts_of_a_row(tmp_path: Path):
     passed = read_log(write_log(tmp_path / "1", ROWS, method="cohen-ds", K=100, memory="shrunk"))
     counts = memory_counts([passed])
     assert counts == {"passes": 1, "entries": 3, "kept": 0, "adopted": 0, "shrunk": 3, "repeated": 0}
-    assert of_memory("cohen-ds", counts) == "Memory pass of cohen-ds: 1 pass of 3 entries, 0 adopted another class, 3 shrank."
+    assert memory_sentence("cohen-ds", counts) == "Memory pass of cohen-ds: 1 pass of 3 entries, 0 adopted another class, 3 shrank."
     assert memory_counts([read_log(write_log(tmp_path / "2", ROWS))]) is None
 
 
@@ -76,7 +76,7 @@ def test_logs_of_others_make_no_statement(tmp_path: Path):
     path = tmp_path / "log.tsv"
     path.write_text("idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t1\t1\t0.5\t1\t0.1\n")
     with pytest.raises(DdrsError, match="has no column 'dataset'; figures need logs written by ddrs certify") as error:
-        of_logs([read_log(path)])
+        logs_caption([read_log(path)])
     one_line(error)
 
 

@@ -10,12 +10,12 @@ from statsmodels.stats.proportion import confint_proportions_2indep
 from ddrs.errors import DdrsError
 from ddrs.results.cells import read_cell
 from ddrs.results.comparison import write_comparison
-from ddrs.results.published.flaws import flaw, largest_acr, largest_radius
-from ddrs.results.published.printed import IMAGES, printed_row
+from ddrs.results.published.flaws import flaw_of_print, largest_acr, largest_radius
+from ddrs.results.published.printed import PRINTED_IMAGES, printed_row
 from ddrs.results.row_cells import write_cells
-from ddrs.results.verdicts import judge
+from ddrs.results.verdicts import judged_cell
 from ddrs.rows import TABLES
-from ddrs.statistics.intervals import Estimate, difference, mean, share, word
+from ddrs.statistics.intervals import Estimate, difference, mean, share, verdict
 from tests.unit.helpers import write_log
 
 pytestmark = pytest.mark.usefixtures("invented_radii")  # bounds are computed again in test_certify_log.py and tests/adversarial
@@ -45,7 +45,7 @@ def test_the_interval_of_two_means_is_the_normal_one():
 
 @pytest.mark.parametrize(("low", "high", "said"), [(-1, 1, "within"), (0, 1, "within"), (-1, 0, "within"), (0.1, 1, "above"), (-1, -0.1, "below")])
 def test_words(low: float, high: float, said: str):
-    assert word(Estimate(0.0, low, high)) == said
+    assert verdict(Estimate(0.0, low, high)) == said
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_words(low: float, high: float, said: str):
 )
 def test_within_depends_on_the_number_of_images(value: float, images: int, said: str):
     """By hand: at 10,000 and 10,000 images near a half, 1.96 * sqrt(2 * .25 / 10,000) is 1.39 points; at 500 and 10,000 it is 4.5."""
-    found = judge(cell(value, images))
+    found = judged_cell(cell(value, images))
     assert found["verdict"] == said and found["paper"] == 52.8
     low, high = found["difference"]
     assert low < value - 52.8 < high
@@ -88,20 +88,20 @@ def test_within_depends_on_the_number_of_images(value: float, images: int, said:
     ],
 )
 def test_why_nothing_is_compared(more: dict, said: str):
-    found = judge(cell(50.0, **more))
+    found = judged_cell(cell(50.0, **more))
     assert (found["verdict"], found["difference"]) == (said, None)
 
 
 def test_a_selected_cell_is_judged_by_the_same_print():
-    assert judge(cell(52.0, table="table2_selected")) == judge(cell(52.0))
+    assert judged_cell(cell(52.0, table="table2_selected")) == judged_cell(cell(52.0))
 
 
 def test_an_acr_is_judged_with_our_spread_for_both():
     """smoothadv: .681 on 10,000 images. Ours of 500 images: 1.96 * .6 * sqrt(1/500 + 1/10,000) = .0539."""
     place = {"label": "smoothadv", "column": "acr", "deviation": 0.6}
-    assert judge(cell(0.734, 500, **place))["verdict"] == "within"
-    assert judge(cell(0.736, 500, **place))["verdict"] == "above"
-    assert judge(cell(0.626, 500, **place))["verdict"] == "below"
+    assert judged_cell(cell(0.734, 500, **place))["verdict"] == "within"
+    assert judged_cell(cell(0.736, 500, **place))["verdict"] == "above"
+    assert judged_cell(cell(0.626, 500, **place))["verdict"] == "below"
 
 
 def test_the_bound_on_an_acr_by_hand():
@@ -117,8 +117,8 @@ def test_the_bound_on_an_acr_by_hand():
 
 def test_which_acrs_of_the_print_their_own_rows_exclude():
     """The five of data-dependent rows, and by a hair MACER's own: .7015 rounds to its print, its columns allow .7011."""
-    places = [(table, dataset, row.label) for table, rows in TABLES.items() for row in rows for dataset in IMAGES]
-    assert [(place[1], place[2]) for place in places if printed_row(*place) and flaw(*place, "acr")] == [
+    places = [(table, dataset, row.label) for table, rows in TABLES.items() for row in rows for dataset in PRINTED_IMAGES]
+    assert [(place[1], place[2]) for place in places if printed_row(*place) and flaw_of_print(*place, "acr")] == [
         ("cifar10", "cohen-ds"),
         ("cifar10", "cohen-ds2"),
         ("cifar10", "smoothadv-ds"),
@@ -126,7 +126,7 @@ def test_which_acrs_of_the_print_their_own_rows_exclude():
         ("cifar10", "macer"),
         ("cifar10", "macer-ds"),
     ]
-    assert [(place[1:], column) for place in places for column in printed_row(*place) if column != "acr" and flaw(*place, column)] == [
+    assert [(place[1:], column) for place in places for column in printed_row(*place) if column != "acr" and flaw_of_print(*place, column)] == [
         (("cifar10", "yang"), "1.00")
     ]
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from ddrs.certification.records import read_log
 from ddrs.certification.run import certify
-from ddrs.certification.settings import SampleSettings
+from ddrs.certification.settings import ImageCertificateSettings
 from ddrs.certification.shards import Shard
 from ddrs.errors import DdrsError
 from ddrs.models.checkpoints import load_model, read_facts, save_model
@@ -169,7 +169,7 @@ def test_files_keep_their_columns_and_certificates_get_the_row_gds(trained: Path
     assert json.loads(table.schema.metadata[b"ddrs"])["settings"]["strategy"] == "grid"
     found, sigma0, strategy = read_sigmas(out, 10, np.array([0, 10, 20]), {})
     assert (sigma0, strategy) == (0.25, "grid") and all(round(10 * value, 5) == int(10 * value + 0.5) for value in found.values())
-    sampling = SampleSettings(n0=10, n=50)
+    sampling = ImageCertificateSettings(n0=10, n=50)
     certify(trained, small_mnist, log, sampling, None, out, 10, "test", 3, Shard(), None, None, 0, runtime, quiet)
     assert read_log(log).constant("method") == "cohen-gds" and read_log(log).constant("K") == "10"
 
@@ -179,6 +179,6 @@ def test_a_grid_on_a_ds2_model_is_no_row_of_the_paper(trained: Path, small_mnist
     save_model(model, load_model(trained), {**read_facts(trained), "regime": "ds2"})
     for settings, label in ((on_grid(4, 1), "cohen-ds2-gds"), (SearchSettings(k_max=4), "cohen-ds2")):
         search(model, small_mnist, out, settings, "test", 2, 0, Runtime(scratch=tmp_path), lambda line: None)
-        sampling = SampleSettings(n0=10, n=50)
+        sampling = ImageCertificateSettings(n0=10, n=50)
         certify(model, small_mnist, log, sampling, None, out, 4, "test", 2, Shard(), None, None, 0, Runtime(scratch=tmp_path), lambda line: None)
         assert read_log(log).constant("method") == label

@@ -3,9 +3,9 @@
 from ddrs.data.requests import Source
 from ddrs.registry import Folder
 
-KINDS = Folder("dataset", __name__)
+SOURCES = Folder("dataset", __name__)
 
 
 def source_of(kind: str) -> Source:
     """Where a kind of dataset comes from. DdrsError for an unknown one."""
-    return KINDS.module(kind).SOURCE
+    return SOURCES.module(kind).SOURCE

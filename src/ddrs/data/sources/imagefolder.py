@@ -27,7 +27,7 @@ from ddrs.provenance.digests import digest
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # as torchvision's ImageFolder: others are skipped
 MODES = {1: "L", 3: "RGB"}  # of Pillow, by the number of channels
-DEEP = ("I", "F")  # modes of more than 8 bits per channel, as are those that begin with I;
+DEEP = ("I", "F")  # modes of more than 8 bits: I, F, and all whose name starts with `I;`
 SIDE_BY_SIDE = 2**24  # pixels of an image up to which each thread decodes its own, in 0.2 GB at most; larger ones are decoded one at a time, ...
 LARGEST = 178_956_970  # ... in up to 1.5 GB: the most pixels that Pillow reads before it takes a file for an attack
 ALONE = Lock()  # of the one larger image that is being decoded
@@ -120,13 +120,13 @@ def listing(source: Path, classes: tuple[str, ...], say: Say = lambda line: None
 
 def _files(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
     """The files in a folder and in those below it, also behind links."""
-    own = folder.resolve()
-    if own in above:
+    here = folder.resolve()
+    if here in above:
         raise DdrsError(f"{folder}: links to a folder that it is in")
     found = []
     for path in folder.iterdir():
         if path.is_dir():
-            found += _files(path, (*above, own))
+            found += _files(path, (*above, here))
         elif path.is_file():
             found.append(path)
         else:

@@ -31,12 +31,12 @@ EDGES = {0: "-", 1: "--"}  # of balls, so that grey print tells the classes apar
 
 @dataclass(frozen=True)
 class Plane:
-    """A classifier of the plane and its inputs. x: float32 (INPUTS, 2); labels: int64 (INPUTS,); own: float32 (INPUTS,), sigma* of each."""
+    """A classifier of the plane and its inputs. x: float32 (INPUTS, 2); labels: int64 (INPUTS,); sigmas: float32 (INPUTS,), sigma* of each."""
 
     model: nn.Module
     x: torch.Tensor
     labels: np.ndarray
-    own: np.ndarray
+    sigmas: np.ndarray
     seed: int
 
     def certificates(self, sigma: float | np.ndarray, inputs: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -71,8 +71,8 @@ def make_plane(seed: int) -> Plane:
         optimizer.step()
     model.eval()
     x = _points(INPUTS, (3.4, 2.6), seed, "inputs")
-    own = optimize_sigma(model, x, SIGMA0, lr=0.01, iterations=50, n=64, objective_class="fixed", seed=seed)
-    return Plane(model, x, truth(x).numpy(), own.numpy(), seed)
+    sigmas = optimize_sigma(model, x, SIGMA0, lr=0.01, iterations=50, n=64, objective_class="fixed", seed=seed)
+    return Plane(model, x, truth(x).numpy(), sigmas.numpy(), seed)
 
 
 def _points(count: int, size: tuple[float, float], seed: int, what: str) -> torch.Tensor:

@@ -47,7 +47,7 @@ def draw(plane: Plane) -> Figure:
 def three_cases(plane: Plane) -> dict[str, Meeting]:
     """Of all pairs of inputs, earlier first, whose certified balls meet: per case the one that shows it best, with the largest least part of
     what is drawn. If the balls are of one class neither input lies in the other's, or they would look like the second case."""
-    classes, radii = plane.certificates(plane.own)
+    classes, radii = plane.certificates(plane.sigmas)
     x = plane.x.numpy()
     distances = np.linalg.norm(x[:, None].astype(np.float64) - x[None], axis=2)
     pairs = np.argwhere(np.triu(distances < radii[:, None] + radii[None], 1) & (classes >= 0)[:, None] & (classes >= 0)[None])

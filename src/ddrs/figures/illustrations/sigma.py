@@ -23,18 +23,18 @@ CURVES = (("#000000", "-"), ("#009E73", "--"), ("#CC79A7", ":"))  # of x1, x2, x
 def draw(plane: Plane) -> Figure:
     """Left: certificates at the fixed sigma. Middle: at sigma*. Right: the certified radius over sigma, 0 where the class is wrong."""
     three = three_inputs(plane)
-    own = plane.own[three]
+    sigmas = plane.sigmas[three]
     figure, axes = plt.subplots(1, 3, figsize=(11.5, 3.6), layout="constrained", width_ratios=(1.3, 1.3, 1))
     fixed = np.full(3, FIXED, np.float32)
-    limits = _limits(plane, three, np.maximum(own, fixed), own)
+    limits = _limits(plane, three, np.maximum(sigmas, fixed), sigmas)
     _panel(axes[0], plane, three, fixed, limits, f"fixed $\\sigma = {FIXED}$")
-    _panel(axes[1], plane, three, own, limits, "$\\sigma^*_x$ of each input")
+    _panel(axes[1], plane, three, sigmas, limits, "$\\sigma^*_x$ of each input")
     certified = [plane.certificates(float(sigma), three) for sigma in SWEEP]
     radii = np.array([radius * (predicted == plane.labels[three]) for predicted, radius in certified])
-    predicted, radius = plane.certificates(own, three)
+    predicted, radius = plane.certificates(sigmas, three)
     for i, (colour, dashes) in enumerate(CURVES):
         axes[2].plot(SWEEP, radii[:, i], color=colour, linestyle=dashes, linewidth=1.5, label=f"$x_{i + 1}$")
-        axes[2].plot(own[i], radius[i] * (predicted[i] == plane.labels[three[i]]), "*", color=colour, markersize=12)
+        axes[2].plot(sigmas[i], radius[i] * (predicted[i] == plane.labels[three[i]]), "*", color=colour, markersize=12)
     axes[2].plot([], [], "*", color="#777777", markersize=10, linestyle="none", label="$\\sigma^*_x$")
     axes[2].axvline(FIXED, color="#777777", linewidth=1, label=f"$\\sigma = {FIXED}$")
     axes[2].set_xlabel("$\\sigma$")
@@ -49,13 +49,13 @@ def draw(plane: Plane) -> Figure:
 def three_inputs(plane: Plane) -> np.ndarray:
     """x1, x2, x3, of class 0 and right at sigma*. x1: the largest gain in radius from a sigma* above the fixed one. x2: the same from one below.
     x3: wrong at the fixed sigma, the largest radius at sigma*."""
-    at_own, radius = plane.certificates(plane.own)
+    at_sigmas, radius = plane.certificates(plane.sigmas)
     at_fixed, fixed_radius = plane.certificates(FIXED)
-    usable = (plane.labels == 0) & (at_own == 0)
+    usable = (plane.labels == 0) & (at_sigmas == 0)
     gain = radius - fixed_radius
     candidates = [
-        (usable & (at_fixed == 0) & (plane.own > FIXED), gain, "input whose radius a larger sigma would raise"),
-        (usable & (at_fixed == 0) & (plane.own < FIXED), gain, "input whose radius a smaller sigma would raise"),
+        (usable & (at_fixed == 0) & (plane.sigmas > FIXED), gain, "input whose radius a larger sigma would raise"),
+        (usable & (at_fixed == 0) & (plane.sigmas < FIXED), gain, "input whose radius a smaller sigma would raise"),
         (usable & (at_fixed == 1), radius, "input that the fixed sigma gets wrong"),
     ]
     three = []
@@ -65,9 +65,9 @@ def three_inputs(plane: Plane) -> np.ndarray:
     return np.array(three)
 
 
-def _limits(plane: Plane, inputs: np.ndarray, circles: np.ndarray, own: np.ndarray) -> tuple[float, float, float, float]:
+def _limits(plane: Plane, inputs: np.ndarray, circles: np.ndarray, sigmas: np.ndarray) -> tuple[float, float, float, float]:
     """What both panels show: all circles of sigma, and the certified balls at sigma*, with a margin."""
-    x, reach = plane.x.numpy()[inputs], np.maximum(circles, plane.certificates(own, inputs)[1])[:, None] + 0.1
+    x, reach = plane.x.numpy()[inputs], np.maximum(circles, plane.certificates(sigmas, inputs)[1])[:, None] + 0.1
     (left, bottom), (right, top) = (x - reach).min(0), (x + reach).max(0)
     return float(left), float(right), float(bottom), float(top)
 

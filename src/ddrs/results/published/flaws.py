@@ -50,7 +50,7 @@ def largest_acr(table: str, dataset: str, label: str, growth: float) -> float:
     return bound
 
 
-def flaw(table: str, dataset: str, label: str, column: str) -> str | None:
+def flaw_of_print(table: str, dataset: str, label: str, column: str) -> str | None:
     """Why a printed value cannot be compared with, as the verdict that says so; None if nothing is known against it."""
     row = printed_row(table, dataset, label)
     if column not in row:

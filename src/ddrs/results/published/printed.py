@@ -10,8 +10,8 @@ from importlib.resources import files
 
 from ddrs.rows import table_of_print
 
-IMAGES = {"cifar10": 10_000, "imagenet": 500}  # test images behind the print
-SOURCE = "Alfarra, Bibi, Torr, Ghanem: Data Dependent Randomized Smoothing, UAI 2022"
+PRINTED_IMAGES = {"cifar10": 10_000, "imagenet": 500}  # test images behind the print
+CITATION = "Alfarra, Bibi, Torr, Ghanem: Data Dependent Randomized Smoothing, UAI 2022"
 
 
 def read_csv(name: str) -> list[dict[str, str]]:

@@ -8,7 +8,7 @@ import yaml
 
 from ddrs.experiment.config import Config
 from ddrs.experiment.load import load
-from ddrs.experiment.recipes import CLASS_SAMPLES, about, made, shown_figures
+from ddrs.experiment.recipes import CLASS_SAMPLES, about, recipe, shown_figures
 from ddrs.operations.overlays import merge, read, read_all
 from ddrs.sigma.objective import mean_class
 
@@ -20,27 +20,27 @@ def config(*overlays: str) -> Config:
 
 
 def test_the_embedded_suite_says_where_it_is_smaller_than_the_paper():
-    text = made(config(), "mnist5k", "macer")
+    text = recipe(config(), "mnist5k", "macer")
     assert text == (
         "Models: small_cnn, 8 epochs (the paper's on CIFAR-10: 200), k = 8, lambda = 12 / 4 / 2, gamma = 8, beta = 16 (the paper: k = 64, "
         "lambda = 12); DS2 training: 4 epochs more, one sigma step of 0.038 (the paper: 0.0001) with n = 8 in each. Search: up to K = 1500 steps "
         "of 0.0001 with n = 1 (the paper: 8), the class fixed at the start by 100 samples (Equation 3; Algorithm 1 picks it again in each step)"
     )
-    assert "DS2 training: from epoch 4 of them on, one sigma step of 0.019 (the paper: 0.0001) with n = 1 in each" in made(
+    assert "DS2 training: from epoch 4 of them on, one sigma step of 0.019 (the paper: 0.0001) with n = 1 in each" in recipe(
         config(), "mnist5k", "cohen"
     )
-    assert "DS2" not in made(config(), "mnist5k", "yang"), "it has no such row"
+    assert "DS2" not in recipe(config(), "mnist5k", "yang"), "it has no such row"
     assert inspect.signature(mean_class).parameters["samples"].default == CLASS_SAMPLES
 
 
 @pytest.mark.parametrize(("dataset", "methods"), [("cifar10", ("cohen", "smoothadv", "macer", "yang")), ("imagenet", ("cohen", "smoothadv", "yang"))])
 def test_the_papers_own_settings_differ_from_nothing(dataset: str, methods: tuple[str, ...]):
     for method in methods:
-        assert "the paper" not in made(config("paper.yaml"), dataset, method)
+        assert "the paper" not in recipe(config("paper.yaml"), dataset, method)
 
 
 def test_published_models_are_said_to_be_others():
-    text = made(config("pretrained.yaml"), "cifar10", "smoothadv")
+    text = recipe(config("pretrained.yaml"), "cifar10", "smoothadv")
     assert text.startswith("Models: resnet110 as published by others; DS2 training: 30 epochs more, one sigma step of 0.0001 with n = 1 in each. ")
 
 
