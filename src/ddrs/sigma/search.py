@@ -74,7 +74,7 @@ def optimize_sigma(
                 raise DdrsError(f"{name} = {value}: must be {'a number > 0' if name == 'lr' else 'an integer of at least 1'}")
         settings = SearchSettings.checked(
             strategy=strategy, step_size=lr, k_max=iterations, samples=n, objective_class=objective_class, sigma_max=number("sigma_max", sigma_max)
-        )
+        ).of_strategy()
         law, shape = get_noise(noise), tuple(images.shape[1:])
         streams = [NoiseStream(law, shape, seed, "search", split, one) for one in ids]
         module = as_module(model, images.device)
