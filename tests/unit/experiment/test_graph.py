@@ -125,14 +125,14 @@ def test_a_search_is_that_of_its_model_or_a_grid_of_figure_8(graph: Graph) -> No
 
 
 def test_a_kind_that_is_added_has_files_of_its_own(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
-    kind = Kind("qcrs", ("FS", "QCRS"), strategy="qcrs", knob="K", every_k=False, memory=True)
+    kind = Kind("other", ("FS", "Other"), strategy="other", knob="K", every_k=False, memory=True)
     monkeypatch.setitem(KINDS, kind.name, kind)
-    run = Run.parse("qcrs/sigma_0.25.K_9")
-    assert graph.sigmas("mnist5k", "test", "cohen", run) == "results/sigmas/mnist5k/test/cohen/qcrs/sigma_0.25.K_9.parquet"
+    run = Run.parse("other/sigma_0.25.K_9")
+    assert graph.sigmas("mnist5k", "test", "cohen", run) == "results/sigmas/mnist5k/test/cohen/other/sigma_0.25.K_9.parquet"
     assert graph.log("mnist5k", "cohen", run).startswith("results/memory/")
     assert all(re.fullmatch(graph.patterns()[part], str(run)) for part in ("run", "search"))
     assert re.fullmatch(graph.passes()[1].pattern, str(run))
-    with pytest.raises(DdrsError, match="unknown strategy 'qcrs'"):
+    with pytest.raises(DdrsError, match="unknown strategy 'other'"):
         graph.searching("mnist5k", "cohen", run)
 
 

@@ -64,7 +64,7 @@ def same_scores(name: str, ours: nn.Module, theirs: nn.Module, x: torch.Tensor) 
 @pytest.mark.parametrize("name", RECORDED)
 def test_the_imported_model_is_the_published_one(name: str, tmp_path: Path, ddrs_cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     if "imagenet" in name:  # the check before any use is of test_rowwise.py, and takes 64 images
-        monkeypatch.setattr("ddrs.importing.check_rows_alone", lambda model, images: check_rows_alone(model, images[..., :64, :64]))
+        monkeypatch.setattr("ddrs.training.importing.check_rows_alone", lambda model, images: check_rows_alone(model, images[..., :64, :64]))
     theirs = write_published(tmp_path / "checkpoint.pth.tar", name)
     out = imported(ddrs_cli, tmp_path / "checkpoint.pth.tar", name)
     side = 224 if "imagenet" in name else 32
