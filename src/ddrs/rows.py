@@ -142,6 +142,7 @@ TABLES = {  # the rows of each table, in its order
     "table2": _rows("smoothadv", "fs ds ds2"),
     "table3": _rows("macer", "fs ds ds2"),
     "table4": _rows("yang", "fs ds"),
+    "family": _rows("consistency", "fs ds ds2"),
 }
 FIGURES = {"3": "table1", "4": "table2", "5": "table3"}  # figures that show what a table holds
 SELECTED = "_selected"  # ends the name of the table whose sigma and K are chosen on validation images
