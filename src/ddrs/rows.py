@@ -60,7 +60,8 @@ FS = Kind("fs", ("FS", "FS"))
 DS = Kind("ds", ("FS", "DS"), strategy="ascent", knob="K", memory=True, colour="#0072B2", dashes="-")
 DS2 = Kind("ds2", ("DS", "DS"), trained="ds2", strategy="ascent", knob="K", memory=True, colour="#D55E00", dashes=(0, (5, 1.2, 1, 1.2)))
 GDS = Kind("gds", ("FS", "GDS"), strategy="grid", knob="K", every_k=False, memory=True, colour="#E69F00", dashes=(0, (1, 1)))
-KINDS = {kind.name: kind for kind in (FS, DS, DS2, GDS)}
+QCRS = Kind("qcrs", ("FS", "QCRS"), strategy="qcrs", knob="K", every_k=False, memory=True, colour="#56B4E9", dashes=(0, (4, 1, 1, 1)))
+KINDS = {kind.name: kind for kind in (FS, DS, DS2, GDS, QCRS)}
 FIXED = FS  # the sigma of training for every image: where every search starts, and what the others are compared with
 
 
@@ -142,7 +143,7 @@ TABLES = {  # the rows of each table, in its order
     "table2": _rows("smoothadv", "fs ds ds2"),
     "table3": _rows("macer", "fs ds ds2"),
     "table4": _rows("yang", "fs ds"),
-    "family": _rows("consistency", "fs ds ds2"),
+    "family": _rows("cohen", "fs qcrs") + _rows("consistency", "fs ds ds2"),
 }
 FIGURES = {"3": "table1", "4": "table2", "5": "table3"}  # figures that show what a table holds
 SELECTED = "_selected"  # ends the name of the table whose sigma and K are chosen on validation images
