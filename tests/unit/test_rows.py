@@ -1,12 +1,14 @@
 """What a row is stands in one place: a kind or a table that is entered there is everywhere."""
 
 import csv
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
 
+from ddrs.certification.certificates import CERTIFICATES
 from ddrs.certification.run import _label
 from ddrs.errors import DdrsError
 from ddrs.experiment.load import load
@@ -105,6 +107,15 @@ def test_the_memorys_promise_names_the_rows_as_tables_do(family: list[str]):
     assert rows("cohen", "cohen-ds", "cohen-ds2") == rows("cohen-ds", "cohen-gds") == "DS rows"
     assert rows("cohen-gds") == "GDS rows" and rows("cohen-ds", "macer-qcrs") == "DS and QCRS rows"
     assert rows("cohen", "macer-semi-elastic") == ""
+
+
+def test_another_certificate_says_what_it_promises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "proven_otherwise.py").write_text('PROMISE = "It holds by itself."\n')
+    package = sys.modules[CERTIFICATES.package]
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    monkeypatch.setitem(KINDS, "po", Kind("po", ("FS", "PO"), certificate="proven_otherwise"))
+    assert promise(["cohen", "cohen-po"]) == ["PO rows: It holds by itself."] and promise(["cohen"]) == []
+    assert len(promise(["cohen-ds", "macer-po", "yang-po"])) == 2
 
 
 def test_a_new_kind_and_table_go_through_cells_tables_and_pages(family: list[str], tmp_path: Path):

@@ -57,7 +57,9 @@ def lock_status() -> None:
 
 @app.command()
 def code(
-    entries: Annotated[list[str] | None, typer.Argument(help="verb, as certify, and modules that its job loads by name, as ddrs.sigma.grid")] = None,
+    entries: Annotated[
+        list[str] | None, typer.Argument(help="verb, as certify, and modules that its job loads by name, as ddrs.sigma.strategies.grid")
+    ] = None,
     against: Annotated[str | None, typer.Option("--against", help="git revision: say instead which definitions differ from it")] = None,
     write: Annotated[
         Path | None, typer.Option("--write", callback=output_file, help="file to write, workflow/code.json: the digests of the steps in dvc.yaml")

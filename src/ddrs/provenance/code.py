@@ -74,7 +74,7 @@ class Code:
         return {verb: (module.name, function) for module in modules for verb, function in module.verbs.items()}
 
     def entry(self, entry: str) -> Place:
-        """Of a verb, as certify, a module, as ddrs.sigma.grid, or a definition, as ddrs.results.row_cells:write_cells. DdrsError if there is none."""
+        """Of a verb, as certify, a module, as ddrs.sigma.strategies.grid, or a definition, as ddrs.rows:GDS. DdrsError if there is none."""
         if entry.startswith(f"{self.package}."):
             module, _, name = entry.partition(":")
             if module in self.modules and (not name or name in self.module(module).definitions):
@@ -182,7 +182,7 @@ def package() -> Code:
 
 @cache
 def code_digest(*entries: str) -> str:
-    """A digest of all that entries are made by: verbs, modules (`ddrs.sigma.grid`) and definitions (`ddrs.results.row_cells:write_cells`).
+    """A digest of all that entries are made by: verbs, modules (`ddrs.sigma.strategies.grid`) and definitions (`ddrs.results.row_cells:write_cells`).
 
     Snakemake does not see the code that a command runs; a rule that carries this digest in its params reruns when that changes, but not for a
     changed comment, docstring or word of an error. A job that takes a member of a registry by its name gives that as an entry beside its verb,

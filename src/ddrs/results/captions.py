@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ddrs.certification.certificates import CERTIFICATES
 from ddrs.certification.records import Log
 from ddrs.errors import DdrsError
 from ddrs.files import write_text
-from ddrs.rows import Row
+from ddrs.rows import FIXED, Row
 
 PROTOCOL_FACTS = ("split", "protocol", "bound", "n0", "n_max", "alpha", "noise", "precision")
 PROMISE = (
@@ -20,14 +21,19 @@ NBSP = "\N{NO-BREAK SPACE}"
 
 
 def promise(labels: Iterable[str]) -> list[str]:
-    """What the rows with a memory among these promise, if there are any: they are called as in tables, but GDS is a DS where that stands."""
-    called = dict.fromkeys(kind.shown[1] for kind in (Row.parse(label).kind for label in labels) if kind.memory)
+    """What rows promise that are not of the plain certificate alone: those with a memory, and what other certificates say of themselves.
+
+    Rows are called as in tables, but GDS is a DS where that stands.
+    """
+    kinds = list(dict.fromkeys(Row.parse(label).kind for label in labels))
+    called = dict.fromkeys(kind.shown[1] for kind in kinds if kind.memory)
     names = [name for name in called if not any(name != other and name.endswith(other) for other in called)]
-    return [PROMISE.format(rows=" and ".join(names))] if names else []
+    others = [f"{kind.shown[1]} rows: {CERTIFICATES.module(kind.certificate).PROMISE}" for kind in kinds if kind.certificate != FIXED.certificate]
+    return [*([PROMISE.format(rows=" and ".join(names))] if names else []), *others]
 
 
 def protocol_sentence(facts: Mapping[str, Any]) -> str:
-    """How images were certified; facts: `images`, their number, and OF_PROTOCOL. alpha: the failure probability of one image in one log."""
+    """How images were certified; facts: `images`, their number, and PROTOCOL_FACTS. alpha: the failure probability of one image in one log."""
     bound = "" if facts["bound"] == "binary" else f" with bound {facts['bound']}"
     grid = ", noise on the pixel grid" if str(facts["noise"]).endswith("lattice") else ""
     precision = "" if facts["precision"] == "float32" else f", the classifier computed in {facts['precision']}"
