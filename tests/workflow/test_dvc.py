@@ -14,7 +14,8 @@ from snakemake.rules import Rule
 from ddrs.experiment.graph import Graph
 from ddrs.experiment.jobs import Jobs
 from ddrs.experiment.load import load
-from ddrs.operations.overlays import fitted, merge, read_all
+from ddrs.operations.overlays import OUTPUT, fitted, merge, read_all
+from ddrs.rows import TABLES
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
@@ -89,6 +90,15 @@ def test_a_stage_refuses_outputs_that_the_config_does_not_make(tmp_path: Path, m
     done = dry("models", folder=tmp_path, config=ROOT / "configs/fashion.yaml", check=False)
     assert done.returncode != 0
     assert "ddrs: error: dvc.yaml: lists results/captions/figure6.md, which config.yaml does not make; `ddrs use config.yaml`" in done.stderr
+
+
+def test_every_table_has_its_outputs_listed_made_or_not() -> None:
+    settings = load(yaml.safe_load((ROOT / "config.yaml").read_text()))
+    graph = Graph(settings.model_copy(update={"tables": {table: ["mnist5k"] for table in TABLES}}))
+    listed = {line[3] for line in OUTPUT.finditer((ROOT / "dvc.yaml").read_text())}
+    pictures = [f"results/captions/p_lower_{table}.md" for table in TABLES]
+    missing = [path for path in [*graph.tables(), *pictures] if path not in listed]
+    assert not missing, "outs of dvc.yaml"
 
 
 def test_outs_persist_and_commands_are_the_same_on_every_host() -> None:
