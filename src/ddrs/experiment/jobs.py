@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 
 from ddrs.certification.certificates import CERTIFICATES
 from ddrs.certification.settings import ImageCertificateSettings
-from ddrs.experiment.graph import BRANCH, MANIFEST, SHARD, Cells, Graph, Wildcards
+from ddrs.experiment.graph import BRANCH, GRID, MANIFEST, SHARD, Cells, Graph, Wildcards
 from ddrs.experiment.recipes import recipe
 from ddrs.models import own as models_own
 from ddrs.provenance.code import code_digest
 from ddrs.provenance.digests import digest
-from ddrs.rows import FIGURES, FIXED, SELECTED, Run, kind_of, methods_of, title_of
+from ddrs.rows import DS2, FIGURES, FIXED, SELECTED, Kind, Run, kind_of, kinds_of, methods_of, title_of
 from ddrs.sections import flags
 from ddrs.sigma.strategies import STRATEGIES
 from ddrs.training.losses import METHODS
@@ -209,19 +209,25 @@ class Jobs:
 
     def recipe_of_cells(self, cells: Cells) -> Callable[[Wildcards], str]:
         """A function for params, as it fails where the config makes nothing of the table."""
-        return lambda w: shlex.quote(recipe(self.settings, cells.dataset, cells.method))
+        return lambda w: shlex.quote(recipe(self.settings, cells.dataset, cells.method, kinds_of(cells.table, cells.method)))
 
     def recipe_of_table(self, w: Wildcards) -> str:
-        return self._recipes((dataset, method) for dataset in self.settings.tables[w.table] for method in methods_of(w.table))
+        datasets, methods = self.settings.tables[w.table], methods_of(w.table)
+        return self._recipes({(dataset, method): list(kinds_of(w.table, method)) for dataset in datasets for method in methods})
 
     def recipe_of_figure(self, w: Wildcards) -> str:
+        """Of Figures 6 to 9, DS2 training is said of each method that has it, shown or not; of its grids Figure 8 says all itself."""
         if w.number in FIGURES:
             return self.recipe_of_table(SimpleNamespace(table=FIGURES[w.number]))
-        return self._recipes((panel.dataset, panel.method) for panel in self.graph.panels(w.number))
+        shown: dict[tuple[str, str], list[Kind]] = {}
+        for dataset, method, run in self.graph.runs_of_figure(w.number):
+            tuned = [DS2] if self.settings.makes("finetune", dataset, method) else []
+            shown.setdefault((dataset, method), tuned).extend([run.kind] if run.kind is not GRID else [])
+        return self._recipes(shown)
 
-    def _recipes(self, pairs: Iterable[tuple[str, str]]) -> str:
-        """Each once."""
-        said = dict.fromkeys(f"{method} on {dataset}: {recipe(self.settings, dataset, method)}." for dataset, method in pairs)
+    def _recipes(self, shown: Mapping[tuple[str, str], Iterable[Kind]]) -> str:
+        """Of each method on a dataset, for the kinds of rows shown."""
+        said = (f"{method} on {dataset}: {recipe(self.settings, dataset, method, kinds)}." for (dataset, method), kinds in shown.items())
         return " ".join(f"--recipe {shlex.quote(text)}" for text in said)
 
     # Results that lie there

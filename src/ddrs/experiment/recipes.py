@@ -1,8 +1,11 @@
 """How a config's models are trained and their sigmas searched, in the words of a caption, and where that is not as in the paper. No torch."""
 
+from collections.abc import Iterable, Sequence
+
 from ddrs.experiment.config import Config
 from ddrs.results.captions import protocol_sentence
-from ddrs.rows import FIGURES, methods_of, title_of
+from ddrs.rows import FIGURES, FIXED, Kind, kinds_of, methods_of, title_of
+from ddrs.sections import Section
 from ddrs.sigma.settings import SearchSettings, StepSettings
 from ddrs.training.losses import METHODS
 from ddrs.training.settings import TrainSettings
@@ -12,28 +15,43 @@ CLASS_SAMPLES = 100  # of `ddrs.sigma.objective.mean_class`
 SAMPLES = {"macer": 8}  # n of Algorithm 1 in the paper, Section 4.3; of other methods 1
 
 
-def recipe(settings: Config, dataset: str, method: str) -> str:
-    """Two sentences: the models of a method on a dataset, and the search for their images' sigmas. No full stop at the end."""
-    return f"{_models(settings, dataset, method)}. {_search(settings, dataset, method)}"
+def recipe(settings: Config, dataset: str, method: str, kinds: Iterable[Kind]) -> str:
+    """How rows of a method on a dataset are made, for the kinds shown: a sentence on the models, and one on each search. No full stop at the end."""
+    kinds = list(kinds)
+    regimes = dict.fromkeys(kind.trained for kind in kinds if kind.trained != FIXED.trained)
+    strategies = dict.fromkeys(kind.strategy for kind in kinds if kind.strategy is not None)
+    searches = [_search(settings, dataset, method, strategy) for strategy in strategies]
+    return ". ".join(["; ".join([_models(settings, dataset, method), *(_tuned(settings, dataset, method, regime) for regime in regimes)]), *searches])
 
 
 def _models(settings: Config, dataset: str, method: str) -> str:
-    architecture, tuned = settings.on(dataset, method).architecture, settings.finetune.get(dataset, {}).get(method)
+    architecture = settings.on(dataset, method).architecture
     if method in settings.checkpoints.get(dataset, {}):
-        text = f"Models: {architecture} as published by others"
-    else:
-        run = settings.train[dataset][method]
-        epochs, loss = _epochs(run, settings.datasets[dataset].kind), _loss(run, method, settings.sigma_texts(dataset, method))
-        text = f"Models: {architecture}, {epochs}{loss}"
-    if tuned is None:
-        return text
-    if tuned.start == "branch":
-        run = settings.train[dataset][method]
-        goes_on = f"from epoch {run.branch_epoch} of them on"
-    else:
-        run = settings.finetune_settings(dataset, method)
-        goes_on = f"{run.epochs} epoch{'s' * (run.epochs > 1)} more"
-    return f"{text}; DS2 training: {goes_on}, one sigma step of {_step(tuned.step, method)} in each"
+        return f"Models: {architecture} as published by others"
+    run = settings.train[dataset][method]
+    epochs, loss = _epochs(run, settings.datasets[dataset].kind), _loss(run, method, settings.sigma_texts(dataset, method))
+    return f"Models: {architecture}, {epochs}{loss}"
+
+
+def _tuned(settings: Config, dataset: str, method: str, regime: str) -> str:
+    """Training with a sigma per example, which goes on from those models."""
+    run, step = settings.finetune_settings(dataset, method), settings.regime_on(dataset, method, regime)
+    branched = settings.finetune[dataset][method].start == "branch"
+    goes_on = f"from epoch {run.branch_epoch} of them on" if branched else f"{run.epochs} epoch{'s' * (run.epochs > 1)} more"
+    if regime == "ds2":
+        return f"DS2 training: {goes_on}, one sigma step of {_step(step, method)} in each"
+    own = _own(StepSettings, [step.at_sigma(sigma).of_regime() for sigma in settings.sigma_texts(dataset, method)])
+    return f"{regime} training: {', '.join([goes_on, f'step size = {step.step_size:g}', f'n = {step.samples}', *own])}"
+
+
+def _own(shared: type[Section], by_sigma: Sequence[Section]) -> list[str]:
+    """The settings that a plug-in does not share with the others of its folder, a list where they differ by sigma; an unset one is left out."""
+    found = {name: [getattr(one, name) for one in by_sigma] for name in type(by_sigma[0]).model_fields if name not in shared.model_fields}
+    return [_setting(name, values if len(set(values)) > 1 else values[:1]) for name, values in found.items() if None not in values]
+
+
+def _setting(name: str, values: Iterable[float]) -> str:
+    return f"{name.replace('_', ' ')} = {' / '.join(f'{one:g}' for one in values)}"
 
 
 def _epochs(run: TrainSettings, kind: str) -> str:
@@ -46,7 +64,7 @@ def _loss(run: TrainSettings, method: str, sigmas: list[str]) -> str:
     parts, differs = [], []
     for name, value in run.loss.items():
         values = [value[sigma] for sigma in sigmas] if isinstance(value, dict) else [value]
-        parts.append(f"{name.replace('_', ' ')} = {' / '.join(f'{one:g}' for one in values)}")
+        parts.append(_setting(name, values))
         if method == "macer":
             fields = METHODS.module(method).Settings.model_fields
             paper = next(field.default for key, field in fields.items() if (field.alias or key) == name)
@@ -66,8 +84,11 @@ def _samples(n: int, method: str) -> str:
     return f"n = {n}" + (f" (the paper: {paper})" if n != paper else "")
 
 
-def _search(settings: Config, dataset: str, method: str) -> str:
-    search: SearchSettings = settings.search_on(dataset, method)
+def _search(settings: Config, dataset: str, method: str, strategy: str) -> str:
+    search: SearchSettings = settings.search_on(dataset, method, strategy)
+    if strategy != "ascent":
+        own = _own(SearchSettings, [search.at_sigma(sigma).of_strategy() for sigma in settings.sigma_texts(dataset, method)])
+        return f"Search by {strategy}: {', '.join([f'K = {search.k_max}', f'n = {search.samples}', *own])}"
     fixed = f", the class fixed at the start by {CLASS_SAMPLES} samples (Equation 3; Algorithm 1 picks it again in each step)"
     return f"Search: up to K = {search.k_max} steps of {_step(search, method)}{fixed if search.objective_class == 'fixed' else ''}"
 
@@ -85,7 +106,7 @@ def _shown(settings: Config, dataset: str) -> str:
         for method in methods_of(table) if dataset in names else ():
             symbol = "lambda" if METHODS.module(method).NOISE == "uniform" else "sigma"
             sigmas = ", ".join(settings.sigma_texts(dataset, method))
-            parts.append(f"- {title_of(table)}: {method} at {symbol} {sigmas}. {recipe(settings, dataset, method)}.")
+            parts.append(f"- {title_of(table)}: {method} at {symbol} {sigmas}. {recipe(settings, dataset, method, kinds_of(table, method))}.")
     if not parts:
         return ""
     images, certify = settings.datasets[dataset].images, settings.certify[dataset]

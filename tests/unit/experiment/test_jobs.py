@@ -1,5 +1,6 @@
 """What each job is told."""
 
+import shlex
 from types import SimpleNamespace
 
 import pytest
@@ -87,6 +88,16 @@ def test_captions_say_how_each_method_of_a_table_or_figure_is_made_once() -> Non
     assert job.recipe_of_table(w(table="table3")) == job.recipe_of_figure(w(number="5"))
     assert job.recipe_of_figure(w(number="9")).count("--recipe ") == 1 and job.recipe_of_figure(w(number="7")).count("--recipe ") == 4
     assert job.number(w(table="table3")) == "3" and job.number(w(table="family")) == "family"
+
+
+def test_captions_of_a_table_say_no_search_or_training_that_none_of_its_rows_has() -> None:
+    job = jobs("family.yaml")
+    of_cohen = job.recipe_of_cells(Cells(job.graph, "family", "mnist5k", "cohen"))(w(label="cohen-qcrs"))
+    assert "Search by qcrs: K = 6, n = 500, " in of_cohen and "DS2" not in of_cohen and "1500" not in of_cohen
+    cohen, consistency = shlex.split(job.recipe_of_table(w(table="family")))[1::2]
+    assert shlex.split(of_cohen) == [cohen.removeprefix("cohen on mnist5k: ").removesuffix(".")]
+    assert "; DS2 training: " in consistency and ". Search: up to K = 1500 steps " in consistency and "qcrs" not in consistency
+    assert all(jobs().recipe_of_figure(w(number=number)) == job.recipe_of_figure(w(number=number)) for number in "3456789")
 
 
 def test_figures_are_told_how_their_curves_are_grouped() -> None:
