@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from ddrs.certification.certificates import CERTIFICATES
+from ddrs.certification.records import read_log
 from ddrs.certification.run import _label
 from ddrs.errors import DdrsError
 from ddrs.experiment.load import load
@@ -116,6 +117,12 @@ def test_another_certificate_says_what_it_promises(tmp_path: Path, monkeypatch: 
     monkeypatch.setitem(KINDS, "po", Kind("po", ("FS", "PO"), certificate="proven_otherwise"))
     assert promise(["cohen", "cohen-po"]) == ["PO rows: It holds by itself."] and promise(["cohen"]) == []
     assert len(promise(["cohen-ds", "macer-po", "yang-po"])) == 2
+    logs = [read_log(log(tmp_path, label)) for label in ("cohen", "cohen-po")]
+    Caption(tmp_path / "a.md").write("Curves.", logs)
+    assert (tmp_path / "a.md").read_text().endswith(" PO rows: It holds by itself.\n")
+    before = read_log(write_log(tmp_path / "before.tsv", [(0, 1, 1, 0.5)], method="cohen-ds", K=5))
+    Caption(tmp_path / "b.md").write("Curves.", [before])
+    assert "promises" not in (tmp_path / "b.md").read_text(), "it is from before the memory"
 
 
 def test_a_new_kind_and_table_go_through_cells_tables_and_pages(family: list[str], tmp_path: Path):

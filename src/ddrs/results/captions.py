@@ -102,12 +102,13 @@ class Caption:
     recipes: Sequence[str] = ()
 
     def write(self, text: str, logs: Sequence[Log] = ()) -> None:
-        """Write the title, what the figure shows, what its certificates are, and what those after the memory promise."""
+        """Write the title, what the figure shows, what its certificates are, and what rows of another certificate or after the memory promise."""
         if self.path is None:
             return
         parts = [f"**{self.title}.**"] if self.title else []
         parts += [text, *([logs_caption(logs)] if logs else []), *self.recipes]
-        parts += promise(str(log.constant("method")) for log in logs if "memory" in log.table)
+        labels = [(str(log.constant("method")), "memory" in log.table) for log in logs]
+        parts += promise(label for label, passed in labels if passed or not Row.parse(label).kind.memory)  # from before the memory: no promise of it
         write_text(self.path, " ".join(parts) + "\n")
 
 
