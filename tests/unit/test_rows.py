@@ -3,6 +3,7 @@
 import csv
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -184,9 +185,20 @@ def test_steps_of_a_new_kind_start_at_the_fixed_sigma(monkeypatch: pytest.Monkey
         certified_accuracy_figure(logs[:1], tmp_path / "a.pdf", tmp_path / "a.png", "steps")
 
 
+@pytest.mark.parametrize(("kind", "knob"), [(ELASTIC, "K"), (replace(ELASTIC, knob=None), "K"), (replace(ELASTIC, strategy=None), "None")])
+def test_a_table_takes_only_the_second_number_that_jobs_are_told(kind: Kind, knob: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(KINDS, kind.name, kind)
+    monkeypatch.setitem(TABLES, "family", (Row("cohen", kind),))
+    load(read(ROOT / "config.yaml"))
+    with pytest.raises(DdrsError, match=rf"tables\.family: row 'cohen-semi-elastic': its kind's knob must be {knob}, ") as error:
+        load(merge(read(ROOT / "config.yaml"), {"tables": {"family": ["mnist5k"]}}))
+    assert "\n" not in str(error.value)
+
+
 def test_a_config_may_show_a_new_table(family: list[str]):
     base = read(ROOT / "config.yaml")
     stated = {"search": {"mnist5k": {"strategies": {"grid": {"k_max": 20}}}}}
+    TABLES["family"] = tuple(row for row in TABLES["family"] if row.kind is not ELASTIC)
     with pytest.raises(DdrsError, match=r"tables\.family: row 'cohen-gds' needs search\.mnist5k\.strategies\.grid, whose k_max is its K"):
         load(merge(base, {"tables": {"family": ["mnist5k"]}}))
     settings = load(merge(base, {"tables": {"family": ["mnist5k"]}, **stated}))

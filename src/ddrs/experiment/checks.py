@@ -6,7 +6,7 @@ from ddrs.errors import DdrsError, nearest
 from ddrs.experiment.config import Config
 from ddrs.experiment.panels import GridFigure, StepsPanel
 from ddrs.models.formats import preprocessing_of, published
-from ddrs.rows import FIXED, KINDS, Kind, kinds_of, label_of, methods_of
+from ddrs.rows import FIXED, KINDS, TABLES, Kind, kinds_of, label_of, methods_of
 from ddrs.training.losses import METHODS
 from ddrs.training.settings import TrainSettings
 
@@ -25,6 +25,10 @@ def check_parts(settings: Config) -> None:
 
 def _check_tables(settings: Config) -> None:
     for table, names in settings.tables.items():
+        for row in TABLES[table] if names else ():
+            knob = None if row.kind.strategy is None else "K"
+            if row.kind.knob != knob:
+                raise ValueError(f"tables.{table}: row {row.label!r}: its kind's knob must be {knob}, as the K of a search is all that jobs are told")
         for name in names:
             if name not in settings.datasets:
                 close = nearest(name, settings.datasets)
