@@ -199,8 +199,9 @@ def test_a_config_may_show_a_new_table(family: list[str]):
     base = read(ROOT / "config.yaml")
     stated = {"search": {"mnist5k": {"strategies": {"grid": {"k_max": 20}}}}}
     TABLES["family"] = tuple(row for row in TABLES["family"] if row.kind is not ELASTIC)
-    with pytest.raises(DdrsError, match=r"tables\.family: row 'cohen-gds' needs search\.mnist5k\.strategies\.grid, whose k_max is its K"):
-        load(merge(base, {"tables": {"family": ["mnist5k"]}}))
+    for given in ({}, {"grid": {"samples": 2}}):
+        with pytest.raises(DdrsError, match=r"tables\.family: row 'cohen-gds' needs search\.mnist5k\.strategies\.grid\.k_max, which is its K"):
+            load(merge(base, {"tables": {"family": ["mnist5k"]}, "search": {"mnist5k": {"strategies": given}}}))
     settings = load(merge(base, {"tables": {"family": ["mnist5k"]}, **stated}))
     assert [line.split(": ")[:2] for line in about(settings).splitlines() if line.startswith("- Table family")] == [
         ["- Table family", "cohen at sigma 0.25, 0.50, 1.00. Models"],

@@ -45,9 +45,9 @@ def _check_tables(settings: Config) -> None:
                     if not settings.makes(part, name, method):
                         raise ValueError(f"tables.{table}: method {method!r} has no {part}.{name}.{method}")
                 for kind in kinds_of(table, method):
-                    if not kind.every_k and kind.strategy not in settings.search[name].strategies:
+                    if not kind.every_k and "k_max" not in settings.search[name].strategies.get(str(kind.strategy), {}):
                         row = label_of(method, kind)
-                        raise ValueError(f"tables.{table}: row {row!r} needs search.{name}.strategies.{kind.strategy}, whose k_max is its K")
+                        raise ValueError(f"tables.{table}: row {row!r} needs search.{name}.strategies.{kind.strategy}.k_max, which is its K")
 
 
 def part_of(trained: str) -> str:
