@@ -195,6 +195,14 @@ def test_a_table_takes_only_the_second_number_that_jobs_are_told(kind: Kind, kno
     assert "\n" not in str(error.value)
 
 
+def test_a_table_is_of_one_norm(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(TABLES, "family", tuple(map(Row.parse, ("cohen", "yang", "yang-ds"))))
+    load(read(ROOT / "config.yaml"))
+    with pytest.raises(DdrsError, match=r"tables\.family: .* noise of different norms, .*: cohen gaussian, yang uniform") as error:
+        load(merge(read(ROOT / "config.yaml"), {"tables": {"family": ["mnist5k"]}}))
+    assert "\n" not in str(error.value)
+
+
 def test_a_config_may_show_a_new_table(family: list[str]):
     base = read(ROOT / "config.yaml")
     stated = {"search": {"mnist5k": {"strategies": {"grid": {"k_max": 20}}}}}

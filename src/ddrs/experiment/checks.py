@@ -48,6 +48,10 @@ def _check_tables(settings: Config) -> None:
                     if not kind.every_k and "k_max" not in settings.search[name].strategies.get(str(kind.strategy), {}):
                         row = label_of(method, kind)
                         raise ValueError(f"tables.{table}: row {row!r} needs search.{name}.strategies.{kind.strategy}.k_max, which is its K")
+        noises = {method: METHODS.module(method).NOISE for method in methods_of(table)} if names else {}
+        if len(set(noises.values())) > 1:
+            said = ", ".join(f"{method} {noise}" for method, noise in noises.items())
+            raise ValueError(f"tables.{table}: its methods train with noise of different norms, which one table cannot show: {said}")
 
 
 def part_of(trained: str) -> str:
