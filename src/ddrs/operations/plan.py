@@ -33,7 +33,7 @@ from ddrs.models.devices import Runtime, prepare
 from ddrs.models.formats import IMAGE_FORMATS, published
 from ddrs.noise.norms import ON_GRID
 from ddrs.noise.streams import BLOCK
-from ddrs.operations.probe import FORWARD, IMAGE_GRADIENT, MEAN_CLASSES, UPDATE, Certification, Network, Probe, Search, Training, flops_per_forward
+from ddrs.operations.probe import FORWARD, IMAGE_GRADIENT, UPDATE, Certification, Network, Probe, Search, Training, flops_per_forward, mean_classes
 from ddrs.sections import Section
 from ddrs.sigma.settings import SearchSettings
 from ddrs.sigma.strategies import STRATEGIES
@@ -134,7 +134,7 @@ def work_of(command: Command, files: KnownFiles) -> Work:
     if command.verb == "sigma":
         search = section(SearchSettings, flags)
         forwards, gradients = STRATEGIES.module(search.strategy).evaluations(search.of_strategy())
-        forwards += MEAN_CLASSES[search.objective_class] * BLOCK
+        forwards += mean_classes(search) * BLOCK
         cost = FORWARD * forwards + IMAGE_GRADIENT * gradients
         return Work("sigma", images, images * (forwards + gradients), images * cost, False, network, Search(network, noise, search), images)
     settings = section(ImageCertificateSettings, flags)

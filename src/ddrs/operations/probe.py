@@ -26,7 +26,11 @@ from ddrs.training import loop, state
 from ddrs.training.settings import RegimeSettings, TrainSettings
 
 FORWARD, IMAGE_GRADIENT, UPDATE = 1, 2, 3  # the cost of a pass, in forward passes: alone, back to the image, back to weights and activations
-MEAN_CLASSES = {"current": 2, "fixed": 3}  # how often `ddrs sigma` looks for an image's class with BLOCK samples
+OF_OBJECTIVE = (
+    "ascent",
+    "grid",
+)  # strategies on the objective of Algorithm 1, in one pass for a step of a whole batch; others count theirs themselves
+COPIES = 8192  # noisy copies of images that a probe of another strategy holds at most, as its samples are many and it passes them in parts
 REPEATS = 3  # measurements of which the fastest counts, after one to warm up
 PROBE_SIGMA = 0.5
 CPU_PROBE = 2e10  # FLOPs of one measured step on a CPU: about a second; a batch above it is probed in part, as it gains nothing there
@@ -85,7 +89,7 @@ class Search:
     def seconds(self, device: torch.device) -> float:
         """Per image, from the time of a step of a batch, of the noise of a step and of finding a class."""
         model, shape, law, samples = self.network.build(device), self.network.shape, get_noise(self.noise), self.settings.samples
-        size = _affordable(self.settings.batch_size, IMAGE_GRADIENT * samples, self.network, device)
+        size = self.batch_size(device)
         images, sigma = torch.rand(size, *shape, device=device), torch.full((size,), PROBE_SIGMA, device=device)
         stream = NoiseStream(law, shape, 0, "search", "", "probe")
         eps = stream.draw(size * samples, device).unflatten(0, (size, samples))
@@ -99,7 +103,19 @@ class Search:
                 passes += gradients / (size * samples) * _timed(lambda: objective.step(model, images, sigma, eps, law, self.settings))
             find = _timed(lambda: objective.mean_class(model, images[:1], sigma[:1], [stream]))
         draw = _timed(lambda: stream.draw(BLOCK, device)) / BLOCK
-        return passes + (forwards + gradients) * draw + MEAN_CLASSES[self.settings.objective_class] * find
+        return passes + (forwards + gradients) * draw + mean_classes(self.settings) * find
+
+    def batch_size(self, device: torch.device) -> int:
+        """How many images are timed at once."""
+        size, samples = self.settings.batch_size, self.settings.samples
+        if self.settings.strategy not in OF_OBJECTIVE:
+            size = min(size, max(1, COPIES // samples))
+        return _affordable(size, IMAGE_GRADIENT * samples, self.network, device)
+
+
+def mean_classes(settings: SearchSettings) -> int:
+    """How often `ddrs sigma` looks for an image's class with BLOCK samples: at both ends, and first of all where the objective is of a fixed one."""
+    return 3 if settings.objective_class == "fixed" and settings.strategy in OF_OBJECTIVE else 2
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,12 @@ def last(*commands: str) -> Work:
         # the class is looked for at sigma_0 and at sigma*, and a third time if it is fixed, with 100 samples each
         ([FETCH, TRAIN + " --epochs 1", FINETUNE + " --epochs 1", f"{SIGMA} --images 7 --k-max 30 --samples 4"], 7, 7 * 320, 7 * (240 + 200)),
         ([FETCH, TRAIN + " --epochs 1", FINETUNE + " --epochs 1", f"{SIGMA} --k-max 30 --objective-class fixed"], 500, 500 * 330, 500 * 360),
+        (
+            [FETCH, TRAIN + " --epochs 1", FINETUNE + " --epochs 1", f"{SIGMA} --strategy qcrs --k-max 6 --samples 500 --objective-class fixed"],
+            500,
+            500 * 7700,  # 15 radii or classes, and the class at both ends
+            500 * 7700,
+        ),
         # a point of the grid is a forward pass, without one back
         ([FETCH, TRAIN + " --epochs 1", FINETUNE + " --epochs 1", f"{SIGMA} --strategy grid --k-max 30"], 500, 500 * 230, 500 * 230),
         ([FETCH, TRAIN + " --epochs 1", f"{CERTIFY} --images 100 --n0 50 --n 2500"], 100, 255_000, 255_000),
@@ -221,6 +227,14 @@ def test_a_cpu_probes_a_part_of_a_batch_that_takes_long() -> None:
     assert probe._affordable(128, 3, large, torch.device("cuda")) == 128
     assert probe._affordable(128, 3, MNIST, torch.device("cpu")) == 128
     assert probe._affordable(128, 30, large, torch.device("cpu")) == 2
+
+
+def test_a_search_of_many_samples_is_probed_in_a_part_of_a_batch_that_fits_a_card() -> None:
+    def images(strategy: str) -> int:
+        return Search(MNIST, "gaussian", SearchSettings(strategy=strategy, k_max=6, samples=500)).batch_size(torch.device("cuda"))
+
+    assert [images(strategy) for strategy in ("ascent", "grid", "qcrs")] == [100, 100, 8192 // 500]
+    assert Search(MNIST, "gaussian", SearchSettings(strategy="qcrs", k_max=1, samples=100)).seconds(torch.device("cpu")) > 0
 
 
 def test_without_snakemake_it_says_what_to_install(ddrs_cli: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
