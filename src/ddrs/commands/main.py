@@ -31,7 +31,7 @@ VERBS = {  # in the order of `ddrs --help`: the module of this folder that holds
         "training",
         "Write a fixed-sigma model that others published as a safetensors checkpoint, with its preprocessing; runs no code of the file.",
     ),
-    "sigma": ("search", "Search the sigma of each image, by Algorithm 1 from the model's training sigma or on a grid; writes the whole trajectory."),
+    "sigma": ("search", "Search the sigma of each image by a strategy: Algorithm 1, a grid, QCRS or another; writes the whole trajectory."),
     "certify": (
         "certification",
         "Certify a split's images by Monte Carlo (Cohen et al. 2019). The log is resumed after a kill, without redoing finished images.",

@@ -24,7 +24,7 @@ def sigma(
     images: Images = None,
     seed: Seed = 0,
 ) -> None:
-    """Search the sigma of each image, by Algorithm 1 from the model's training sigma or on a grid; writes the whole trajectory.
+    """Search the sigma of each image by a strategy: Algorithm 1, a grid, QCRS or another; writes the whole trajectory.
 
     A killed search is resumed after its last finished batch.
     """

@@ -20,7 +20,7 @@ from ddrs.training.settings import RegimeName, RegimeSettings, TrainSettings
 
 
 class FinetuneSettings(Section):
-    """How DS2 training (Algorithm 2) starts, and its length if it does not end a branched run."""
+    """How training with a sigma per example (DS2: Algorithm 2) starts, and its length if it does not end a branched run."""
 
     start: Literal["trained", "branch"] = Field(description="trained: from the finished model; branch: from the training run's branch_epoch on")
     train: TrainSettings | None = Field(None, description="the run that follows a trained model")
@@ -34,7 +34,7 @@ class FinetuneSettings(Section):
         if (self.start == "trained") != (self.train is not None):
             raise ValueError("train is needed with start: trained, and not allowed with start: branch, which ends the training run")
         if self.train is not None and self.train.branch_epoch is not None:
-            raise ValueError("train.branch_epoch: no run continues one of DS2 training, so it must be null")
+            raise ValueError("train.branch_epoch: no run continues one with a sigma per example, so it must be null")
         return self
 
 
@@ -110,7 +110,7 @@ class Config(Section):
     datasets: Annotated[dict[DatasetName, DatasetSettings], BeforeValidator(with_kinds)]
     train: dict[DatasetName, dict[MethodName, TrainSettings]] = Field(description="fixed-sigma training, by dataset and method")
     checkpoints: dict[DatasetName, dict[MethodName, CheckpointSettings]] = Field({}, description="published models, used in place of training")
-    finetune: dict[DatasetName, dict[MethodName, FinetuneSettings]] = Field(description="DS2 training, by dataset and method")
+    finetune: dict[DatasetName, dict[MethodName, FinetuneSettings]] = Field(description="training with a sigma per example, by dataset and method")
     search: dict[DatasetName, DatasetSearch]
     certify: dict[DatasetName, DatasetCertificateSettings]
 
@@ -142,7 +142,7 @@ class Config(Section):
         return [f"{sigma:.2f}" for sigma in self.on(dataset, method).sigmas] if dataset in self.datasets else []
 
     def finetune_settings(self, dataset: str, method: str) -> TrainSettings:
-        """The run that DS2 training is: its own, or the rest of the branched one."""
+        """The run that training with a sigma per example is: its own, or the rest of the branched one."""
         stated = self.finetune[dataset][method].train
         return stated if stated is not None else self.train[dataset][method]
 

@@ -27,7 +27,7 @@ PHASES = tuple(dict.fromkeys(STEPS.values()))
 
 
 class CostRow(NamedTuple):
-    """A row of one of the paper's tables, or what no row needs."""
+    """A row of a table, or what no row needs."""
 
     table: str
     dataset: str
