@@ -7,10 +7,10 @@ from ddrs.operations.sync import mark_incomplete
 # Data is pinned: it is fetched once, and no change of code or config fetches it again. (Snakemake 9.27 would otherwise skip, in the run
 # that fetches, every other reason to rerun a step behind an ancient() input.) So what lies there must be what the config says.
 try:
-    for name, own in settings.datasets.items():
+    for name, dataset_settings in settings.datasets.items():
         manifest = Path(MANIFEST.format(dataset=name))
-        check_fetched(manifest, {"dataset": name, **own.fetched()})
-        check_counts(manifest, name, own.images)
+        check_fetched(manifest, {"dataset": name, **dataset_settings.fetched()})
+        check_counts(manifest, name, dataset_settings.images)
         if workflow.is_main_process and not workflow.touch:
             check_results(manifest, name)
     # What DVC or a hand put in the place of this config's results, Snakemake's records still praise as these. (Here `workflow` does not know

@@ -40,11 +40,11 @@ def _tuned(settings: Config, dataset: str, method: str, regime: str) -> str:
     goes_on = f"from epoch {run.branch_epoch} of them on" if branched else f"{run.epochs} epoch{'s' * (run.epochs > 1)} more"
     if regime == "ds2":
         return f"DS2 training: {goes_on}, one sigma step of {_step(step, method)} in each"
-    own = _own(StepSettings, [step.at_sigma(sigma).of_regime() for sigma in settings.sigma_texts(dataset, method)])
+    own = _own_settings(StepSettings, [step.at_sigma(sigma).of_regime() for sigma in settings.sigma_texts(dataset, method)])
     return f"{regime} training: {', '.join([goes_on, f'step size = {step.step_size:g}', f'n = {step.samples}', *own])}"
 
 
-def _own(shared: type[Section], by_sigma: Sequence[Section]) -> list[str]:
+def _own_settings(shared: type[Section], by_sigma: Sequence[Section]) -> list[str]:
     """The settings that a plug-in does not share with the others of its folder, a list where they differ by sigma; an unset one is left out."""
     found = {name: [getattr(one, name) for one in by_sigma] for name in type(by_sigma[0]).model_fields if name not in shared.model_fields}
     return [_setting(name, values if len(set(values)) > 1 else values[:1]) for name, values in found.items() if None not in values]
@@ -87,7 +87,7 @@ def _samples(n: int, method: str) -> str:
 def _search(settings: Config, dataset: str, method: str, strategy: str) -> str:
     search: SearchSettings = settings.search_on(dataset, method, strategy)
     if strategy != "ascent":
-        own = _own(SearchSettings, [search.at_sigma(sigma).of_strategy() for sigma in settings.sigma_texts(dataset, method)])
+        own = _own_settings(SearchSettings, [search.at_sigma(sigma).of_strategy() for sigma in settings.sigma_texts(dataset, method)])
         return f"Search by {strategy}: {', '.join([f'K = {search.k_max}', f'n = {search.samples}', *own])}"
     fixed = f", the class fixed at the start by {CLASS_SAMPLES} samples (Equation 3; Algorithm 1 picks it again in each step)"
     return f"Search: up to K = {search.k_max} steps of {_step(search, method)}{fixed if search.objective_class == 'fixed' else ''}"

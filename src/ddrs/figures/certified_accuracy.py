@@ -49,7 +49,7 @@ def certified_accuracy_figure(
     per K; a log of a fixed sigma is K = 0 of the DS row beside it. Errors: DdrsError for logs that are not of `ddrs certify`, or not of the same
     images within a dataset or panel, or of a fixed sigma alone.
     """
-    logs = [_own(log) for log in read_logs(paths)]
+    logs = [_of_certify(log) for log in read_logs(paths)]
     if kind == "rows":
         figure = _by_sigma(logs, _label, row_styles)
     elif kind == "searches":
@@ -62,7 +62,7 @@ def certified_accuracy_figure(
     caption.write(CAPTIONS[kind].format(evaluations="" if evaluations is None else f"{evaluations} "), logs)
 
 
-def _own(log: Log) -> Log:
+def _of_certify(log: Log) -> Log:
     if log.constant("method") is None:
         raise DdrsError(f"{log.name}: has no column 'method'; figures need logs written by ddrs certify")
     _kind(log)
