@@ -57,7 +57,7 @@ rule illustrate:
     benchmark:
         "logs/benchmarks/figures/figure{number}.tsv"
     wildcard_constraints:
-        number="[12]",
+        number=graph.illustrated,
     localrule: True
     params:
         subject=jobs.subject,

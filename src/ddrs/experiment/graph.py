@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ddrs.errors import DdrsError
 from ddrs.experiment.config import Config
+from ddrs.experiment.panels import ILLUSTRATED
 from ddrs.experiment.recipes import shown_figures
 from ddrs.rows import ALTERNATE, FIXED, KINDS, SELECTED, TABLES, Kind, Row, Run, methods_of, table_of_print
 from ddrs.sigma.settings import SearchSettings
@@ -321,7 +322,7 @@ class Graph:
             "shards": r"\d+",
             "table": one_of(TABLES),
             "selected": f"({SELECTED})?",
-            "number": r"\d",
+            "number": r"\d+",
         }
 
     @property
@@ -363,9 +364,14 @@ class Graph:
         return f"({one_of(TABLES)})({SELECTED}|_comparison)?|per_class_({one_of(TABLES)})|claims"
 
     @property
+    def illustrated(self) -> str:
+        """The numbers of the figures of an idea."""
+        return one_of(ILLUSTRATED)
+
+    @property
     def pictured(self) -> str:
         """The names of pictures, without ending."""
-        return rf"figure\d|p_lower_({one_of(TABLES)})"
+        return rf"figure\d+|p_lower_({one_of(TABLES)})"
 
     # Jobs that are a rule per dataset, as how many files they have is the config's
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from ddrs.certification.certificates import CERTIFICATES
 from ddrs.certification.settings import ImageCertificateSettings
 from ddrs.experiment.graph import BRANCH, GRID, MANIFEST, SHARD, Cells, Graph, Wildcards
+from ddrs.experiment.panels import ILLUSTRATED
 from ddrs.experiment.recipes import recipe
 from ddrs.models import own as models_own
 from ddrs.provenance.code import code_digest
@@ -21,8 +22,6 @@ from ddrs.sections import flags
 from ddrs.sigma.strategies import STRATEGIES
 from ddrs.training.losses import METHODS
 from ddrs.training.regimes import REGIMES
-
-ILLUSTRATED = {"1": "sigma", "2": "memory"}  # a figure illustrates an idea, and needs nothing of the experiment
 
 KEYS_OF_CAPTIONS = frozenset(("checkpoints", "datasets", "finetune", "search", "train"))  # what `_recipes` reads
 KEYS_OF_TABLES = frozenset(("certify", "datasets", "tables"))

@@ -9,6 +9,7 @@ from ddrs.rows import KINDS
 from ddrs.sections import COUNT_MAX, Count, Increasing, Section, Sigma
 from ddrs.sigma.settings import SearchSettings
 
+ILLUSTRATED = {"1": "sigma", "2": "memory"}  # the figures of an idea, each a file of figures/illustrations, which need nothing of the experiment
 TRAJECTORIES = tuple(name for name, kind in KINDS.items() if kind.trajectory)
 Quantile = Annotated[float, Field(ge=0, le=1)]
 

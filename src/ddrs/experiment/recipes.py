@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from ddrs.experiment.config import Config
+from ddrs.experiment.panels import ILLUSTRATED
 from ddrs.results.captions import protocol_sentence
 from ddrs.rows import FIGURES, FIXED, Kind, kinds_of, methods_of, title_of
 from ddrs.sections import Section
@@ -120,7 +121,7 @@ def _shown(settings: Config, dataset: str) -> str:
 
 
 def shown_figures(settings: Config) -> list[int]:
-    """The numbers of the figures that a config has something for: 1 and 2 are of no dataset."""
+    """The numbers of the figures that a config has something for: illustrations are of no dataset."""
     of_tables = [int(number) for number, table in FIGURES.items() if settings.tables.get(table)]
     of_panels = [int(name.removeprefix("figure")) for name, panels in settings.figures if panels]
-    return sorted([1, 2, *of_tables, *of_panels])
+    return sorted([*map(int, ILLUSTRATED), *of_tables, *of_panels])

@@ -8,10 +8,13 @@ import pytest
 
 from ddrs.errors import DdrsError
 from ddrs.experiment.config import Config
-from ddrs.experiment.graph import MEMORY, Cells, Graph
+from ddrs.experiment.graph import MEMORY, OF_RUNS, Cells, Graph
+from ddrs.experiment.jobs import Jobs
 from ddrs.experiment.load import load
+from ddrs.experiment.panels import ILLUSTRATED
+from ddrs.figures.illustrations import SUBJECTS
 from ddrs.operations.overlays import merge, read, read_all
-from ddrs.rows import FIXED, KINDS, TABLES, Kind, Row, Run
+from ddrs.rows import FIGURES, FIXED, KINDS, TABLES, Kind, Row, Run
 
 ROOT = Path(__file__).parents[3]
 
@@ -166,6 +169,16 @@ def test_which_models_are_imported_is_said_of_dataset_and_method() -> None:
     assert not re.fullmatch(path.format(graph.trained), "results/models/cifar10/cohen/fs")
     assert re.fullmatch(path.format(graph.trained), "results/models/cifar10/yang/fs")
     assert not re.fullmatch(Graph(config()).imported, "mnist5k"), "none is"
+
+
+def test_an_illustration_is_one_file_and_its_number(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sorted(ILLUSTRATED.values()) == sorted(SUBJECTS) and not {*FIGURES, *OF_RUNS} & ILLUSTRATED.keys()
+    monkeypatch.setitem(ILLUSTRATED, "10", "idea")
+    assert {"results/figure10.pdf", "results/figure10.png", "results/pages/figure10.html"} <= set(graph.figures())
+    assert all(re.fullmatch(pattern, "10") for pattern in (graph.illustrated, graph.patterns()["number"])) and not re.fullmatch(
+        graph.illustrated, "3"
+    )
+    assert re.fullmatch(graph.pictured, "figure10") and Jobs(graph).subject(SimpleNamespace(number="10")) == "idea"
 
 
 def test_targets_have_each_file_once_and_nothing_that_is_not_shown(graph: Graph) -> None:
