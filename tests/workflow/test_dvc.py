@@ -62,7 +62,7 @@ def test_no_stage_owns_what_no_rule_makes(outputs: dict[str, str]) -> None:
             assert any(covers([place], path) for path in outputs), place
 
 
-OVERLAYS = [("fashion",), ("pretrained",), ("macer-n1",), ("paper", "selection"), ("paper", "paper-macer-n1")]
+OVERLAYS = [("fashion",), ("pretrained",), ("macer-n1",), ("family",), ("paper", "selection"), ("paper", "paper-macer-n1")]
 
 
 @pytest.mark.parametrize("overlays", OVERLAYS, ids="-".join)
