@@ -232,15 +232,14 @@ class Jobs:
     def params_of_result(self, kind: str, at: Mapping[str, str]) -> str:
         """The flags with which a result is made, as they stand in its rule's params.
 
-        kind: models, sigmas or certificates. at: the parts of its path.
+        kind: models, sigmas or certificates. at: the parts of its path, by their names in the rule.
         """
-        run = f"{at['row']}/sigma_{at['sigma']}" + (f".K_{at['k']}" if at.get("k") else "")
-        w = SimpleNamespace(**at, run=run, search=run, regime=at["row"])
+        w = SimpleNamespace(**at)
         if kind != "models":
             return {"sigmas": self.search, "certificates": self.certify}[kind](w)
-        if at["row"] != FIXED.trained:
+        if w.regime != FIXED.trained:
             return self.finetune(w)
-        return self.import_checkpoint(w) if at["method"] in self.settings.checkpoints.get(at["dataset"], {}) else self.train(w)
+        return self.import_checkpoint(w) if w.method in self.settings.checkpoints.get(w.dataset, {}) else self.train(w)
 
     # Inputs
 
