@@ -38,6 +38,7 @@ from tests.unit.experiment.test_config import SHIPPED
 FOLDERS = {folder.kind: folder for folder in (METHODS, REGIMES, STRATEGIES, CERTIFICATES, SOURCES, SUBJECTS)}
 TORCH_FREE = (METHODS, REGIMES, STRATEGIES, CERTIFICATES, SOURCES)  # those that reading a config imports
 NEEDED = {"smoothadv": {"epsilon": 0.5}}  # settings without a default, by loss
+VOTES = 50  # samples of a search, enough that also one which compares certified radii has some above 0
 GAUSSIAN = get_noise("gaussian")
 HERE = [(kind, name) for kind, folder in FOLDERS.items() for name in folder]
 
@@ -192,7 +193,7 @@ def sigmas(model, x, y, sigma, settings, noise, generator, epoch):
 def test_a_search_is_a_trajectory_within_bounds_and_repeats(strategy: str) -> None:
     module = STRATEGIES.module(strategy)
     assert issubclass(module.Settings, SearchSettings) and all(field.description for field in module.Settings.model_fields.values())
-    settings = SearchSettings(strategy=strategy, k_max=5, samples=2, step_size=0.5, sigma_min=0.1, sigma_max=0.6).of_strategy()
+    settings = SearchSettings(strategy=strategy, k_max=5, samples=VOTES, step_size=0.5, sigma_min=0.1, sigma_max=0.6).of_strategy()
     forwards, gradients = module.evaluations(settings)
     assert min(forwards, gradients) >= 0 < forwards + gradients
     found = []
@@ -202,7 +203,9 @@ def test_a_search_is_a_trajectory_within_bounds_and_repeats(strategy: str) -> No
         found.append(module.search(model, images(), 0.25, streams, GAUSSIAN, settings, steps.append).sigma)
         assert model.training and all(one.grad is None for one in model.parameters()) and steps[-1] == 5
     assert torch.equal(*found) and found[0].shape == (6, 4) and found[0].dtype == torch.float32
-    assert (found[0][0] == 0.25).all() and (found[0] >= np.float32(0.1)).all() and (found[0] <= np.float32(0.6)).all()
+    assert (
+        (found[0][0] == 0.25).all() and (found[0][-1] != 0.25).any() and (found[0] >= np.float32(0.1)).all() and (found[0] <= np.float32(0.6)).all()
+    )
 
 
 def test_a_strategy_has_settings_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,10 +90,29 @@ def test_finds_the_best_sigma_of_a_known_classifier():
     assert np.abs(found.sigma[-1].numpy() - best).max() < 0.03
 
 
+class Told(Slab):
+    """A classifier that notes the sigma of each batch: its stream's noise is 1 everywhere, and so sigma what an image of zeros is moved by."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drawn, self.sigmas = False, []
+
+    def draw(self, n: int, device: torch.device) -> torch.Tensor:
+        self.drawn = True
+        return torch.ones(n, 2, device=device)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.sigmas += [x[0, 0].item()] if self.drawn else []
+        self.drawn = False
+        return super().forward(x)
+
+
 def test_sigmas_stay_within_their_bounds_and_none_is_probed_outside():
     """As in the authors' settings h is above the smallest sigma: middle - h would be negative."""
-    found = qcrs.search(Slab(), torch.zeros(4, 2), 0.2, streams(4), GAUSSIAN, settings(8, 100, h=0.5, low=0.1, high=0.3))
+    model = Told()
+    found = qcrs.search(model, torch.zeros(1, 2), 0.2, [model], GAUSSIAN, settings(8, 100, h=0.5, low=0.1, high=0.3))
     assert bool(((found.sigma >= 0.1 - 1e-7) & (found.sigma <= 0.3 + 1e-7)).all())
+    assert len(model.sigmas) == 2 * 8 + 3 and (min(model.sigmas), max(model.sigmas)) == pytest.approx((0.1, 0.3))
     stated = SearchSettings.checked(strategy="qcrs", k_max=2, samples=50, sigma_min=0.1, sigma_max=0.3).of_strategy()
     assert bool((qcrs.search(Slab(), torch.zeros(4, 2), 0.2, streams(4), GAUSSIAN, stated).sigma <= 0.3 + 1e-7).all())
     with pytest.raises(DdrsError, match=r"must be within \[0.1, 0.3\]"):
@@ -110,3 +129,4 @@ def test_the_api_takes_it():
     found = optimize_sigma(Slab(), torch.zeros(2, 2), 0.5, lr=0.15, iterations=5, n=100, strategy="qcrs")
     again = optimize_sigma(Slab(), torch.zeros(2, 2), 0.5, lr=0.15, iterations=5, n=100, strategy="qcrs")
     assert bool((found == again).all()) and found.shape == (2,)
+    assert bool(((found - 0.22).abs() < 0.03).all()), "found, and not the 0.5 of training: see the best sigma of the slab"
