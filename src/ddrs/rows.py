@@ -14,6 +14,9 @@ Dashes = str | tuple[float, tuple[float, ...]]
 Chooser = Literal["validation", "even"]  # the images that choose sigma and K
 
 
+ASCENT = "ascent"  # the strategy that is Algorithm 1: one search holds every K, whoever certifies with it
+
+
 @dataclass(frozen=True)
 class Kind:
     """A way to train, search and certify. With a training method it is a row.
@@ -22,7 +25,7 @@ class Kind:
     shown: what a table says in its columns `train` and `certify`.
     trained: whose models, as a folder of results/models and a file of training/regimes.
     strategy: what finds a sigma per image, a file of sigma/strategies; None: every image has the sigma of training.
-    knob: the second number of a configuration, as it stands in a run's name; None where sigma is the only one.
+    knob: the second number of a configuration, as it stands in a run's name: K, what a search is taken at; None without a search.
     every_k: whether one search holds all smaller K (a trajectory), or each K is a search of its own (a grid).
     certificate: what is concluded, and so what is promised: a file of certification/certificates.
     memory: whether Algorithm 3 stands behind the answers.
@@ -41,19 +44,14 @@ class Kind:
     dashes: Dashes = "--"
 
     @property
-    def place(self) -> str:
-        """Where it is defined, by which a job's code digest names it: the others may change without it."""
-        return f"{__name__}:{self.name.upper().replace('-', '_')}"
-
-    @property
     def trajectory(self) -> bool:
         """Whether its searches go step by step from the sigma of training on: at K = 0 it is a fixed sigma."""
         return self.strategy is not None and self.every_k
 
     @property
     def search(self) -> str:
-        """The folder of its searches: rows of one model whose trajectories hold every K share them."""
-        return self.trained if self.every_k else self.name
+        """The folder of its searches, which the rows of one model share whose trajectories are those of Algorithm 1."""
+        return self.trained if self.strategy == ASCENT else self.name
 
 
 FS = Kind("fs", ("FS", "FS"))

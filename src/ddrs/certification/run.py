@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ddrs.certification.certificates import CERTIFICATES
 from ddrs.certification.checks import ABSTAIN
 from ddrs.certification.engine import certify_each, image_deviation
 from ddrs.certification.inference import best_batch_size, running
@@ -30,7 +31,7 @@ from ddrs.noise.norms import ON_GRID
 from ddrs.provenance.code import code_digest
 from ddrs.provenance.digests import digest, file_digest
 from ddrs.provenance.sidecar import write_sidecar
-from ddrs.rows import kind_of, label_of
+from ddrs.rows import FIXED, kind_of, label_of
 from ddrs.sigma.stored import read_sigmas
 from ddrs.statistics.boundaries import FIRST, RATIO
 
@@ -95,7 +96,12 @@ def certify(
         "split_images": len(part.labels),
     }
     part_of = "" if shard.count == 1 else f".{shard.number}-of-{shard.count}"
-    other = [device.type, len(examples), code_digest("certify"), own.code(facts["architecture"])]  # what lines hold or depend on beside `made`
+    other = [
+        device.type,
+        len(examples),
+        code_digest("certify", f"{CERTIFICATES[settings.certificate]}:steps", without="ddrs.rows"),
+        own.code(facts["architecture"]),
+    ]  # what lines hold or depend on beside `made`
     partial = runtime.scratch / f"certify-{digest([constant['digest'], *other])}{part_of}.tsv"
     done = resume_lines(partial, str(constant["digest"]), say)
     if done:
@@ -144,9 +150,9 @@ def _label(method: str, trained: str, strategy: str | None, certificate: str) ->
     kind = kind_of(trained, strategy, certificate)
     if kind is not None:
         return label_of(method, kind)
-    of_fixed = kind_of("fs", strategy)
+    of_fixed = kind_of(FIXED.trained, strategy)
     searched = "fixed" if strategy is None else of_fixed.name if of_fixed else strategy
-    parts = [method, *([trained] if trained != "fs" else []), searched, *([certificate] if certificate != "smoothing" else [])]
+    parts = [method, *([trained] if trained != FIXED.trained else []), searched, *([certificate] if certificate != FIXED.certificate else [])]
     return "-".join(parts)
 
 

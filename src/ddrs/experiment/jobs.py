@@ -17,12 +17,14 @@ from ddrs.experiment.recipes import recipe
 from ddrs.models import own as models_own
 from ddrs.provenance.code import code_digest
 from ddrs.provenance.digests import digest
-from ddrs.rows import DS2, FIGURES, FIXED, SELECTED, Kind, Run, kind_of, kinds_of, methods_of, title_of
+from ddrs.rows import DS2, FIGURES, FIXED, SELECTED, Kind, Run, kinds_of, label_of, methods_of, title_of
 from ddrs.sections import flags
 from ddrs.sigma.strategies import STRATEGIES
 from ddrs.training.losses import METHODS
 from ddrs.training.regimes import REGIMES
 
+# What a row is called and how it is drawn is no part of models, searches and certificates; a certificate's label stands beside its digest.
+WORDS = "ddrs.rows"
 KEYS_OF_CAPTIONS = frozenset(("checkpoints", "datasets", "finetune", "search", "train"))  # what `_recipes` reads
 KEYS_OF_TABLES = frozenset(("certify", "datasets", "tables"))
 KEYS_OF_FIGURES = KEYS_OF_TABLES | {"figures", "search"}
@@ -94,22 +96,23 @@ class Jobs:
 
     def _method_code(self, verb: str, w: Wildcards) -> str:
         users = models_own.code(self.settings.on(w.dataset, w.method).architecture)  # empty for known architectures
-        return code_digest(verb, METHODS[w.method], REGIMES[w.regime]) + users
+        regime = REGIMES[w.regime]
+        return code_digest(verb, METHODS[w.method], f"{regime}:sigmas", f"{regime}:Settings", without=WORDS) + users
 
     def import_code(self, w: Wildcards) -> str:
         """Of an import, which takes the method's noise alone."""
         return code_digest("import-checkpoint", f"{METHODS[w.method]}:NOISE")
 
     def search_code(self, w: Wildcards) -> str:
-        """Of a search, where each strategy is a file of its own, and says in the result the kind of row that it is for."""
-        strategy = str(self.graph.searched(w.search).kind.strategy)
-        kind = kind_of(FIXED.trained, strategy)
-        return code_digest("sigma", STRATEGIES[strategy], *([kind.place] if kind else []))
+        """Of a search, where each strategy is a file of its own."""
+        strategy = STRATEGIES[str(self.graph.searched(w.search).kind.strategy)]
+        return code_digest("sigma", f"{strategy}:search", f"{strategy}:Settings", without=WORDS)
 
     def certify_code(self, w: Wildcards) -> str:
-        """Of a certificate, where each kind of row has an entry of its own, and what is concluded is a file of its own."""
+        """Of a certificate, where what is concluded is a file of its own; and the label that it writes."""
         kind = Run.parse(w.run).kind
-        return code_digest("certify", kind.place, CERTIFICATES[kind.certificate])
+        certificate = CERTIFICATES[kind.certificate]
+        return f"{code_digest('certify', f'{certificate}:steps', f'{certificate}:Settings', without=WORDS)} {label_of(w.method, kind)}"
 
     def runtime(self, w: Wildcards, threads: int) -> str:
         """How a job runs, which is no part of the experiment. A result of another device stands until it is deleted or forced; models, searches and
@@ -234,15 +237,14 @@ class Jobs:
     def params_of_result(self, kind: str, at: Mapping[str, str]) -> str:
         """The flags with which a result is made, as they stand in its rule's params.
 
-        kind: models, sigmas or certificates. at: the parts of its path.
+        kind: models, sigmas or certificates. at: the parts of its path, by their names in the rule.
         """
-        run = f"{at['row']}/sigma_{at['sigma']}" + (f".K_{at['k']}" if at.get("k") else "")
-        w = SimpleNamespace(**at, run=run, search=run, regime=at["row"])
+        w = SimpleNamespace(**at)
         if kind != "models":
             return {"sigmas": self.search, "certificates": self.certify}[kind](w)
-        if at["row"] != FIXED.trained:
+        if w.regime != FIXED.trained:
             return self.finetune(w)
-        return self.import_checkpoint(w) if at["method"] in self.settings.checkpoints.get(at["dataset"], {}) else self.train(w)
+        return self.import_checkpoint(w) if w.method in self.settings.checkpoints.get(w.dataset, {}) else self.train(w)
 
     # Inputs
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from ddrs.experiment.config import Config
 from ddrs.experiment.panels import ILLUSTRATED
 from ddrs.results.captions import protocol_sentence
-from ddrs.rows import FIGURES, FIXED, Kind, kinds_of, methods_of, title_of
+from ddrs.rows import ASCENT, FIGURES, FIXED, Kind, kinds_of, methods_of, title_of
 from ddrs.sections import Section
 from ddrs.sigma.settings import SearchSettings, StepSettings
 from ddrs.training.losses import METHODS
@@ -87,7 +87,7 @@ def _samples(n: int, method: str) -> str:
 
 def _search(settings: Config, dataset: str, method: str, strategy: str) -> str:
     search: SearchSettings = settings.search_on(dataset, method, strategy)
-    if strategy != "ascent":
+    if strategy != ASCENT:
         own = _own_settings(SearchSettings, [search.at_sigma(sigma).of_strategy() for sigma in settings.sigma_texts(dataset, method)])
         return f"Search by {strategy}: {', '.join([f'K = {search.k_max}', f'n = {search.samples}', *own])}"
     fixed = f", the class fixed at the start by {CLASS_SAMPLES} samples (Equation 3; Algorithm 1 picks it again in each step)"

@@ -16,16 +16,16 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from ddrs.certification.records import STATISTICS, memory_digest, run_digest
-from ddrs.certification.settings import ImageCertificateSettings
 from ddrs.errors import DdrsError
 from ddrs.experiment.checks import part_of
 from ddrs.experiment.config import Config
+from ddrs.experiment.graph import BRANCH, CELL, CERTIFICATE, MEMORY, MODEL, SIGMAS, Graph
+from ddrs.experiment.jobs import Jobs
 from ddrs.noise.norms import ON_GRID, norm_of
 from ddrs.operations.sync import recorded
 from ddrs.provenance.digests import file_digest
-from ddrs.rows import FIXED, KINDS, SELECTED, Row, Run
+from ddrs.rows import FIXED, TABLES, Row, Run, kind_of, label_of
 from ddrs.sections import Section
-from ddrs.sigma.settings import SearchSettings
 from ddrs.training.losses import METHODS
 from ddrs.training.settings import TrainSettings
 
@@ -39,27 +39,28 @@ class Misfit:
     path: Path
     what: str  # differs
     kind: str  # the folder below results/
-    at: Mapping[str, str]  # the parts of the path, by name
+    at: Mapping[str, str]  # the parts of the path, by their names in its rule
     sources: tuple[Path, ...]  # of what comes after certificates: the files that it was made from
 
 
-def misfits(settings: Config, results: Path = Path("results")) -> Iterator[Misfit]:
+def misfits(settings: Config) -> Iterator[Misfit]:
     """The results that are not what the config makes under their path.
 
     A damaged file is none of the config's results either. Paths that the config does not make are passed over.
     """
-    for path in sorted(results.rglob("*")):
-        for pattern, differs in _PATTERNS:
-            found = re.fullmatch(pattern, path.relative_to(results).as_posix())
-            if found and path.is_file() and _is_made(settings, found):
+    graph = Graph(settings)
+    patterns = [(_pattern(graph, place), differs) for place, differs in _PLACES.items()]
+    for path in sorted(Path("results").rglob("*")):
+        for pattern, differs in patterns:
+            found = re.fullmatch(pattern, path.as_posix())
+            if found and path.is_file() and _is_made(graph, found.groupdict()):
+                at = found.groupdict()
                 try:
-                    what = differs(settings, results, path, found.groupdict())
+                    what = differs(graph, path, at)
                 except (*UNREADABLE, DdrsError) as error:
                     what = f"it is damaged or of another form ({' '.join(str(error).split())[:100]})"
                 if what:
-                    at = found.groupdict()
-                    kind = path.relative_to(results).parts[0]
-                    yield Misfit(path, what, kind, at, tuple(_sources(settings, results, path, at, kind)))
+                    yield Misfit(path, what, path.parts[1], at, tuple(_sources(graph, path, at)))
 
 
 def check_fitting(
@@ -101,25 +102,34 @@ def _of_other_logs(misfit: Misfit) -> bool:
     return misfit.kind == "cells" and logs != {source.name for source in misfit.sources}
 
 
-def _is_made(settings: Config, found: re.Match) -> bool:
-    at = found.groupdict()
+def _pattern(graph: Graph, place: str) -> str:
+    """The paths of a place that rules make, with a group for each part."""
+    known = graph.patterns()
+    return re.sub(r"\{(\w+)\}", lambda part: f"(?P<{part[1]}>{known.get(part[1], '[^/]+')})", place.replace(".", r"\."))
+
+
+def _is_made(graph: Graph, at: Mapping[str, str]) -> bool:
+    settings, dataset = graph.settings, at["dataset"]
+    if "regime" in at:
+        return at["sigma"] in settings.sigma_texts(dataset, at["method"]) and settings.makes(part_of(at["regime"]), dataset, at["method"])
+    if dataset not in graph.certified() or at.get("split", "test") not in settings.datasets[dataset].images:
+        return False
     try:
-        dataset, method = at["dataset"], at.get("method") or Row.parse(at["label"]).method
+        row = Row.parse(at["label"]) if "label" in at else None
+        if row and row not in TABLES[at["table"]]:
+            return False
+        method, runs = (row.method, graph.runs(dataset, row)) if row else (at["method"], [_run(graph, at)])
+        for run in runs:
+            if run.kind.strategy is not None:
+                graph.searching(dataset, method, run)
     except DdrsError:
         return False
-    if dataset not in settings.datasets or method not in METHODS:
-        return False
-    if "label" not in at and at["sigma"] not in settings.sigma_texts(dataset, method):
-        return False
-    if "split" in at and at["split"] not in settings.datasets[dataset].images:
-        return False
-    return settings.makes(part_of(_trained(at)), dataset, method)
+    return all(run.sigma in settings.sigma_texts(dataset, method) and settings.makes(part_of(run.kind.trained), dataset, method) for run in runs)
 
 
-def _trained(at: Mapping[str, str]) -> str:
-    """Whose models a result is, or stands on: in its path is that, a search's folder or a kind."""
-    kind = Row.parse(at["label"]).kind if "label" in at else KINDS.get(at["row"])
-    return kind.trained if kind else at["row"]
+def _run(graph: Graph, at: Mapping[str, str]) -> Run:
+    """What a search or a log is of."""
+    return graph.searched(at["search"]) if "search" in at else Run.parse(at["run"])
 
 
 def _differing(facts: Mapping, wanted: Mapping[str, object]) -> str:
@@ -135,7 +145,7 @@ def _same(facts: object, wanted: object) -> bool:
 
 def _of_section(facts: Mapping, wanted: Section) -> str:
     """The same of settings, but for those that are not read."""
-    return _differing(type(wanted)(**facts).model_dump(), wanted.read())
+    return _differing(dict(type(wanted)(**facts)), {name: value for name, value in wanted if name not in wanted.unread()})
 
 
 def _facts(path: Path) -> dict:
@@ -143,47 +153,40 @@ def _facts(path: Path) -> dict:
         return json.loads(file.metadata()["ddrs"])
 
 
-def _model(settings: Config, results: Path, path: Path, at: dict[str, str]) -> str:
-    dataset, method, sigma = at["dataset"], at["method"], at["sigma"]
+def _model(graph: Graph, path: Path, at: dict[str, str]) -> str:
+    settings, dataset, method, regime, sigma = graph.settings, at["dataset"], at["method"], at["regime"], at["sigma"]
     facts = _facts(path)
-    wanted = {"dataset": dataset, "method": method, "regime": at["row"], "sigma": float(sigma)}
-    if at["row"] == FIXED.trained and method in settings.checkpoints.get(dataset, {}):
+    wanted = {"dataset": dataset, "method": method, "regime": regime, "sigma": float(sigma)}
+    if regime == FIXED.trained and method in settings.checkpoints.get(dataset, {}):
         return _differing(facts, wanted)
     run: TrainSettings
-    if at["row"] == FIXED.trained:
+    if regime == FIXED.trained:
         wanted["architecture"] = settings.on(dataset, method).architecture
         run = settings.train[dataset][method].at_sigma(sigma)
     else:
         run = settings.finetune_settings(dataset, method).at_sigma(sigma)
     found = _differing(facts, {**wanted, "seed": settings.seed}) or _of_section(facts["settings"], run)
-    if found or at["row"] == FIXED.trained:
+    if found or regime == FIXED.trained:
         return found
-    tuned = settings.finetune[dataset][method]
-    start = results / f"models/{dataset}/{method}/{FIXED.trained}/sigma_{sigma}{'.branch.pt' if tuned.start == 'branch' else '.safetensors'}"
-    return _of_section(facts["step"], tuned.step) or _link(facts["start"], start)
+    step = settings.regime_on(dataset, method, regime).at_sigma(sigma).of_regime()
+    start = BRANCH if settings.finetune[dataset][method].start == "branch" else MODEL
+    return _of_section(facts["step"], step) or _link(facts["start"], Path(start.format(**{**at, "regime": FIXED.trained})))
 
 
-def _sources(settings: Config, results: Path, path: Path, at: Mapping[str, str], kind: str) -> Iterator[Path]:
-    if kind == "memory":
-        yield results / "certificates" / path.relative_to(results / "memory")
-    elif kind == "cells":
-        yield from (place / name for place in _places(results, at).values() for name in _log_names(settings, at))
+def _sources(graph: Graph, path: Path, at: Mapping[str, str]) -> Iterator[Path]:
+    if "label" in at:
+        yield from (log for logs in _logs_of_cell(graph, at).values() for log in logs)
+    elif path.parts[1] == "memory":
+        yield Path(CERTIFICATE.format(**at))
 
 
-def _places(results: Path, at: Mapping[str, str]) -> dict[str, Path]:
-    """Where the logs of a cell lie, by the name under which it records their digests."""
-    row = Row.parse(at["label"])
-    after, of_test = results / ("memory" if row.kind.memory else "certificates"), f"{at['dataset']}/test/{row.method}/{row.kind.name}"
-    places = {"digests": after / of_test, "digests_before_memory": results / "certificates" / of_test}
-    if at["table"].endswith(SELECTED):
-        places["validation_digests"] = after / of_test.replace("/test/", "/validation/")
-    return places
-
-
-def _log_names(settings: Config, at: Mapping[str, str]) -> set[str]:
-    row = Row.parse(at["label"])
-    ks = [None] if row.kind.knob is None else settings.certify[at["dataset"]].k
-    return {f"{Run(row.kind, sigma, k).file}.tsv" for sigma in settings.sigma_texts(at["dataset"], row.method) for k in ks}
+def _logs_of_cell(graph: Graph, at: Mapping[str, str]) -> dict[str, list[Path]]:
+    """The logs of a cell, by the name under which it records their digests."""
+    dataset, row = at["dataset"], Row.parse(at["label"])
+    logs = {"digests": graph.logs(dataset, row)}
+    if at["selected"]:
+        logs |= {"validation_digests": graph.validation(dataset, row), "digests_before_memory": graph.before_memory(dataset, row)}
+    return {name: [Path(log) for log in files] for name, files in logs.items()}
 
 
 def _link(recorded: str, made_from: Path) -> str:
@@ -191,98 +194,80 @@ def _link(recorded: str, made_from: Path) -> str:
     return f"it was made from another {made_from}" if made_from.is_file() and file_digest(made_from) != recorded else ""
 
 
-def _model_of(results: Path, at: Mapping[str, str]) -> Path:
-    return results / f"models/{at['dataset']}/{at['method']}/{_trained(at)}/sigma_{at['sigma']}.safetensors"
-
-
-def _search(settings: Config, results: Path, path: Path, at: dict[str, str]) -> str:
+def _search(graph: Graph, path: Path, at: dict[str, str]) -> str:
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(path)
     facts = json.loads(file.schema_arrow.metadata[b"ddrs"])
-    search = settings.search_on(at["dataset"], at["method"])
-    if at["row"] in KINDS and not KINDS[at["row"]].every_k:
-        panels = [one for one in settings.figures.figure8 if (one.dataset, one.method) == (at["dataset"], at["method"])]
-        grids: dict[int, SearchSettings] = panels[0].grids(search) if panels else {}
-        if int(at["k"]) not in grids:
-            return ""
-        search = grids[int(at["k"])]
-    wanted = {"dataset": at["dataset"], "split": at["split"], "seed": settings.seed, "sigma0": float(at["sigma"]), "images": _images(settings, at)}
-    images = {**facts, "images": file.metadata.num_rows // (facts["settings"]["k_max"] + 1)}
-    return _differing(images, wanted) or _of_section(facts["settings"], search) or _link(facts["model"], _model_of(results, at))
+    dataset, split, method, run = at["dataset"], at["split"], at["method"], _run(graph, at)
+    images = {"images": file.metadata.num_rows // (facts["settings"]["k_max"] + 1)}
+    wanted = {"dataset": dataset, "split": split, "seed": graph.settings.seed, "sigma0": float(run.sigma), "images": graph.images(dataset, split)}
+    search = graph.searching(dataset, method, run).of_strategy()
+    return (
+        _differing({**facts, **images}, wanted)
+        or _differing(facts["settings"], {"strategy": search.strategy})  # by which the others are known
+        or _of_section(facts["settings"], search)
+        or _link(facts["model"], Path(graph.model(dataset, method, run)))
+    )
 
 
-def _images(settings: Config, at: Mapping[str, str]) -> int:
-    return {str(split): count for split, count in settings.datasets[at["dataset"]].images.items()}[at["split"]]
-
-
-def _sampling(settings: Config, at: Mapping[str, str]) -> ImageCertificateSettings:
-    dataset_settings = settings.on(at["dataset"], at["method"])
-    return settings.certify[at["dataset"]].sampling(_images(settings, at), dataset_settings.radii, at["split"])
-
-
-def _columns(settings: Config, at: Mapping[str, str], path: Path) -> tuple[dict[str, str], str]:
+def _columns(graph: Graph, at: Mapping[str, str], path: Path) -> tuple[dict[str, str], str]:
     """The first example of a log, and what differs in that which all logs of the config share."""
     with open(path, encoding="utf-8") as file:
-        names, *lines = (line.rstrip("\n").split("\t") for line in file)
-    first = dict(zip(names, lines[0], strict=True))
-    sampling = _sampling(settings, at)
+        header, *lines = (line.rstrip("\n").split("\t") for line in file)
+    first = dict(zip(header, lines[0], strict=True))
+    run = _run(graph, at)
+    sampling = Jobs(graph).sampling(at["dataset"], at["method"], at["split"], run)
     trained = METHODS.module(at["method"]).NOISE
     statistics = {
         **sampling.model_dump(),
         "n_max": sampling.n,
         "noise": ON_GRID[trained] if sampling.noise == "lattice" else sampling.noise or trained,
-        "sigma0": float(at["sigma"]),
-        "K": at["k"] or "",
-        "seed": settings.seed,
+        "sigma0": float(run.sigma),
+        "K": "" if run.k is None else run.k,
+        "seed": graph.settings.seed,
         "dataset": at["dataset"],
         "split": at["split"],
-        "images": _images(settings, at),
+        "method": label_of(at["method"], kind_of(run.kind.trained, run.kind.strategy, run.kind.certificate) or run.kind),
+        "images": graph.images(at["dataset"], at["split"]),
     }
     unread = {"looks"} | (set() if sampling.protocol == "sequential" else {"spending"})  # follow from the protocol
-    names = [name for name in (*STATISTICS, "sigma0", "K", "seed", "dataset", "split", "images") if name in statistics and name not in unread]
-    return first, _differing({**first, "images": len(lines)}, {name: statistics[name] for name in names})
+    names = (*STATISTICS, "sigma0", "K", "seed", "dataset", "split", "method", "images")
+    return first, _differing({**first, "images": len(lines)}, {name: statistics[name] for name in names if name in statistics and name not in unread})
 
 
-def _log(settings: Config, results: Path, path: Path, at: dict[str, str]) -> str:
-    first, found = _columns(settings, at, path)
-    model = _model_of(results, at)
-    k = int(at["k"]) if at["k"] else None
-    run = Run(KINDS[at["row"]], at["sigma"], k)
-    sigmas = results / f"sigmas/{at['dataset']}/{at['split']}/{at['method']}/{run.search}.parquet" if run.kind.strategy else None
+def _log(graph: Graph, path: Path, at: dict[str, str]) -> str:
+    first, found = _columns(graph, at, path)
+    dataset, split, method, run = at["dataset"], at["split"], at["method"], _run(graph, at)
+    model = Path(graph.model(dataset, method, run))
+    sigmas = Path(graph.sigmas(dataset, split, method, run)) if run.kind.strategy else None
     if found or not model.is_file() or (sigmas and not sigmas.is_file()):
         return found
-    inputs = {"model": file_digest(model), "data": first["data"], "sigmas": file_digest(sigmas) if sigmas else f"{float(at['sigma']):.9g}"}
-    wanted = run_digest(_sampling(settings, at).model_dump(), first["noise"], settings.seed, at["split"], k, inputs)
-    return "" if first["digest"] == wanted else f"it was certified with another {model}" + (f" or {sigmas}" if sigmas else "")
+    inputs = {"model": file_digest(model), "data": first["data"], "sigmas": file_digest(sigmas) if sigmas else f"{float(run.sigma):.9g}"}
+    sampling = Jobs(graph).sampling(dataset, method, split, run)
+    wanted = run_digest(sampling.model_dump(), first["noise"], graph.settings.seed, split, run.k, inputs)
+    others = [model, *([sigmas] if sigmas else []), *([f"settings of {sampling.certificate}"] if run.kind.certificate != FIXED.certificate else [])]
+    return "" if first["digest"] == wanted else f"it was certified with another {' or '.join(map(str, others))}"
 
 
-def _remembered(settings: Config, results: Path, path: Path, at: dict[str, str]) -> str:
-    first, found = _columns(settings, at, path)
-    before = results / "certificates" / path.relative_to(results / "memory")
+def _remembered(graph: Graph, path: Path, at: dict[str, str]) -> str:
+    first, found = _columns(graph, at, path)
+    before = Path(CERTIFICATE.format(**at))
     if found or not before.is_file():
         return found
     wanted = memory_digest(before, norm_of(first["noise"], str(path)))
     return "" if first["digest"] == wanted else f"it was made from another {before}"
 
 
-def _cell(settings: Config, results: Path, path: Path, at: dict[str, str]) -> str:
+def _cell(graph: Graph, path: Path, at: dict[str, str]) -> str:
     cell = json.loads(path.read_bytes())
-    sampling = _sampling(settings, {**at, "method": Row.parse(at["label"]).method, "split": "test"})
-    found = _differing(cell, {"n_max": sampling.n, "alpha": sampling.alpha, "seed": settings.seed})
-    if not found and set(cell["digests"]) != _log_names(settings, at):
+    row, logs = Row.parse(at["label"]), _logs_of_cell(graph, at)
+    sampling = Jobs(graph).sampling(at["dataset"], row.method, "test", graph.runs(at["dataset"], row)[0])
+    found = _differing(cell, {"n_max": sampling.n, "alpha": sampling.alpha, "seed": graph.settings.seed})
+    if not found and any(set(cell[kind]) != {log.name for log in files} for kind, files in logs.items()):
         return "it is the best of another choice of sigma and K"
-    links = (_link(recorded, place / name) for kind, place in _places(results, at).items() for name, recorded in cell[kind].items())
+    links = (_link(cell[kind][log.name], log) for kind, files in logs.items() for log in files)
     return found or next(filter(None, links), "")
 
 
-_TRAINED = "|".join(dict.fromkeys(kind.trained for kind in KINDS.values()))
-_ROWS = "|".join(dict.fromkeys((*KINDS, *(kind.search for kind in KINDS.values()))))
-_RUN = rf"(?P<dataset>[^/]+)/(?P<split>validation|test)/(?P<method>[^/]+)/(?P<row>{_ROWS})/sigma_(?P<sigma>\d+\.\d\d)(\.K_(?P<k>\d+))?"
-_PATTERNS = [
-    (rf"models/(?P<dataset>[^/]+)/(?P<method>[^/]+)/(?P<row>{_TRAINED})/sigma_(?P<sigma>\d+\.\d\d)\.safetensors", _model),
-    (rf"sigmas/{_RUN}\.parquet", _search),
-    (rf"certificates/{_RUN}\.tsv", _log),
-    (rf"memory/{_RUN}\.tsv", _remembered),
-    (r"cells/(?P<table>[^/]+)/(?P<dataset>[^/]+)/(?P<label>[^/]+)/[^/]+\.json", _cell),
-]
+_PLACES = {MODEL: _model, SIGMAS: _search, CERTIFICATE: _log, MEMORY: _remembered, CELL.replace("{table}", "{table}{selected}"): _cell}

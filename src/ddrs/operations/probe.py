@@ -19,6 +19,7 @@ from ddrs.models.running import evaluating
 from ddrs.noise.lattice import certifiable_noise
 from ddrs.noise.laws import get_noise
 from ddrs.noise.streams import BLOCK, NoiseStream
+from ddrs.rows import FIXED
 from ddrs.sigma import objective
 from ddrs.sigma.settings import SearchSettings
 from ddrs.sigma.strategies import STRATEGIES
@@ -142,7 +143,7 @@ class Training:
         size = _affordable(self.batch_size, UPDATE * updates + IMAGE_GRADIENT * gradients, self.network, device)
         # a learning rate so small that random labels do no harm
         made = {"epochs": REPEATS + 1, "batch_size": size, "branch_epoch": None, "learning_rate": 1e-6}
-        settings, step = self.settings.model_copy(update=made), self.step or RegimeSettings.checked(regime="fs")
+        settings, step = self.settings.model_copy(update=made), self.step or RegimeSettings.checked(regime=FIXED.trained)
         images = torch.rand(2 * size, *self.network.shape, device=device)
         labels = torch.randint(self.network.classes, (2 * size,), device=device)
         run = state.start_run(self.network.build(device), len(images), PROBE_SIGMA, settings, 0, device, step.regime)

@@ -99,31 +99,30 @@ class Code:
         return module.name, WHOLE
 
     def members(self, place: Place) -> list[str]:
-        """What a registry holds, as entries: the modules of a `Folder` or of a mapping of names to modules, the definitions of a mapping that is
-        made of them by `{one.name: one for one in (A, B)}`; of any other definition none."""
+        """The modules of a registry, a mapping of names to modules or a `Folder`; of any other definition none."""
         module = self.module(place[0])
         for node in module.definitions.get(place[1], []):
             value = getattr(node, "value", None)
             if isinstance(value, ast.Dict):
                 named = [one.value for one in value.values if isinstance(one, ast.Constant) and one.value in self.modules]
                 return [str(name) for name in named] if len(named) == len(value.values) else []
-            if isinstance(value, ast.DictComp) and isinstance(value.generators[0].iter, ast.Tuple):
-                names = [one.id for one in value.generators[0].iter.elts if isinstance(one, ast.Name) and one.id in module.definitions]
-                return [f"{module.name}:{name}" for name in names] if len(names) == len(value.generators[0].iter.elts) else []
             if isinstance(value, ast.Call) and last(value) == "Folder":
                 said = [one.value for one in value.args if isinstance(one, ast.Constant) and one.value in self.modules]
                 folder = f"{said[0] if said else module.name}."
                 return [name for name in self.modules if name.startswith(folder) and not name.removeprefix(folder).startswith("_")]
         return []
 
-    def reached(self, *entries: str) -> list[Place]:
-        """What entries are made by. Of a registry that they reach, those members count that are entries themselves; if none is, all of them."""
+    def reached(self, *entries: str, without: str = "") -> list[Place]:
+        """What entries are made by. Of a registry that they reach, those modules count that entries name, or are of; if there is none, all of them.
+
+        without: a module that does not count, as what carries does not.
+        """
         left = [self.entry(one) for one in entries]
-        named = {*entries, *(one.partition(":")[0] for one in entries)}
+        named = {one.partition(":")[0] for one in entries}
         found: set[Place] = set()
         while left:
             place = left.pop()
-            if place in found or place[0] in CARRIES:
+            if place in found or place[0] in CARRIES or place[0] == without:
                 continue
             found.add(place)
             members = self.members(place)
@@ -153,10 +152,10 @@ class Code:
         named = [(module.name, root) if path is None else self.resolved(path) for root, path in module.named(name)]
         return [*imported, *(one for one in named if one is not None)]
 
-    def texts(self, *entries: str) -> dict[str, str]:
-        """The digest of each definition that entries are made by, as module:name. Of a registry it is not the text that counts but its members."""
+    def texts(self, *entries: str, without: str = "") -> dict[str, str]:
+        """The digest of each definition that entries are made by, as module:name. Of a registry it is not the text that counts but its modules."""
         found = {}
-        for place in self.reached(*entries):
+        for place in self.reached(*entries, without=without):
             if place[1] != WHOLE and not self.members(place) and (text := self._text(place)):
                 found[":".join(place)] = text
         return found
@@ -181,14 +180,15 @@ def package() -> Code:
 
 
 @cache
-def code_digest(*entries: str) -> str:
+def code_digest(*entries: str, without: str = "") -> str:
     """A digest of all that entries are made by: verbs, modules (`ddrs.sigma.strategies.grid`) and definitions (`ddrs.results.row_cells:write_cells`).
 
     Snakemake does not see the code that a command runs; a rule that carries this digest in its params reruns when that changes, but not for a
-    changed comment, docstring or word of an error. A job that takes a member of a registry by its name gives that as an entry beside its verb,
-    and then does not depend on the other members.
+    changed comment, docstring or word of an error. A job that loads a module by its name gives what it takes of that as entries beside its verb
+    (`ddrs.sigma.strategies.grid:search`), and then does not depend on the other modules of the same registry. without: a module that does not
+    count.
     """
-    return digest(package().texts(*entries))
+    return digest(package().texts(*entries, without=without))
 
 
 def file_code_digest(path: Path) -> str:

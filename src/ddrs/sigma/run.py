@@ -22,7 +22,7 @@ from ddrs.noise.streams import NoiseStream
 from ddrs.provenance.code import code_digest
 from ddrs.provenance.digests import digest, file_digest
 from ddrs.provenance.sidecar import write_sidecar
-from ddrs.rows import kind_of
+from ddrs.rows import FIXED, kind_of
 from ddrs.sigma.objective import mean_class
 from ddrs.sigma.settings import SearchSettings
 from ddrs.sigma.stored import check_sigmas, content_digest
@@ -63,7 +63,7 @@ def search(
     sigma0 = float(facts["sigma"])
     made = {
         "settings": settings.model_dump(),
-        "row": kind.name if (kind := kind_of("fs", settings.strategy)) else settings.strategy,
+        "row": kind.name if (kind := kind_of(FIXED.trained, settings.strategy)) else settings.strategy,
         "noise": law.name,
         "seed": seed,
         "split": split,
@@ -72,7 +72,7 @@ def search(
         "model": file_digest(model),
         "data": part.digest,
     }
-    code = [code_digest("sigma", STRATEGIES[settings.strategy]), own.code(facts["architecture"])]
+    code = [code_digest("sigma", f"{STRATEGIES[settings.strategy]}:search", without="ddrs.rows"), own.code(facts["architecture"])]
     partial = runtime.scratch / f"sigma-{digest([made, len(indices), code, machine(runtime, device)])}"
     starts = range(0, len(indices), settings.batch_size)
     # files, and no folder of them: another process at the same work, which is done first, removes what it knows and nothing else

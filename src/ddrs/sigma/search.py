@@ -1,6 +1,6 @@
 """The search for a sigma per image, as a function: `ddrs.optimize_sigma`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ def optimize_sigma(
     sigma_max: float = 2.0,
     split: str = "",
     example_ids: Sequence[object] | None = None,
+    settings: Mapping[str, float] | None = None,
 ) -> torch.Tensor:
     """The sigma of each image after `iterations` steps of gradient ascent on its radius (Algorithm 1), or on a grid of so many points.
 
@@ -43,13 +44,14 @@ def optimize_sigma(
         lr: step size; a saturated step moves sigma by about 2.05 lr. Not read by a grid.
         iterations: number of steps, or of the grid's points.
         n: noise samples per step.
-        strategy: "ascent", or "grid", the best of {1/iterations, ..., 1} (Appendix B).
+        strategy: "ascent"; "grid", the best of {1/iterations, ..., 1} (Appendix B); "qcrs", so many halvings of an interval.
         seed: with split and example_ids, what keys each image's noise, under the purpose "search".
         noise: "gaussian" or "uniform": the law that the model was trained with.
         objective_class: whose radius is ascended: "current", the class of each step, or "fixed", the one of sigma0.
         sigma_max: the largest sigma, in units of the [0,1] pixel scale.
         split: any text, as the name of the images' split.
         example_ids: one per image, by default a digest of the image. In another batch an image's sigma differs by rounding at most.
+        settings: the strategy's own, by name: low, high and h of "qcrs".
 
     Returns:
         float32 tensor (B,), or a scalar tensor for one image, within [1e-3, sigma_max].
@@ -58,7 +60,7 @@ def optimize_sigma(
         DdrsError: for arguments out of range, images that are not finite, or a model that returns another shape or NaN.
 
     Source:
-        The paper, Algorithm 1; the grid: its Appendix B.
+        The paper, Algorithm 1; the grid: its Appendix B; QCRS: Kung and Chen, AAAI 2024.
     """
     with usual_torch():
         single, images = as_batch(x)
@@ -72,12 +74,11 @@ def optimize_sigma(
         for name, value, allowed in (("lr", lr, lr > 0), ("iterations", iterations, iterations >= 1), ("n", n, n >= 1)):
             if not allowed:
                 raise DdrsError(f"{name} = {value}: must be {'a number > 0' if name == 'lr' else 'an integer of at least 1'}")
-        settings = SearchSettings.checked(
-            strategy=strategy, step_size=lr, k_max=iterations, samples=n, objective_class=objective_class, sigma_max=number("sigma_max", sigma_max)
-        ).of_strategy()
+        shared = {"objective_class": objective_class, "sigma_max": number("sigma_max", sigma_max), "set": dict(settings or {})}
+        search = SearchSettings.checked(strategy=strategy, step_size=lr, k_max=iterations, samples=n, **shared).of_strategy()
         law, shape = get_noise(noise), tuple(images.shape[1:])
         streams = [NoiseStream(law, shape, seed, "search", split, one) for one in ids]
         module = as_module(model, images.device)
         with as_it_was(module):
-            sigma = STRATEGIES.module(strategy).search(Scored(taking_float32(module, shape)), images, sigma0, streams, law, settings).sigma[-1]
+            sigma = STRATEGIES.module(strategy).search(Scored(taking_float32(module, shape)), images, sigma0, streams, law, search).sigma[-1]
         return sigma[0] if single else sigma

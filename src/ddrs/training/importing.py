@@ -17,6 +17,7 @@ from ddrs.models.rowwise import ROWS, check_rows_alone
 from ddrs.noise.laws import check_sigma
 from ddrs.provenance.digests import file_digest
 from ddrs.provenance.sidecar import write_sidecar
+from ddrs.rows import FIXED
 from ddrs.training.losses import METHODS
 
 UNUSED = "num_batches_tracked"  # BatchNorm's counter, which no output depends on; files of torch before 0.4.1 have none
@@ -66,7 +67,7 @@ def import_checkpoint(
         "classes": images.classes,
         "dataset": dataset,
         "method": method,
-        "regime": "fs",
+        "regime": FIXED.trained,
         "sigma": sigma,
         "noise": noise,
         "preprocessing": recorded,

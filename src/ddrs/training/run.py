@@ -16,12 +16,14 @@ from ddrs.noise.streams import stream_key
 from ddrs.provenance.code import code_digest
 from ddrs.provenance.digests import digest, file_digest
 from ddrs.provenance.sidecar import write_sidecar
+from ddrs.rows import FIXED
 from ddrs.sigma.settings import StepSettings
 from ddrs.training import loop
 from ddrs.training import state as training_state
 from ddrs.training.batches import training_images
 from ddrs.training.losses import METHODS
 from ddrs.training.precision import check_precision
+from ddrs.training.regimes import REGIMES
 from ddrs.training.settings import RegimeSettings, TrainSettings
 
 Say = Callable[[str], None]
@@ -48,14 +50,14 @@ def train(
     settings.loss_settings(method)
     torch.manual_seed(stream_key(seed, "train", "init") % 2**63)
     model = architectures.build_model(architecture, split.shape, split.classes)
-    run = training_state.start_run(model, len(split.labels), sigma, settings, seed, device, "fs")
+    run = training_state.start_run(model, len(split.labels), sigma, settings, seed, device, FIXED.trained)
     facts = {
         "architecture": architecture,
         "shape": list(split.shape),
         "classes": split.classes,
         "dataset": split.dataset,
         "method": method,
-        "regime": "fs",
+        "regime": FIXED.trained,
         "sigma": sigma,
         "noise": noise,
         "seed": seed,
@@ -125,7 +127,8 @@ def _train(
     checkpoints.check_storable(run.model, facts)
     device = running.device_of(run.model)
     settings = TrainSettings(**facts["settings"])
-    code = code_digest("finetune" if facts["regime"] == "ds2" else "train", METHODS[facts["method"]])
+    verb = "train" if facts["regime"] == FIXED.trained else "finetune"
+    code = code_digest(verb, METHODS[facts["method"]], f"{REGIMES[facts['regime']]}:sigmas", without="ddrs.rows")
     partial = runtime.scratch / f"train-{digest([facts, code, own.code(facts['architecture']), machine(runtime, device)])}.pt"
     partial_branch = partial.with_suffix(".branch.pt")  # kept here until the end: a workflow engine deletes the outputs of a killed job
     branch = _resume(run, settings.epochs, partial, partial_branch, branch_epoch, say)

@@ -222,7 +222,7 @@ WRONG_FLAGS = [
     ("train", ["--sigma", "-0.25"], ["sigma = -0.25", "> 0"]),
     ("train", ["--sigma", "0"], ["sigma = 0", "> 0"]),
     ("train", ["--sigma", "nan"], ["sigma = nan", "> 0"]),
-    ("train", ["--method", "cohn"], ["method 'cohn'", "cohen, macer, smoothadv"]),
+    ("train", ["--method", "cohn"], ["method 'cohn'", "known are cohen, "]),
     ("train", ["--architecture", "vgg"], ["architecture 'vgg'", "small_cnn, resnet18"]),
     ("train", ["--branch-epoch", "2"], ["branch_epoch = 2 is beyond epochs = 1"]),
     ("train", ["--loss", "epsilon=0.5"], ["'epsilon' of cohen", "allowed are none"]),

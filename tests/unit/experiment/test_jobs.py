@@ -109,14 +109,14 @@ def test_figures_are_told_how_their_curves_are_grouped() -> None:
 
 def test_the_params_of_a_result_are_those_of_its_job() -> None:
     job = jobs()
-    at = {"dataset": "mnist5k", "method": "cohen", "sigma": "0.25"}
-    assert job.params_of_result("models", {**at, "row": "fs"}) == job.train(w())
-    assert job.params_of_result("models", {**at, "row": "ds2"}) == job.finetune(w(regime="ds2"))
-    logged = {**at, "split": "test", "row": "ds", "k": "900"}
-    assert job.params_of_result("certificates", logged) == job.certify(w(run="ds/sigma_0.25.K_900"))
-    assert job.params_of_result("sigmas", {**logged, "row": "fs", "k": ""}) == job.search(w(search="fs/sigma_0.25"))
+    at = {"dataset": "mnist5k", "method": "cohen", "sigma": "0.25", "regime": "fs"}
+    assert job.params_of_result("models", at) == job.train(w())
+    assert job.params_of_result("models", {**at, "regime": "ds2"}) == job.finetune(w(regime="ds2"))
+    of_run = {"dataset": "mnist5k", "method": "cohen", "split": "test"}
+    assert job.params_of_result("certificates", {**of_run, "run": "ds/sigma_0.25.K_900"}) == job.certify(w(run="ds/sigma_0.25.K_900"))
+    assert job.params_of_result("sigmas", {**of_run, "search": "fs/sigma_0.25"}) == job.search(w(search="fs/sigma_0.25"))
     imported = jobs("pretrained.yaml")
-    assert imported.params_of_result("models", {**at, "dataset": "cifar10", "row": "fs"}) == imported.import_checkpoint(w(dataset="cifar10"))
+    assert imported.params_of_result("models", {**at, "dataset": "cifar10"}) == imported.import_checkpoint(w(dataset="cifar10"))
 
 
 def test_flags_before_files_and_a_digest_of_their_order() -> None:

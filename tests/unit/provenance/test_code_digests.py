@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from ddrs.certification.certificates import CERTIFICATES
 from ddrs.errors import DdrsError
+from ddrs.experiment.jobs import WORDS
 from ddrs.operations import code as operations_code
 from ddrs.provenance import code
 from ddrs.provenance.code import CARRIES, Code, code_digest, package
-from ddrs.rows import KINDS
 from ddrs.sigma.strategies import STRATEGIES
 from ddrs.training.losses import METHODS
+from ddrs.training.regimes import REGIMES
 
 ROOT = Path(__file__).parents[3]
 STEPS = [step for step in json.loads((ROOT / "workflow/code.json").read_bytes()) if step != operations_code.RULES]
@@ -87,17 +89,26 @@ def test_a_loss_is_in_its_own_training_alone(method: str):
     assert differing(Code({**package().files, "training/losses/new.py": text.encode()}), entries) == set()
 
 
-def test_a_new_kind_of_row_certifies_and_searches_nothing_again():
-    """A change of a kind does so for its own runs alone."""
-    smoothing = "ddrs.certification.certificates.smoothing"
-    entries = {f"certify {kind.name}": ("certify", kind.place, smoothing) for kind in KINDS.values()}
-    entries |= {f"sigma {kind.name}": ("sigma", STRATEGIES[kind.strategy], kind.place) for kind in KINDS.values() if kind.strategy}
-    entries |= {step: (step,) for step in ("remember", "merge", "train", "finetune")}
-    files, text = package().files, package().files["rows.py"].decode()
-    added = re.sub(r"(KINDS = .*?\(FS, )", r'NEW = Kind("new", ("FS", "N"))\n\1NEW, ', text)
-    assert added != text and differing(Code({**files, "rows.py": added.encode()}), entries) == set()
-    other = text.replace('Kind("gds", ("FS", "GDS")', 'Kind("gds", ("FS", "G")')
-    assert differing(Code({**files, "rows.py": other.encode()}), entries) == {"certify gds", "sigma gds"}
+def test_words_colours_kinds_and_plans_train_search_and_certify_nothing_again():
+    """Nor does another plug-in. What jobs name of their own plug-ins does."""
+    plugins = {"sigma": STRATEGIES["grid"], "certify": CERTIFICATES["smoothing"], "finetune": REGIMES["ds2"]}
+    taken = {"sigma": ("search", "Settings"), "certify": ("steps", "Settings"), "finetune": ("sigmas", "Settings")}
+    entries = {verb: (verb, *(f"{module}:{name}" for name in taken[verb])) for verb, module in plugins.items()}
+    entries["finetune"] += (METHODS["cohen"],)
+
+    def changed_by(path: str, old: str, new: str) -> set[str]:
+        text = package().files[path].decode()
+        assert old in text, (path, old)
+        other = Code({**package().files, path: text.replace(old, new).encode()})
+        return {verb for verb, names in entries.items() if other.texts(*names, without=WORDS) != package().texts(*names, without=WORDS)}
+
+    assert changed_by("rows.py", '"#0072B2"', '"#0072B3"') == changed_by("rows.py", "(FS, DS,", "(FS, GDS, DS,") == set()
+    assert changed_by("certification/certificates/smoothing.py", 'PROMISE = "', 'PROMISE = "Other: ') == set()
+    assert changed_by("sigma/strategies/grid.py", "return settings.k_max *", "return 2 * settings.k_max *") == set()
+    assert changed_by("sigma/strategies/ascent.py", "def search(", "def search(*more, ") == set()
+    assert changed_by("sigma/strategies/grid.py", "END = 1.0", "END = 2.0") == {"sigma"}
+    assert changed_by("certification/certificates/smoothing.py", "/ 2", "/ 3") == {"certify"}
+    assert changed_by("training/regimes/ds2.py", "def sigmas(", "def sigmas(*more, ") == {"finetune"}
 
 
 class _Reworded(ast.NodeTransformer):

@@ -94,7 +94,7 @@ def test_sigmas_stay_within_their_bounds_and_none_is_probed_outside():
     """As in the authors' settings h is above the smallest sigma: middle - h would be negative."""
     found = qcrs.search(Slab(), torch.zeros(4, 2), 0.2, streams(4), GAUSSIAN, settings(8, 100, h=0.5, low=0.1, high=0.3))
     assert bool(((found.sigma >= 0.1 - 1e-7) & (found.sigma <= 0.3 + 1e-7)).all())
-    stated = SearchSettings.checked(strategy="qcrs", k_max=2, samples=9, sigma_min=0.1, sigma_max=0.3).of_strategy()
+    stated = SearchSettings.checked(strategy="qcrs", k_max=2, samples=50, sigma_min=0.1, sigma_max=0.3).of_strategy()
     assert bool((qcrs.search(Slab(), torch.zeros(4, 2), 0.2, streams(4), GAUSSIAN, stated).sigma <= 0.3 + 1e-7).all())
     with pytest.raises(DdrsError, match=r"must be within \[0.1, 0.3\]"):
         qcrs.search(Slab(), torch.zeros(1, 2), 0.5, streams(1), GAUSSIAN, stated)

@@ -6,9 +6,9 @@ The certified radius is taken as quasiconcave in sigma. As the authors searched 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ddrs.sigma.settings import SearchSettings
 from ddrs.statistics.bounds import lower_confidence_bound
@@ -32,6 +32,20 @@ class Settings(SearchSettings):
     low: float | None = Field(None, gt=0, description="lower end of the interval that is halved; default: sigma_min")
     high: float | None = Field(None, gt=0, description="upper end of the interval that is halved; default: sigma_max")
     h: float = Field(0.05, gt=0, description="distance to each side at which radii are compared for the sign of the slope")
+
+    @model_validator(mode="after")
+    def _can_tell(self) -> Self:
+        low, high = self.ends
+        if not self.sigma_min <= low < high <= self.sigma_max:
+            raise ValueError(f"low = {low:g}, high = {high:g}: must be within [{self.sigma_min:g}, {self.sigma_max:g}], the first below the other")
+        if lower_confidence_bound(self.samples, self.samples, ALPHA) < 0.5:
+            raise ValueError(f"samples = {self.samples}: so few votes, all alike, prove no radius; 10 are the least")
+        return self
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The interval that is halved."""
+        return self.low or self.sigma_min, self.high or self.sigma_max
 
 
 def evaluations(settings: SearchSettings) -> tuple[int, int]:
@@ -62,8 +76,8 @@ def search(
     from ddrs.sigma.objective import Trajectory, start
 
     images, sigma, _ = start(model, images, sigma0, streams, settings.model_copy(update={"objective_class": "current"}))
-    low, high = (np.full(len(images), end) for end in (settings.low or settings.sigma_min, settings.high or settings.sigma_max))
-    lowest, highest = low[0], high[0]
+    lowest, highest = settings.ends
+    low, high = np.full(len(images), lowest), np.full(len(images), highest)
     rising = np.zeros(len(images), dtype=bool)  # whether the last move was to the right
     trajectory = [sigma.cpu()]
 
