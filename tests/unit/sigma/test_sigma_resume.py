@@ -102,7 +102,7 @@ def test_a_search_of_something_else_does_not_go_on(changes: dict, trained: Path,
 
 def test_a_search_of_other_code_does_not_go_on(whole: bytes, trained: Path, small_mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     killed(trained, small_mnist, tmp_path)
-    monkeypatch.setattr("ddrs.sigma.run.code_digest", lambda *names: "other")
+    monkeypatch.setattr("ddrs.sigma.run.code_digest", lambda *names, without="": "other")
     said: list[str] = []
     assert run(trained, small_mnist, tmp_path, said.append).read_bytes() == whole
     assert not any(line.startswith("resuming") for line in said)
