@@ -6,14 +6,17 @@ A row is a training method and a `Kind`; a `Run` is what one log is of; `TABLES`
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Final, Literal, Self
 
 from ddrs.errors import DdrsError
 
 Dashes = str | tuple[float, tuple[float, ...]]
 Chooser = Literal["validation", "even"]  # the images that choose sigma and K
+STEPS: Final = "K"  # the knob of a search whose numbers are its steps or points
 
-
+WHOLE = "(?:0|[1-9][0-9]*)"
+LOGGED = r"[0-9]{0,18}|((?!K=)[A-Za-z]+)=([0-9]{1,18}(?:\.[0-9]{1,30})?)"  # of a log's column K
 ASCENT = "ascent"  # the strategy that is Algorithm 1: one search holds every K, whoever certifies with it
 
 
@@ -25,8 +28,9 @@ class Kind:
     shown: what a table says in its columns `train` and `certify`.
     trained: whose models, as a folder of results/models and a file of training/regimes.
     strategy: what finds a sigma per image, a file of sigma/strategies; None: every image has the sigma of training.
-    knob: the second number of a configuration, as it stands in a run's name: K, what a search is taken at; None without a search.
-    every_k: whether one search holds all smaller K (a trajectory), or each K is a search of its own (a grid).
+    knob: the second number of a configuration, as it stands in a run's name: K, the steps or points of a search, which are whole; or, by its
+        name, a setting of the strategy's own, as r, which may be any number >= 0. None without a search.
+    every_k: whether one search holds all smaller K (a trajectory), or each K is a search of its own (a grid), as each number of another knob is.
     certificate: what is concluded, and so what is promised: a file of certification/certificates.
     memory: whether Algorithm 3 stands behind the answers.
     colour, dashes: of its curves, in every figure; colours that colour-blind readers tell apart (Okabe and Ito), dashes that do in grey print.
@@ -46,12 +50,40 @@ class Kind:
     @property
     def trajectory(self) -> bool:
         """Whether its searches go step by step from the sigma of training on: at K = 0 it is a fixed sigma."""
-        return self.strategy is not None and self.every_k
+        return self.strategy is not None and self.every_k and self.knob == STEPS
+
+    @property
+    def setting(self) -> str | None:
+        """The setting of the strategy that is the second number, where each number is a search of its own; None elsewhere."""
+        return None if self.strategy is None or self.trajectory else "k_max" if self.knob == STEPS else self.knob
+
+    @property
+    def numbers(self) -> str:
+        """A pattern of the second numbers as paths spell them: each number in one way."""
+        return WHOLE if self.knob == STEPS else rf"{WHOLE}(?:\.[0-9]*[1-9])?"
 
     @property
     def search(self) -> str:
         """The folder of its searches, which the rows of one model share whose trajectories are those of Algorithm 1."""
-        return self.trained if self.strategy == ASCENT else self.name
+        return self.trained if self.strategy == ASCENT and self.trajectory else self.name
+
+
+def spelled(number: float) -> str:
+    """A number >= 0 as paths and logs have it, each in one way and without exponent: 900, 0.01."""
+    return f"{Decimal(repr(number)).normalize():f}"
+
+
+def logged(knob: str, number: str) -> str:
+    """What a log's column K says: 900, or the name of another knob with its number, as r=0.01."""
+    return number if knob == STEPS else f"{knob}={number}"
+
+
+def read_logged(text: str) -> tuple[str, float]:
+    """The knob and its number of what a log's column K says; K = 0 where it is empty, of a fixed sigma. DdrsError for any other text."""
+    found = re.fullmatch(LOGGED, text)
+    if not found:
+        raise DdrsError(f"{text[:40]!r}: must be a whole number of at most 18 digits, or NAME=NUMBER")
+    return (found[1], float(found[2])) if found[1] else (STEPS, int(text or 0))
 
 
 FS = Kind("fs", ("FS", "FS"))
@@ -105,7 +137,7 @@ class Run:
 
     kind: Kind
     sigma: str  # two decimals, as in paths
-    k: int | None = None
+    number: str | None = None  # as in paths, `spelled`
 
     def __str__(self) -> str:
         return f"{self.kind.name}/{self.file}"
@@ -113,23 +145,38 @@ class Run:
     @property
     def file(self) -> str:
         """The file's name without its ending."""
-        return f"sigma_{self.sigma}" + ("" if self.kind.knob is None else f".{self.kind.knob}_{self.k}")
+        return f"sigma_{self.sigma}" + ("" if self.kind.knob is None else f".{self.kind.knob}_{self.number}")
+
+    @property
+    def value(self) -> float | None:
+        """The second number, whole for K."""
+        return None if self.number is None else int(self.number) if self.kind.knob == STEPS else float(self.number)
+
+    @property
+    def logged(self) -> str:
+        """What the column K of its log says; nothing without a second number."""
+        return "" if self.kind.knob is None else logged(self.kind.knob, str(self.number))
 
     @property
     def search(self) -> str:
         """The search whose sigmas it is certified with, as a path without its ending; errors (of values) for a kind that searches none."""
         if self.kind.strategy is None:
             raise ValueError(f"run {self}: its kind searches no sigma")
-        return f"{self.kind.search}/sigma_{self.sigma}" if self.kind.every_k else str(self)
+        return f"{self.kind.search}/sigma_{self.sigma}" if self.kind.trajectory else str(self)
+
+    @classmethod
+    def at(cls, kind: Kind, sigma: str, number: float | None) -> Self:
+        """Of a second number that is none of a path."""
+        return cls(kind, sigma, None if number is None else spelled(number))
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """Of ds/sigma_0.25.K_900. DdrsError for what names no kind, or lacks or has a second number against its kind."""
-        found = re.fullmatch(r"([a-z0-9-]+)/sigma_(\d+\.\d\d)(?:\.([A-Za-z]+)_(\d+))?", text)
+        found = re.fullmatch(r"([a-z0-9-]+)/sigma_(\d+\.\d\d)(?:\.([A-Za-z]+)_([0-9.]+))?", text)
         kind = KINDS.get(found[1]) if found else None
-        if not found or kind is None or kind.knob != found[3]:
-            raise DdrsError(f"run {text!r}: must be KIND/sigma_S, with .K_K where the kind has a second number")
-        return cls(kind, found[2], None if found[4] is None else int(found[4]))
+        if not found or kind is None or kind.knob != found[3] or not (found[4] is None or re.fullmatch(kind.numbers, found[4])):
+            raise DdrsError(f"run {text!r}: must be KIND/sigma_S, with .K_K where the kind has a second number, or that of its knob")
+        return cls(kind, found[2], found[4])
 
 
 def _rows(methods: str, kinds: str) -> tuple[Row, ...]:

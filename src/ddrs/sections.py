@@ -150,6 +150,18 @@ PluginValue = Annotated[float | int | dict[str, float], BeforeValidator(_checked
 PluginValues = dict[str, PluginValue]
 
 
+def _checked_listed(value: Any) -> Any:
+    if not isinstance(value, list):
+        return _checked_plugin_value(value)
+    numbers = [_checked_plugin_value(one) for one in value]
+    if not numbers or any(isinstance(one, dict) for one in numbers):
+        raise ValueError(f"{value!r} must be a list of numbers, one or more")
+    return _increasing(numbers)
+
+
+ListedValues = dict[str, Annotated[float | int | dict[str, float] | list[float | int], BeforeValidator(_checked_listed)]]  # or several to try
+
+
 def values_at(part: str, values: PluginValues, sigma: str) -> PluginValues:
     """The values with each mapping replaced by its value at one sigma (two decimals)."""
     picked: PluginValues = {}

@@ -25,7 +25,7 @@ from ddrs.results.per_class import write_per_class
 from ddrs.results.published.printed import read_csv
 from ddrs.results.row_cells import write_cells
 from ddrs.results.tables import write_table
-from ddrs.rows import FIGURES, FIXED, KINDS, TABLES, Kind, Row, Run, kind_of, label_of, methods_of, title_of
+from ddrs.rows import FIGURES, FIXED, KINDS, TABLES, Kind, Row, Run, kind_of, label_of, logged, methods_of, title_of
 from tests.unit.helpers import write_log
 
 pytestmark = pytest.mark.usefixtures("invented_radii")
@@ -47,7 +47,7 @@ def family(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def log(folder: Path, label: str, split: str = "test", **more: object) -> Path:
     kind = Row.parse(label).kind
-    facts = {**({} if kind.knob is None else {"K": 5}), **({"memory": "kept"} if kind.memory else {}), **more}
+    facts = {**({} if kind.knob is None else {"K": logged(kind.knob, "5")}), **({"memory": "kept"} if kind.memory else {}), **more}
     return write_log(folder / split / f"{label}.tsv", [(i, i % 2, i % 2, 0.5 + i) for i in range(4)], method=label, split=split, **facts)
 
 
@@ -68,7 +68,7 @@ def test_runs_are_read_as_they_are_written_and_know_their_search():
     searches = {"fs/sigma_0.25": None, "ds/sigma_0.25.K_900": "fs/sigma_0.25", "ds2/sigma_1.00.K_1": "ds2/sigma_1.00"}
     for text, search in {**searches, "gds/sigma_0.50.K_20": "gds/sigma_0.50.K_20"}.items():
         run = Run.parse(text)
-        assert str(run) == text and Run(run.kind, run.sigma, run.k) == run
+        assert str(run) == text and Run.at(run.kind, run.sigma, run.value) == run
         if search is not None:
             assert run.search == search
     with pytest.raises(ValueError, match="searches no sigma"):
@@ -155,7 +155,7 @@ def test_a_new_kind_and_table_go_through_cells_tables_and_pages(family: list[str
 
 @pytest.mark.parametrize(("label", "memory"), [("macer-qcrs", None), ("macer-semi-elastic", "kept"), ("cohen-gds", None), ("cohen", "kept")])
 def test_a_kind_says_whether_its_logs_went_through_the_memory(label: str, memory: str | None, family: list[str], tmp_path: Path):
-    facts = {"method": label, "K": 5} | ({"memory": memory} if memory else {})
+    facts = {"method": label, "K": "r=0.01" if label.endswith("elastic") else 5} | ({"memory": memory} if memory else {})
     path = write_log(tmp_path / "log.tsv", [(0, 1, 1, 0.5)], **facts)
     with pytest.raises(DdrsError, match=r"the memory; rows ds, ds2, gds, qcrs are of `ddrs remember`, others are not"):
         write_cells([path], "family", label, [0.0], tmp_path / "cells", 0)
@@ -185,12 +185,12 @@ def test_steps_of_a_new_kind_start_at_the_fixed_sigma(monkeypatch: pytest.Monkey
         certified_accuracy_figure(logs[:1], tmp_path / "a.pdf", tmp_path / "a.png", "steps")
 
 
-@pytest.mark.parametrize(("kind", "knob"), [(ELASTIC, "K"), (replace(ELASTIC, knob=None), "K"), (replace(ELASTIC, strategy=None), "None")])
-def test_a_table_takes_only_the_second_number_that_jobs_are_told(kind: Kind, knob: str, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("kind", [replace(ELASTIC, knob=None), replace(ELASTIC, strategy=None)])
+def test_a_table_takes_no_second_number_without_a_search_nor_a_search_without_one(kind: Kind, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(KINDS, kind.name, kind)
     monkeypatch.setitem(TABLES, "family", (Row("cohen", kind),))
     load(read(ROOT / "config.yaml"))
-    with pytest.raises(DdrsError, match=rf"tables\.family: row 'cohen-semi-elastic': its kind's knob must be {knob}, ") as error:
+    with pytest.raises(DdrsError, match=r"tables\.family: row 'cohen-semi-elastic': its kind must have both a strategy and a knob") as error:
         load(merge(read(ROOT / "config.yaml"), {"tables": {"family": ["mnist5k"]}}))
     assert "\n" not in str(error.value)
 

@@ -2,6 +2,7 @@
 
 Columns: the first five are those of locuslab/smoothing (`idx label predict radius correct`); in place of its `time` stand the
 example's sigma, the counts and settings from which the bound can be recomputed, and what made the line. Reading computes it once more.
+K is the second number of the configuration: the steps of the search, empty of a fixed sigma; another knob's stands with its name, as r=0.01.
 The last column, `check`, is a digest of the line, and `examples` says of how many the log is: so a line can be appended, resumed and
 moved from a shard to the merged log as it is, and a changed or a missing one is still seen. The plain six-column logs of other projects
 are read too, where nothing can be computed again. No torch is needed here.
@@ -25,6 +26,7 @@ from ddrs.certification.checks import ABSTAIN
 from ddrs.errors import DdrsError
 from ddrs.files import read_text, write_text
 from ddrs.provenance.digests import digest, file_digest, require_distinct
+from ddrs.rows import LOGGED
 from ddrs.statistics.bounds import lower_confidence_bound
 
 PLAIN = ("idx", "label", "predict", "radius", "correct")
@@ -223,8 +225,8 @@ def _problem(line: str, header: list[str]) -> str | None:
     for name in {"n0", "n", "n_max", "n_top", "seed", "d", "examples", "split_images"} & fields.keys():
         if not re.fullmatch(r"[0-9]{1,20}" if name == "seed" else r"[0-9]{1,18}", fields[name]):
             return f"{name} = {fields[name][:40]!r} is not an integer >= 0 of at most {20 if name == 'seed' else 18} digits"
-    if not re.fullmatch(r"[0-9]{0,18}", fields.get("K", "")):
-        return f"K = {fields['K'][:40]!r} is neither empty nor an integer of at most 18 digits"
+    if not re.fullmatch(LOGGED, fields.get("K", "")):
+        return f"K = {fields['K'][:40]!r} is neither empty nor an integer of at most 18 digits, nor another number with its name, as r=0.01"
     for name in {"alpha", "sigma0"} & fields.keys():
         if not re.fullmatch(NUMBER, fields[name]) or not 0 < float(fields[name]) < (1 if name == "alpha" else np.inf):
             return f"{name} = {fields[name]!r} is out of range"
@@ -262,9 +264,17 @@ def resume_lines(path: Path, digest: str, say: Callable[[str], None]) -> dict[in
     return kept
 
 
-def run_digest(settings: Mapping[str, Any], noise: str, seed: int, split: str, k: int | None, inputs: Mapping[str, str]) -> str:
-    """The digest that a certification's log carries. settings: of ImageCertificateSettings; inputs: digests of the model, the data and the search."""
-    return digest({**settings, "noise": noise, "seed": seed, "split": split, "K": k, "inputs": dict(inputs)})
+def run_digest(settings: Mapping[str, Any], noise: str, seed: int, split: str, number: str, inputs: Mapping[str, str]) -> str:
+    """The digest that a certification's log carries.
+
+    settings: of ImageCertificateSettings. number: what the log's column K says. inputs: digests of the model, the data and the search.
+    """
+    return digest({**settings, "noise": noise, "seed": seed, "split": split, "K": plain_number(number), "inputs": dict(inputs)})
+
+
+def plain_number(number: str) -> int | str | None:
+    """What a log's column K says as cells and digests have it: K as a whole number, None where it is empty, another knob's as r=0.01."""
+    return int(number) if number.isdigit() else number or None
 
 
 def memory_digest(log: Path, norm: str) -> str:

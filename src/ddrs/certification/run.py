@@ -15,7 +15,7 @@ from ddrs.certification.checks import ABSTAIN
 from ddrs.certification.engine import certify_each, image_deviation
 from ddrs.certification.inference import best_batch_size, running
 from ddrs.certification.progress import CertificationProgress
-from ddrs.certification.records import LOG_COLUMNS, SHARD, STATISTICS, format_line, resume_lines, run_digest
+from ddrs.certification.records import LOG_COLUMNS, SHARD, STATISTICS, format_line, plain_number, resume_lines, run_digest
 from ddrs.certification.settings import ImageCertificateSettings
 from ddrs.certification.shards import Shard
 from ddrs.certification.task import Outcome
@@ -31,7 +31,7 @@ from ddrs.noise.norms import ON_GRID
 from ddrs.provenance.code import code_digest
 from ddrs.provenance.digests import digest, file_digest
 from ddrs.provenance.sidecar import write_sidecar
-from ddrs.rows import FIXED, kind_of, label_of
+from ddrs.rows import FIXED, STEPS, kind_of, label_of, logged, read_logged, spelled
 from ddrs.sigma.stored import read_sigmas
 from ddrs.statistics.boundaries import FIRST, RATIO
 
@@ -44,6 +44,7 @@ def certify(
     sigma: float | None,
     sigmas: Path | None,
     k: int | None,
+    knob: str | None,
     split: str,
     images: int | None,
     shard: Shard,
@@ -54,11 +55,16 @@ def certify(
     say: Callable[[str], None],
     architecture: str | None = None,
 ) -> None:
-    """Certify a split or a shard of it, at one sigma or at the K-th step of a stored trajectory. architecture: as of `load_model`."""
+    """Certify a split or a shard of it, at one sigma or at the K-th step of a stored trajectory.
+
+    knob: in place of k, NAME=NUMBER of a search that was made at that number alone. architecture: as of `load_model`.
+    """
     started = time.time()
     device = prepare(runtime)
-    if (sigma is None) == (sigmas is None) or (sigmas is None) != (k is None):
-        raise DdrsError("certify: give either --sigma, or --sigmas with --k")
+    if (sigma is None) == (sigmas is None) or (k, knob).count(None) != (2 if sigmas is None else 1):
+        raise DdrsError("certify: give either --sigma, or --sigmas with --k (or --knob)")
+    name, number = (None, "") if sigmas is None else (STEPS, str(k)) if knob is None else parse_knob(knob)
+    settings = settings.at_knob(name, float(number) if number else None)
     net, facts, part = load_with_data(model, data, split, device, architecture)
     noise = CERTIFIABLE[_noise_name(settings.noise, facts["noise"], model)]
     examples = part.subset(images)
@@ -67,11 +73,17 @@ def certify(
         check_sigma(sigma)
         scale, sigma0, strategy = {int(i): sigma for i in indices}, sigma, None
     else:
-        assert sigmas is not None and k is not None
-        scale, sigma0, strategy = read_sigmas(sigmas, k, indices, {"model": file_digest(model), "data": part.digest, "split": split})
+        assert sigmas is not None and name is not None
+        at = (name, float(number)) if knob is not None else int(number)
+        made_from = {"model": file_digest(model), "data": part.digest, "split": split}
+        scale, sigma0, strategy = read_sigmas(sigmas, at, indices, made_from)
+    kind = kind_of(facts["regime"], strategy, settings.certificate)
+    if kind is not None and kind.knob != name:
+        raise DdrsError(f"certify: the second number of row {kind.name} is {kind.knob}, not {name}")
+    logged_number = "" if name is None else logged(name, number)
     values = int(np.prod(part.images.shape[1:]))
     inputs = {"model": file_digest(model), "data": part.digest, "sigmas": file_digest(sigmas) if sigmas else f"{sigma:.9g}"}
-    made = {**settings.model_dump(), "noise": noise.name, "seed": seed, "split": split, "K": k, "inputs": inputs}
+    made = {**settings.model_dump(), "noise": noise.name, "seed": seed, "split": split, "K": plain_number(logged_number), "inputs": inputs}
     statistics = {
         **settings.model_dump(),
         "n_max": settings.n,
@@ -86,9 +98,9 @@ def certify(
         "data": part.digest,
         "method": _label(facts["method"], facts["regime"], strategy, settings.certificate),
         "sigma0": f"{sigma0:.9g}",
-        "K": "" if k is None else k,
+        "K": logged_number,
         "seed": seed,
-        "digest": run_digest(settings.model_dump(), noise.name, seed, split, k, inputs),
+        "digest": run_digest(settings.model_dump(), noise.name, seed, split, logged_number, inputs),
         "d": values,
         "device": device.type,
         "deviation": image_deviation(noise, float(np.float32(max(scale.values()))), device, values),
@@ -143,6 +155,14 @@ def certify(
     write_text(out, "\n".join(lines) + "\n")
     partial.unlink(missing_ok=True)  # another process at the same work may have been first
     write_sidecar(runtime.sidecar, made, {"model": str(model), "data": str(data), "sigmas": str(sigmas)}, started, str(device))
+
+
+def parse_knob(text: str) -> tuple[str, str]:
+    """Name and number of r=0.01, the number as logs spell it. DdrsError for any other text, and for K, which has a flag of its own."""
+    name, number = read_logged(text)
+    if name == STEPS:
+        raise DdrsError(f"--knob {text!r}: must be NAME=NUMBER, as r=0.01; K is said with --k")
+    return name, spelled(number)
 
 
 def _label(method: str, trained: str, strategy: str | None, certificate: str) -> str:

@@ -5,6 +5,8 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from ddrs.certification.certificates import CERTIFICATES
+from ddrs.errors import DdrsError
+from ddrs.rows import spelled
 from ddrs.sections import Count, Increasing, PluginValues, Section, known_name, later, own_settings, values_at
 from ddrs.statistics.bounds import check_n
 
@@ -47,6 +49,15 @@ class ImageCertificateSettings(VoteSettings):
     def at_sigma(self, sigma: str) -> Self:
         """The same settings with the mappings of `set` replaced by their value at one sigma (two decimals)."""
         return self.model_copy(update={"set": values_at(self.certificate, self.set, sigma)})
+
+    def at_knob(self, knob: str | None, number: float | None) -> Self:
+        """The same settings where the certificate has one that is called as the knob of a search: at its number. DdrsError if they say another."""
+        own = CERTIFICATES.module(self.certificate).Settings.model_fields
+        if number is None or knob is None or knob not in own:
+            return self
+        if self.set.get(knob, number) != number:
+            raise DdrsError(f"certificate: {knob} of {self.certificate} is {self.set[knob]}, but sigma is searched at {knob} = {spelled(number)}")
+        return self.model_copy(update={"set": {**self.set, knob: number}})
 
     def of_certificate(self) -> Section:
         """The certificate's own settings, checked by its model."""

@@ -23,6 +23,7 @@ def certify(
     sigma: Annotated[float | None, typer.Option("--sigma", help="one sigma for all images (FS)")] = None,
     sigmas: Annotated[Path | None, typer.Option("--sigmas", help="sigma per image, from `ddrs sigma` (read; DS)")] = None,
     k: Annotated[int | None, typer.Option("--k", min=0, max=COUNT_MAX, help="which step of the --sigmas trajectory")] = None,
+    knob: Annotated[str | None, typer.Option("--knob", help="NAME=NUMBER in place of --k: what the --sigmas search was made at, as r=0.01")] = None,
     architecture: Architecture = None,
     split: SplitName = "test",
     images: Images = None,
@@ -37,7 +38,8 @@ def certify(
     from ddrs.certification.run import certify
     from ddrs.certification.shards import Shard
 
-    certify(model, data, out, settings, sigma, sigmas, k, split, images, Shard.parse(shard), batch_size, times, seed, runtime, say, architecture)
+    part = Shard.parse(shard)
+    certify(model, data, out, settings, sigma, sigmas, k, knob, split, images, part, batch_size, times, seed, runtime, say, architecture)
 
 
 @app.command()

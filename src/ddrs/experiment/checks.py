@@ -6,7 +6,7 @@ from ddrs.errors import DdrsError, nearest
 from ddrs.experiment.config import Config
 from ddrs.experiment.panels import GridFigure, StepsPanel
 from ddrs.models.formats import preprocessing_of, published
-from ddrs.rows import FIXED, KINDS, TABLES, Kind, kinds_of, label_of, methods_of
+from ddrs.rows import FIXED, KINDS, TABLES, Kind, Run, kinds_of, label_of, methods_of, read_logged
 from ddrs.training.losses import METHODS
 from ddrs.training.settings import TrainSettings
 
@@ -26,9 +26,8 @@ def check_parts(settings: Config) -> None:
 def _check_tables(settings: Config) -> None:
     for table, names in settings.tables.items():
         for row in TABLES[table] if names else ():
-            knob = None if row.kind.strategy is None else "K"
-            if row.kind.knob != knob:
-                raise ValueError(f"tables.{table}: row {row.label!r}: its kind's knob must be {knob}, as the K of a search is all that jobs are told")
+            if (row.kind.knob is None) != (row.kind.strategy is None):
+                raise ValueError(f"tables.{table}: row {row.label!r}: its kind must have both a strategy and a knob, or neither")
         for name in names:
             if name not in settings.datasets:
                 close = nearest(name, settings.datasets)
@@ -45,9 +44,9 @@ def _check_tables(settings: Config) -> None:
                     if not settings.makes(part, name, method):
                         raise ValueError(f"tables.{table}: method {method!r} has no {part}.{name}.{method}")
                 for kind in kinds_of(table, method):
-                    if not kind.every_k and "k_max" not in settings.search[name].strategies.get(str(kind.strategy), {}):
-                        row = label_of(method, kind)
-                        raise ValueError(f"tables.{table}: row {row!r} needs search.{name}.strategies.{kind.strategy}.k_max, which is its K")
+                    if kind.setting is not None and kind.setting not in settings.search[name].strategies.get(str(kind.strategy), {}):
+                        row, place = label_of(method, kind), f"search.{name}.strategies.{kind.strategy}.{kind.setting}"
+                        raise ValueError(f"tables.{table}: row {row!r} needs {place}, which is its {kind.knob}")
         noises = {method: METHODS.module(method).NOISE for method in methods_of(table)} if names else {}
         if len(set(noises.values())) > 1:
             said = ", ".join(f"{method} {noise}" for method, noise in noises.items())
@@ -76,6 +75,10 @@ def _check_searches(settings: Config) -> None:
         for place, sigma in _starts(settings, name):
             if not search.sigma_min <= sigma <= search.sigma_max:
                 raise ValueError(f"{place}: {sigma} is outside search.{name}'s [{search.sigma_min}, {search.sigma_max}]")
+        for strategy, values in search.strategies.items():
+            numbers = {kind.setting for kind in KINDS.values() if kind.strategy == strategy}
+            for setting in (setting for setting, value in values.items() if isinstance(value, list) and setting not in numbers):
+                raise ValueError(f"search.{name}.strategies.{strategy}.{setting}: must be one number, as it is the second number of no row")
 
 
 def _starts(settings: Config, dataset: str) -> list[tuple[str, float]]:
@@ -122,23 +125,34 @@ def _check_losses(settings: Config) -> None:
 def _check_plugins(settings: Config) -> None:
     """The settings of the strategies, regimes and certificates that the tables' rows stand on, or that the config has something for."""
     for name, method in sorted({(name, method) for _, name, method, _ in _runs(settings)}):
-        kinds = [kind for table, names in settings.tables.items() if name in names for kind in kinds_of(table, method)]
-        search, tuned, certify = settings.search.get(name), settings.finetune.get(name, {}).get(method), settings.certify.get(name)
-        strategies = {kind.strategy for kind in kinds if kind.strategy} | search.strategies.keys() if search else set()
-        regimes = {kind.trained for kind in kinds if kind.trained != "fs"} | tuned.regimes.keys() if tuned else set()
-        certificates = {kind.certificate for kind in kinds} | certify.certificates.keys() if certify else set()
+        shown = [kind for table, names in settings.tables.items() if name in names for kind in kinds_of(table, method)]
+        tuned = settings.finetune.get(name, {}).get(method)
+        strategies = settings.search[name].strategies if name in settings.search else {}
+        certificates = settings.certify[name].certificates if name in settings.certify else {}
+        regimes = {kind.trained for kind in shown if kind.trained != "fs"} | tuned.regimes.keys() if tuned else set()
+        kinds = [kind for kind in KINDS.values() if kind in shown or kind.strategy in strategies or kind.certificate in certificates]
+        kinds = [kind for kind in kinds if kind.setting is None or name in settings.search]
         place = ""
         try:
             for sigma in settings.sigma_texts(name, method):
                 place = f"search.{name}.strategies"
-                for strategy in sorted(strategies):
+                runs = [(kind, number) for kind in kinds for number in (settings.numbers(name, kind) if kind.setting else [None])]
+                for kind, number in runs:
+                    read_logged(Run.at(kind, sigma, number).logged if number is not None else "")
+                    if kind.strategy is not None and name in settings.search:
+                        settings.search_of(name, method, kind, number).at_sigma(sigma).of_strategy()
+                for strategy in strategies.keys() - {kind.strategy for kind in kinds}:
                     settings.search_on(name, method, strategy).at_sigma(sigma).of_strategy()
                 place = f"finetune.{name}.{method}.regimes"
                 for regime in sorted(regimes):
                     settings.regime_on(name, method, regime).at_sigma(sigma).of_regime()
                 place = f"certify.{name}.certificates"
-                for one in sorted(certificates):
-                    settings.certify[name].sampling(1, settings.on(name, method).radii, certificate=one).at_sigma(sigma).of_certificate()
+                asked = [(kind.certificate, kind.knob, number) for kind, number in runs] + [
+                    (one, None, None) for one in certificates.keys() - {kind.certificate for kind in kinds}
+                ]
+                for one, knob, number in asked if name in settings.certify else []:
+                    sampling = settings.certify[name].sampling(1, settings.on(name, method).radii, certificate=one)
+                    sampling.at_sigma(sigma).at_knob(knob, number).of_certificate()
         except DdrsError as error:
             raise ValueError(f"{place}: {error}") from None
 

@@ -3,17 +3,19 @@
 Importing this loads no torch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from ddrs.certification.settings import CertificateName, ImageCertificateSettings, VoteSettings
+from ddrs.errors import DdrsError
 from ddrs.experiment.checkpoints import CheckpointSettings
 from ddrs.experiment.datasets import DatasetSettings, with_kinds
 from ddrs.experiment.names import DatasetName, MethodName, TableName
 from ddrs.experiment.panels import FiguresSettings
-from ddrs.sections import Count, Increasing, PluginValues, Section, Seed, one_line
+from ddrs.rows import STEPS, Kind
+from ddrs.sections import Count, Increasing, ListedValues, PluginValues, Section, Seed, one_line
 from ddrs.sigma.settings import SearchSettings, StepSettings, StrategyName
 from ddrs.training.losses import METHODS
 from ddrs.training.settings import RegimeName, RegimeSettings, TrainSettings
@@ -48,7 +50,11 @@ class DatasetSearch(SearchSettings):
     """The sigma search on a dataset."""
 
     methods: dict[MethodName, MethodSearch] = Field({}, description="what differs for a method")
-    strategies: dict[StrategyName, PluginValues] = Field({}, description="what another strategy has for settings, of its own and in place of these")
+    strategies: dict[StrategyName, ListedValues] = Field(
+        {},
+        description="what another strategy has for settings, of its own and in place of these; a list of what each is a row's second number: "
+        "k_max for K, or a setting of its own",
+    )
 
 
 class TotalAlpha(Section):
@@ -124,12 +130,34 @@ class Config(Section):
         uniform = METHODS.module(method).NOISE == "uniform"
         return dataset_settings.model_copy(update=dataset_settings.uniform.model_dump(exclude_none=True)) if uniform else dataset_settings
 
-    def search_on(self, dataset: str, method: str, strategy: str | None = None) -> SearchSettings:
-        """The search on a dataset as it is for a method, and for a strategy (default: the dataset's)."""
+    def numbers(self, dataset: str, kind: Kind) -> Sequence[float]:
+        """The second numbers of a kind's configurations, if any: the certified K of a search that holds every K, else those of its setting.
+
+        DdrsError where a setting that is the number is not stated, or as no number.
+        """
+        if kind.setting is None:
+            return [] if kind.knob is None else self.certify[dataset].k
+        search = self.search[dataset]
+        stated = search.strategies.get(str(kind.strategy), {}).get(kind.setting, search.k_max if kind.knob == STEPS else None)
+        if stated is None or isinstance(stated, dict):
+            place = f"search.{dataset}.strategies.{kind.strategy}.{kind.setting}"
+            raise DdrsError(f"{place}: must be a number or an increasing list of them, as each is the {kind.knob} of a search")
+        return stated if isinstance(stated, list) else [stated]
+
+    def search_of(self, dataset: str, method: str, kind: Kind, number: float | None = None) -> SearchSettings:
+        """The search of a kind on a dataset as it is for a method; where each second number is a search of its own, at one (default: the first)."""
+        if kind.setting is None:
+            return self.search_on(dataset, method, kind.strategy)
+        at = {kind.setting: self.numbers(dataset, kind)[0] if number is None else number}
+        steps = self.search[dataset].strategies.get(str(kind.strategy), {}).get("k_max", 1)  # of a search at another number, one is all
+        return self.search_on(dataset, method, kind.strategy, {"k_max": steps, **at})
+
+    def search_on(self, dataset: str, method: str, strategy: str | None = None, at: Mapping[str, Any] | None = None) -> SearchSettings:
+        """The search on a dataset as it is for a method, and for a strategy (default: the dataset's). at: values in place of those it states."""
         of_dataset = self.search[dataset]
         differs: dict[str, Any] = of_dataset.methods[method].model_dump(exclude_none=True) if method in of_dataset.methods else {}
-        if strategy not in (None, of_dataset.strategy):
-            differs |= {"strategy": strategy, **_parts(SearchSettings, of_dataset.strategies.get(strategy, {}))}
+        if strategy is not None and (at or strategy != of_dataset.strategy):
+            differs |= {"strategy": strategy, **_parts(SearchSettings, {**of_dataset.strategies.get(strategy, {}), **(at or {})})}
         return SearchSettings.checked(**{**of_dataset.model_dump(exclude={"methods", "strategies"}), **differs})
 
     def regime_on(self, dataset: str, method: str, regime: str = "ds2") -> RegimeSettings:
@@ -147,7 +175,7 @@ class Config(Section):
         return stated if stated is not None else self.train[dataset][method]
 
 
-def _parts(shared: type[Section], values: PluginValues) -> dict[str, Any]:
+def _parts(shared: type[Section], values: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a plug-in: those that it shares with others, by name, and its own as `set`."""
     of_plugin = {name: value for name, value in values.items() if name not in shared.model_fields}
     return {**{name: value for name, value in values.items() if name not in of_plugin}, "set": of_plugin}

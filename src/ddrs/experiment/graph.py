@@ -12,7 +12,7 @@ from ddrs.errors import DdrsError
 from ddrs.experiment.config import Config
 from ddrs.experiment.panels import ILLUSTRATED
 from ddrs.experiment.recipes import shown_figures
-from ddrs.rows import ALTERNATE, FIXED, KINDS, SELECTED, TABLES, Kind, Row, Run, methods_of, table_of_print
+from ddrs.rows import ALTERNATE, FIXED, KINDS, SELECTED, STEPS, TABLES, Kind, Row, Run, methods_of, table_of_print
 from ddrs.sigma.settings import SearchSettings
 from ddrs.training.losses import METHODS
 
@@ -39,12 +39,12 @@ def one_of(names: Iterable[str]) -> str:
 
 def _runs_of(kind: Kind) -> str:
     """A pattern of a kind's runs."""
-    return rf"{kind.name}/{SIGMA}" + ("" if kind.knob is None else rf"\.{kind.knob}_\d+")
+    return rf"{kind.name}/{SIGMA}" + ("" if kind.knob is None else rf"\.{kind.knob}_{kind.numbers}")
 
 
 def _together(kind: Kind) -> bool:
-    """Whether all K of a row at a sigma pass through the memory in one job: not where each K is a search of its own."""
-    return kind.memory and kind.every_k and kind.knob == ASCENT.knob
+    """Whether all K of a row at a sigma pass through the memory in one job: not where each second number is a search of its own."""
+    return kind.memory and kind.trajectory
 
 
 class FigureRun(NamedTuple):
@@ -160,15 +160,8 @@ class Graph:
 
     def runs(self, dataset: str, row: Row) -> list[Run]:
         """What is certified of a row: every sigma, and for each second number of its configurations every sigma."""
-        return [Run(row.kind, sigma, k) for k in self.numbers(dataset, row) for sigma in self.settings.sigma_texts(dataset, row.method)]
-
-    def numbers(self, dataset: str, row: Row) -> list[int] | list[None]:
-        """The second numbers of a row's configurations: the certified steps of a search that holds every K, else the K of its one search."""
-        if row.kind.knob is None:
-            return [None]
-        if row.kind.every_k:
-            return self.settings.certify[dataset].k
-        return [self.settings.search_on(dataset, row.method, row.kind.strategy).k_max]
+        sigmas = self.settings.sigma_texts(dataset, row.method)
+        return [Run.at(row.kind, sigma, number) for number in self.settings.numbers(dataset, row.kind) or [None] for sigma in sigmas]
 
     def models_of(self, dataset: str, row: Row) -> list[str]:
         """The models behind a row, one per sigma."""
@@ -223,22 +216,23 @@ class Graph:
     def searched(self, search: str) -> Run:
         """A run of a search, of fs/sigma_0.25 or gds/sigma_0.25.K_40; where one search holds every K, the run's is open."""
         folder, _, sigma = search.partition("/sigma_")
-        shared = [kind for kind in KINDS.values() if kind.strategy is not None and kind.every_k and kind.search == folder]
+        shared = [kind for kind in KINDS.values() if kind.trajectory and kind.search == folder]
         return Run(shared[0], sigma) if shared else Run.parse(search)
 
     def searching(self, dataset: str, method: str, run: Run) -> SearchSettings:
-        """The settings of a run's search. DdrsError where each K is a search of its own and the config has none of that K.
+        """The settings of a run's search. DdrsError where each second number is a search of its own and the config has none of this one.
 
         Such searches are the grids of Figure 8, and what `search.DATASET.strategies` says of a strategy.
         """
-        found = self.grids(dataset, method) if run.kind is GRID else {}
-        if run.k in found:
-            return found[run.k]
-        settings = self.settings.search_on(dataset, method, run.kind.strategy).at_sigma(run.sigma)
-        stated = run.kind.every_k or (run.kind.strategy in self.settings.search[dataset].strategies and settings.k_max == run.k)
-        if not stated:
+        found: dict[Any, SearchSettings] = self.grids(dataset, method) if run.kind is GRID else {}
+        if run.value in found:
+            return found[run.value]
+        settings = self.settings.search_of(dataset, method, run.kind, run.value).at_sigma(run.sigma)
+        own, stated = run.kind.setting is not None, run.kind.strategy in self.settings.search[dataset].strategies
+        if own and not (stated and run.value in self.settings.numbers(dataset, run.kind)):
             where = "figures.figure8" if run.kind is GRID else f"search.{dataset}.strategies"
-            raise DdrsError(f"{where} has no {run.kind.strategy} of {run.k} {'points' if run.kind is GRID else 'steps'} for {method} on {dataset}")
+            number = f"{run.number} {'points' if run.kind is GRID else 'steps'}" if run.kind.knob == STEPS else f"{run.kind.knob} = {run.number}"
+            raise DdrsError(f"{where} has no {run.kind.strategy} of {number} for {method} on {dataset}")
         return settings
 
     # Runs of figures
@@ -252,13 +246,13 @@ class Graph:
             sigmas = self.settings.sigma_texts(panel.dataset, panel.method)
             points = self.grids(panel.dataset, panel.method)
             pairs = [(FIXED, None), (ASCENT, panel.k), *((GRID, k) for k in points)]
-            return [Run(kind, sigma, k) for kind, k in pairs for sigma in sigmas]
+            return [Run.at(kind, sigma, k) for kind, k in pairs for sigma in sigmas]
         sigma = f"{panel.sigma:.2f}"
         if number == "7":
             kind = KINDS[panel.row]
             start = Run(FIXED, sigma)  # K = 0: the same model at the same sigma, where it is of a fixed sigma
-            return [start if k == 0 and kind.trained == FIXED.trained else Run(kind, sigma, k) for k in panel.k]
-        return [Run(FIXED, sigma), Run(ASCENT, sigma, panel.k)]
+            return [start if k == 0 and kind.trained == FIXED.trained else Run.at(kind, sigma, k) for k in panel.k]
+        return [Run(FIXED, sigma), Run.at(ASCENT, sigma, panel.k)]
 
     def of_figures(self, files: Callable[[str, str, Run], str]) -> list[str]:
         """The files of every run that Figures 6 to 9 show, each once."""
@@ -307,8 +301,8 @@ class Graph:
     def patterns(self) -> dict[str, str]:
         """What each part of a path may be, as regular expressions."""
         searching = [kind for kind in KINDS.values() if kind.strategy is not None]
-        shared = dict.fromkeys(kind.search for kind in searching if kind.every_k)
-        alone = [_runs_of(kind) for kind in searching if not kind.every_k]
+        shared = dict.fromkeys(kind.search for kind in searching if kind.trajectory)
+        alone = [_runs_of(kind) for kind in searching if not kind.trajectory]
         return {
             "dataset": one_of(self.settings.datasets),
             "method": one_of(METHODS),
@@ -387,7 +381,9 @@ class Graph:
     def _passes(self, dataset: str) -> list[Pass]:
         ks, kinds = self.settings.certify[dataset].k, [kind for kind in KINDS.values() if kind.memory]
         of_tables = one_of(map(str, ks))
-        others = one_of(rf"{kind.name}/{SIGMA}\.{kind.knob}_(?!({of_tables})\.)\d+" if _together(kind) else _runs_of(kind) for kind in kinds)
+        others = one_of(
+            rf"{kind.name}/{SIGMA}\.{kind.knob}_(?!({of_tables})\.){kind.numbers}" if _together(kind) else _runs_of(kind) for kind in kinds
+        )
         row, place = "{row}/sigma_{sigma}", f"{dataset}/{{split}}/{{method}}"
         return [
             Pass(f"remember_{dataset}", dataset, f"{place}/{row}", [f"{row}.{ASCENT.knob}_{k}" for k in ks], others),

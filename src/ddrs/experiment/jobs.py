@@ -17,7 +17,7 @@ from ddrs.experiment.recipes import recipe
 from ddrs.models import own as models_own
 from ddrs.provenance.code import code_digest
 from ddrs.provenance.digests import digest
-from ddrs.rows import DS2, FIGURES, FIXED, SELECTED, Kind, Run, kinds_of, label_of, methods_of, title_of
+from ddrs.rows import DS2, FIGURES, FIXED, SELECTED, STEPS, Kind, Run, kinds_of, label_of, methods_of, title_of
 from ddrs.sections import flags
 from ddrs.sigma.strategies import STRATEGIES
 from ddrs.training.losses import METHODS
@@ -157,12 +157,16 @@ class Jobs:
     def sampling(self, dataset: str, method: str, split: str, run: Run) -> ImageCertificateSettings:
         """How the certificates of a run on a split are drawn, and what is concluded."""
         radii, certify = self.settings.on(dataset, method).radii, self.settings.certify[dataset]
-        return certify.sampling(self.graph.images(dataset, split), radii, split, run.kind.certificate).at_sigma(run.sigma)
+        return (
+            certify.sampling(self.graph.images(dataset, split), radii, split, run.kind.certificate)
+            .at_sigma(run.sigma)
+            .at_knob(run.kind.knob, run.value)
+        )
 
     def scale(self, w: Wildcards, input: Any) -> str:
         """The one sigma of a run, or the search and the second number of its configuration."""
         run = Run.parse(w.run)
-        number = "" if run.kind.knob is None else f" --{run.kind.knob.lower()} {run.k}"
+        number = "" if run.number is None else f" {'--k' if run.kind.knob == STEPS else '--knob'} {run.logged}"
         return (f"--sigmas {input.sigmas}" if input.sigmas else f"--sigma {run.sigma}") + number
 
     def shard(self, w: Wildcards, threads: int) -> str:

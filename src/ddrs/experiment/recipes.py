@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from ddrs.experiment.config import Config
 from ddrs.experiment.panels import ILLUSTRATED
 from ddrs.results.captions import protocol_sentence
-from ddrs.rows import ASCENT, FIGURES, FIXED, Kind, kinds_of, methods_of, title_of
+from ddrs.rows import ASCENT, FIGURES, FIXED, Kind, kinds_of, methods_of, spelled, title_of
 from ddrs.sections import Section
 from ddrs.sigma.settings import SearchSettings, StepSettings
 from ddrs.training.losses import METHODS
@@ -20,8 +20,8 @@ def recipe(settings: Config, dataset: str, method: str, kinds: Iterable[Kind]) -
     """How rows of a method on a dataset are made, for the kinds shown: a sentence on the models, and one on each search. No full stop at the end."""
     kinds = list(kinds)
     regimes = dict.fromkeys(kind.trained for kind in kinds if kind.trained != FIXED.trained)
-    strategies = dict.fromkeys(kind.strategy for kind in kinds if kind.strategy is not None)
-    searches = [_search(settings, dataset, method, strategy) for strategy in strategies]
+    searching = {(kind.strategy, kind.setting): kind for kind in kinds if kind.strategy is not None}
+    searches = [_search(settings, dataset, method, kind) for kind in searching.values()]
     return ". ".join(["; ".join([_models(settings, dataset, method), *(_tuned(settings, dataset, method, regime) for regime in regimes)]), *searches])
 
 
@@ -85,11 +85,13 @@ def _samples(n: int, method: str) -> str:
     return f"n = {n}" + (f" (the paper: {paper})" if n != paper else "")
 
 
-def _search(settings: Config, dataset: str, method: str, strategy: str) -> str:
-    search: SearchSettings = settings.search_on(dataset, method, strategy)
-    if strategy != ASCENT:
-        own = _own_settings(SearchSettings, [search.at_sigma(sigma).of_strategy() for sigma in settings.sigma_texts(dataset, method)])
-        return f"Search by {strategy}: {', '.join([f'K = {search.k_max}', f'n = {search.samples}', *own])}"
+def _search(settings: Config, dataset: str, method: str, kind: Kind) -> str:
+    search = settings.search_of(dataset, method, kind)
+    if kind.strategy != ASCENT or kind.setting is not None:
+        of_sigmas = [search.at_sigma(sigma).of_strategy() for sigma in settings.sigma_texts(dataset, method)]
+        own = [one for one in _own_settings(SearchSettings, of_sigmas) if not one.startswith(f"{kind.knob} = ")]
+        numbers = " / ".join(map(spelled, settings.numbers(dataset, kind) if kind.setting else [search.k_max]))
+        return f"Search by {kind.strategy}: {', '.join([f'{kind.knob} = {numbers}', f'n = {search.samples}', *own])}"
     fixed = f", the class fixed at the start by {CLASS_SAMPLES} samples (Equation 3; Algorithm 1 picks it again in each step)"
     return f"Search: up to K = {search.k_max} steps of {_step(search, method)}{fixed if search.objective_class == 'fixed' else ''}"
 

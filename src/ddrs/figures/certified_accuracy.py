@@ -15,7 +15,8 @@ from ddrs.figures.drawing import Style, save
 from ddrs.noise.norms import norm_of
 from ddrs.results.captions import NO_CAPTION, Caption, logs_caption
 from ddrs.results.envelope import check_comparable
-from ddrs.rows import FIXED, KINDS, Kind, Row, label_of
+from ddrs.results.selection import numbered
+from ddrs.rows import FIXED, KINDS, STEPS, Kind, Row, label_of, spelled
 
 SERIES: list[Style] = [  # of curves that differ by a number: the grids of Figure 8 by n, the steps of Figure 7 by K > 0
     ("#E69F00", (0, (1, 1))),
@@ -90,8 +91,11 @@ def _sigma0(log: Log) -> float:
 
 
 def _steps(log: Log) -> int:
-    """K; 0 of a fixed sigma, where every search starts."""
-    return int(str(log.constant("K") or 0))
+    """K; 0 of a fixed sigma, where every search starts. DdrsError for a log of another knob."""
+    knob, number = numbered(log)
+    if knob != STEPS:
+        raise DdrsError(f"{log.name}: is of {knob} {spelled(number)}, where the figure shows K")
+    return int(number)
 
 
 def _search_name(log: Log, evaluations: int | None) -> str:
@@ -99,7 +103,8 @@ def _search_name(log: Log, evaluations: int | None) -> str:
     if kind.strategy is None:
         return _label(log)
     if kind.strategy != "grid":
-        return f"{_label(log)}, K = {_steps(log)}"
+        knob, number = numbered(log)
+        return f"{_label(log)}, {knob} = {spelled(number)}"
     if evaluations is None or evaluations % _steps(log):
         raise DdrsError(f"{log.name}: a grid of {_steps(log)} points needs --evaluations, a multiple of it")
     return f"{_label(log)}, n = {evaluations // _steps(log)}"

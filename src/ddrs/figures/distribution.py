@@ -16,8 +16,8 @@ from ddrs.figures.drawing import Style, save
 from ddrs.results.captions import NO_CAPTION, Caption, logs_caption
 from ddrs.results.envelope import check_comparable
 from ddrs.results.row_cells import check_before
-from ddrs.results.selection import choose, configuration, halves
-from ddrs.rows import ALTERNATE, Row
+from ddrs.results.selection import choose, configuration, halves, numbered
+from ddrs.rows import ALTERNATE, Row, spelled
 
 TICKS = (0.5, 0.7, 0.9, 0.99, 0.999, 0.9999)
 CAPTION = (
@@ -134,7 +134,7 @@ def _chosen(logs: Sequence[Log], validation: Sequence[Log]) -> Log:
     for log in logs:
         if configuration(log) == wanted:
             return log
-    raise DdrsError(f"{one.name}: no log beside it has K {wanted[1]}, which the validation images chose")
+    raise DdrsError(f"{one.name}: no log beside it has {numbered(one)[0]} {spelled(wanted[1])}, which the validation images chose")
 
 
 def _chosen_on_half(logs: Sequence[Log], before: Sequence[Log]) -> Log:

@@ -224,7 +224,7 @@ def _columns(graph: Graph, at: Mapping[str, str], path: Path) -> tuple[dict[str,
         "n_max": sampling.n,
         "noise": ON_GRID[trained] if sampling.noise == "lattice" else sampling.noise or trained,
         "sigma0": float(run.sigma),
-        "K": "" if run.k is None else run.k,
+        "K": run.logged,
         "seed": graph.settings.seed,
         "dataset": at["dataset"],
         "split": at["split"],
@@ -245,7 +245,7 @@ def _log(graph: Graph, path: Path, at: dict[str, str]) -> str:
         return found
     inputs = {"model": file_digest(model), "data": first["data"], "sigmas": file_digest(sigmas) if sigmas else f"{float(run.sigma):.9g}"}
     sampling = Jobs(graph).sampling(dataset, method, split, run)
-    wanted = run_digest(sampling.model_dump(), first["noise"], graph.settings.seed, split, run.k, inputs)
+    wanted = run_digest(sampling.model_dump(), first["noise"], graph.settings.seed, split, run.logged, inputs)
     others = [model, *([sigmas] if sigmas else []), *([f"settings of {sampling.certificate}"] if run.kind.certificate != FIXED.certificate else [])]
     return "" if first["digest"] == wanted else f"it was certified with another {' or '.join(map(str, others))}"
 

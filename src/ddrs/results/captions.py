@@ -9,7 +9,7 @@ from ddrs.certification.certificates import CERTIFICATES
 from ddrs.certification.records import Log
 from ddrs.errors import DdrsError
 from ddrs.files import write_text
-from ddrs.rows import FIXED, Row
+from ddrs.rows import FIXED, STEPS, Row
 
 PROTOCOL_FACTS = ("split", "protocol", "bound", "n0", "n_max", "alpha", "noise", "precision")
 PROMISE = (
@@ -30,6 +30,18 @@ def promise(labels: Iterable[str]) -> list[str]:
     names = [name for name in called if not any(name != other and name.endswith(other) for other in called)]
     others = [f"{kind.shown[1]} rows: {CERTIFICATES.module(kind.certificate).PROMISE}" for kind in kinds if kind.certificate != FIXED.certificate]
     return [*([PROMISE.format(rows=" and ".join(names))] if names else []), *others]
+
+
+def other_knobs(labels: Iterable[str]) -> list[str]:
+    """The second numbers of rows that are not K, each with whose it is: r for SE."""
+    kinds = dict.fromkeys(Row.parse(label).kind for label in labels)
+    return [f"{kind.knob} for {kind.shown[1]}" for kind in kinds if kind.knob not in (None, STEPS)]
+
+
+def second_numbers(labels: Iterable[str]) -> str:
+    """What configurations of rows have beside sigma: K, or K (r for SE)."""
+    others = other_knobs(labels)
+    return f"{STEPS} ({', '.join(others)})" if others else STEPS
 
 
 def protocol_sentence(facts: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 from ddrs.errors import DdrsError
 from ddrs.files import write_together
 from ddrs.provenance.digests import digest
-from ddrs.results.captions import cells_caption
+from ddrs.results.captions import cells_caption, second_numbers
 from ddrs.results.cells import INTERVALS, WITHOUT, read_cells
 from ddrs.results.published.printed import CITATION
 from ddrs.results.rendering import render
@@ -55,10 +55,11 @@ def _caption(cells: Sequence[dict]) -> str:
         f"{dataset}, choice {choice}: " + ", ".join(f"{count} {word}" for (of, by, word), count in said.items() if (of, by) == (dataset, choice))
         for dataset, choice in dict.fromkeys((cell["dataset"], cell["choice"]) for cell in cells)
     )
-    chosen = INTERVALS["validation"]
+    chosen, numbers = INTERVALS["validation"], second_numbers(cell["label"] for cell in cells)
     return (
         f"**{table}: ours beside the print.** {cells_caption(cells)} {counts}. The print is {CITATION}. `choice` says which images chose "
-        f"sigma and K: `test`, as in the paper, or `validation`, or `{ALTERNATE}`: every second test image, the others being reported. low and high "
-        f"are the interval of ours alone, {WITHOUT}: for choice test {INTERVALS['test'][0]}; for other choices {chosen[0]}, of an ACR {chosen[1]}. "
+        f"sigma and {numbers}: `test`, as in the paper, or `validation`, or `{ALTERNATE}`: every second test image, the others being reported. "
+        f"low and high are the interval of ours alone, {WITHOUT}: for choice test {INTERVALS['test'][0]}; for other choices {chosen[0]}, of an "
+        f"ACR {chosen[1]}. "
         f"{DEFINITION}"
     )

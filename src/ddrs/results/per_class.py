@@ -9,12 +9,12 @@ from ddrs.certification.records import Log, read_logs
 from ddrs.errors import DdrsError
 from ddrs.files import write_together
 from ddrs.provenance.digests import digest, file_digest
-from ddrs.results.captions import cells_caption
+from ddrs.results.captions import cells_caption, second_numbers
 from ddrs.results.cells import read_cells
 from ddrs.results.envelope import average_certified_radius, certified_accuracy
 from ddrs.results.rendering import render
 from ddrs.results.selection import configuration, halves
-from ddrs.rows import ALTERNATE, title_of
+from ddrs.rows import ALTERNATE, read_logged, spelled, title_of
 
 
 def write_per_class(paths: Sequence[Path], cells: Sequence[Path], radii: Sequence[str], csv: Path, md: Path) -> None:
@@ -56,13 +56,14 @@ def _columns(cells: Sequence[dict], radii: Sequence[str]) -> list[str]:
 
 def _log_of(cell: dict, logs: Sequence[Log]) -> Log:
     """The log that an ACR's cell was made of, its images those that the cell is of; DdrsError if it is not among those given."""
-    wanted = (float(cell["sigma0"]), cell["K"] or 0)
+    knob, number = read_logged(str(cell["K"] or ""))
+    wanted = (float(cell["sigma0"]), number)
     for log in logs:
         if (log.constant("dataset"), log.constant("method"), configuration(log)) == (cell["dataset"], cell["label"], wanted):
             if file_digest(Path(log.name)) not in cell["digests"].values():
                 raise DdrsError(f"{log.name}: is not the log that the cell of {cell['dataset']} {cell['label']} was made of")
             return halves([log])[1][0] if cell["choice"] == ALTERNATE else log
-    raise DdrsError(f"no log of {cell['dataset']} {cell['label']} at sigma {wanted[0]:g} and K {wanted[1]} was given")
+    raise DdrsError(f"no log of {cell['dataset']} {cell['label']} at sigma {wanted[0]:g} and {knob} {spelled(number)} was given")
 
 
 def _lines(log: Log, cell: dict, columns: Sequence[str]) -> list[dict]:
@@ -97,9 +98,10 @@ def _caption(cells: Sequence[dict], table: pd.DataFrame) -> str:
 
 def _choices(cells: Sequence[dict]) -> str:
     """What chose sigma and K, said once for all datasets or for each."""
+    numbers = second_numbers(cell["label"] for cell in cells)
     ways = {
-        "validation": "is at the one sigma and K that the validation images chose for its ACR.",
-        ALTERNATE: "is at the one sigma and K that every second test image chose for its ACR, and of the other images.",
+        "validation": f"is at the one sigma and {numbers} that the validation images chose for its ACR.",
+        ALTERNATE: f"is at the one sigma and {numbers} that every second test image chose for its ACR, and of the other images.",
     }
     chosen = dict.fromkeys((cell["dataset"], cell["choice"]) for cell in cells)
     if len({choice for _, choice in chosen}) == 1:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ddrs.certification.records import Log, memory_digest, read_logs
+from ddrs.certification.records import Log, memory_digest, plain_number, read_logs
 from ddrs.errors import DdrsError
 from ddrs.files import write_text
 from ddrs.noise.norms import norm_of
@@ -15,7 +15,7 @@ from ddrs.results.captions import memory_counts
 from ddrs.results.cells import CELL_FACTS, INTERVALS, WITHOUT
 from ddrs.results.envelope import Envelope, check_comparable, envelope
 from ddrs.results.published.printed import CITATION
-from ddrs.results.selection import TIES, Choice, Selected, choose, configuration, halves, selected
+from ddrs.results.selection import TIES, Choice, Selected, choose, configuration, halves, numbered, selected
 from ddrs.results.verdicts import judged_cell
 from ddrs.rows import ALTERNATE, KINDS, SELECTED, TABLES, Row, table_of_print
 
@@ -99,13 +99,15 @@ def _check_choice(table: str, label: str, validation: Sequence[Path], choose_on:
 def read_row(paths: Sequence[Path], label: str) -> list[Log]:
     """The logs of one row. DdrsError for a log of another row, or one that lacks the memory pass or has one that its row has not."""
     logs = read_logs(paths)
-    memory = Row.parse(label).kind.memory
+    memory, knob = Row.parse(label).kind.memory, Row.parse(label).kind.knob
     for log in logs:
         if log.constant("method") != label:
             raise DdrsError(f"{log.name}: is of row {log.constant('method')}, not {label}")
         if ("memory" in log.table) != memory:
             state, passed = "never passed" if memory else "has been through", ", ".join(kind.name for kind in KINDS.values() if kind.memory)
             raise DdrsError(f"{log.name}: {state} the memory; rows {passed} are of `ddrs remember`, others are not")
+        if log.constant("K") and numbered(log)[0] != knob:
+            raise DdrsError(f"{log.name}: has a second number {numbered(log)[0]}, where that of row {label} is {knob or 'none'}")
     return logs
 
 
@@ -133,16 +135,17 @@ def _check_same(logs: Sequence[Log], names: Sequence[str]) -> None:
 
 
 def _selection(reported: Sequence[Log], choosers: Sequence[Log], choice: Choice | None) -> str:
-    split = reported[0].constant("split")
+    split, knob = reported[0].constant("split"), numbered(reported[0])[0]
     if choice is None:
-        return f"best over sigma and K on the same {split} images, as in the paper: optimistic"
+        return f"best over sigma and {knob} on the same {split} images, as in the paper: optimistic"
     one = choosers[0]
+    ties = TIES[choice.on].format(knob=knob)
     if choice.on == "validation":
-        return f"sigma and K chosen on {len(one.table)} validation images at n = {one.constant('n_max'):,}; {TIES[choice.on]}"
+        return f"sigma and {knob} chosen on {len(one.table)} validation images at n = {one.constant('n_max'):,}; {ties}"
     which = f"every second {split} image in order of idx, from the first on ({len(one.table)})"
     if Row.parse(str(one.constant("method"))).kind.memory:
         which += ", before the memory"
-    return f"sigma and K chosen on {which}, and reported on the other {len(reported[0].table)}; {TIES[choice.on]}"
+    return f"sigma and {knob} chosen on {which}, and reported on the other {len(reported[0].table)}; {ties}"
 
 
 def _of_acr(logs: Sequence[Log], best: Envelope | Selected, choice: Choice | None) -> dict:
@@ -157,7 +160,6 @@ def _of_acr(logs: Sequence[Log], best: Envelope | Selected, choice: Choice | Non
 
 
 def _write(out_dir: Path, column: str, value: float, interval: np.ndarray, log: Log, shared: dict) -> None:
-    k = log.constant("K")
     unit = "certified accuracy, %"
     if column == "acr":
         unit = "average certified radius" + (", a lower bound" if shared["protocol"] == "sequential" else "")
@@ -169,7 +171,7 @@ def _write(out_dir: Path, column: str, value: float, interval: np.ndarray, log: 
         "interval": [round(float(bound), 6) for bound in interval],
         "interval_is": f"{INTERVALS[shared['choice']][column == 'acr']}; {WITHOUT}",
         "sigma0": log.constant("sigma0"),
-        "K": int(str(k)) if k else None,  # empty: the log is of a fixed sigma
+        "K": plain_number(str(log.constant("K") or "")),
     }
     cell |= judged_cell(cell)
     cell["paper_source"] = CITATION if cell["paper"] is not None else None

@@ -13,14 +13,14 @@ import numpy as np
 from ddrs.certification.records import Log
 from ddrs.errors import DdrsError
 from ddrs.results.envelope import average_certified_radius, certified_accuracy, check_comparable
-from ddrs.rows import ALTERNATE, Chooser
+from ddrs.rows import ALTERNATE, Chooser, read_logged, spelled
 from ddrs.statistics.bounds import lower_confidence_bound, upper_confidence_bound
 from ddrs.statistics.intervals import bootstrap_weights
 
-Configuration = tuple[float, int]  # sigma0 and K, which is 0 for a fixed sigma
-TIES: dict[Chooser, str] = {  # by what chooses
-    "validation": "ties: the larger ACR on validation, then the smaller sigma, then the smaller K",
-    ALTERNATE: "ties: the larger ACR on those that choose, then the smaller sigma, then the smaller K",
+Configuration = tuple[float, float]  # sigma0 and its second number: K, which is 0 for a fixed sigma, or that of the row's knob
+TIES: dict[Chooser, str] = {  # by what chooses; {knob} is open
+    "validation": "ties: the larger ACR on validation, then the smaller sigma, then the smaller {knob}",
+    ALTERNATE: "ties: the larger ACR on those that choose, then the smaller sigma, then the smaller {knob}",
 }
 CHOOSERS: dict[Chooser, str] = {"validation": "the validation images", ALTERNATE: "every second image"}
 
@@ -57,8 +57,18 @@ class Selected:
 
 
 def configuration(log: Log) -> Configuration:
-    """Where a log's sigma starts, and the steps of its search."""
-    return float(str(log.constant("sigma0"))), int(str(log.constant("K") or 0))
+    """Where a log's sigma starts, and the steps of its search, or the number of its row's knob."""
+    return float(str(log.constant("sigma0"))), numbered(log)[1]
+
+
+def numbered(log: Log) -> tuple[str, float]:
+    """The knob of a log and its number: K = 0 of a fixed sigma, and of a log that says none."""
+    return read_logged(str(log.constant("K") or ""))
+
+
+def named(log: Log, one: Configuration) -> str:
+    """A configuration in words, its second number called as that of a log of its row."""
+    return f"sigma {one[0]:g} and {numbered(log)[0]} {spelled(one[1])}"
 
 
 def halves(logs: Sequence[Log]) -> tuple[list[Log], list[Log]]:
@@ -78,8 +88,8 @@ def choose(choosers: Sequence[Log], radii: Sequence[float], on: Chooser = "valid
     """Per radius the configuration of the largest certified accuracy on the images that choose, and that of the largest ACR.
 
     on: "validation", or "even" for the first of `halves`. Of equals, which a few dozen images often give: the one with the larger ACR, then
-    the smaller sigma, then the smaller K; so the order of the logs does not matter. Errors: DdrsError for a log of another split, or two of
-    one configuration.
+    the smaller sigma, then the smaller second number; so the order of the logs does not matter. Errors: DdrsError for a log of another split, or two
+    of one configuration.
     """
     check_comparable(choosers)
     found: dict[Configuration, tuple[np.ndarray, float]] = {}
@@ -87,7 +97,7 @@ def choose(choosers: Sequence[Log], radii: Sequence[float], on: Chooser = "valid
         if on == "validation" and log.constant("split") != "validation":
             raise DdrsError(f"{log.name}: is of split {log.constant('split')}; sigma and K are chosen on split validation only")
         if configuration(log) in found:
-            raise DdrsError(f"{log.name}: has sigma {configuration(log)[0]:g} and K {configuration(log)[1]}, as another of the logs has")
+            raise DdrsError(f"{log.name}: has {named(log, configuration(log))}, as another of the logs has")
         found[configuration(log)] = certified_accuracy(log, radii), average_certified_radius(log)
     ranked = sorted(found, key=lambda one: (-found[one][1], one))
     per_radius = [max(ranked, key=lambda one: found[one][0][i]) for i in range(len(radii))]  # max takes the first of equals
@@ -106,9 +116,9 @@ def selected(logs: Sequence[Log], choice: Choice, radii: Sequence[float], replic
     if logs[0].constant("split") == "validation":
         raise DdrsError(f"{logs[0].name}: is of the validation images, which chose sigma and K; their worth is measured on others")
     places = {configuration(log): i for i, log in enumerate(logs)}
-    for sigma, k in (*choice.per_radius, choice.for_acr):
-        if (sigma, k) not in places:
-            raise DdrsError(f"{logs[0].name}: no log beside it has sigma {sigma:g} and K {k}, which {CHOOSERS[choice.on]} chose")
+    for one in (*choice.per_radius, choice.for_acr):
+        if one not in places:
+            raise DdrsError(f"{logs[0].name}: no log beside it has {named(logs[0], one)}, which {CHOOSERS[choice.on]} chose")
     chosen = np.array([places[one] for one in choice.per_radius], dtype=int)
     images = len(logs[0].table)
     accuracy = np.array([certified_accuracy(logs[place], [radius])[0] for place, radius in zip(chosen, radii, strict=True)])

@@ -9,7 +9,7 @@ from ddrs.errors import DdrsError
 from ddrs.files import write_together
 from ddrs.noise.norms import norm_of
 from ddrs.provenance.digests import digest
-from ddrs.results.captions import ALPHA_SENTENCE, memory_sentence, promise, protocol_sentence, recipe_sentence
+from ddrs.results.captions import ALPHA_SENTENCE, memory_sentence, other_knobs, promise, protocol_sentence, recipe_sentence
 from ddrs.results.cells import read_cells
 from ddrs.results.rendering import render
 from ddrs.rows import ALTERNATE, SELECTED, Row, title_of
@@ -78,7 +78,8 @@ def _caption(cells: Sequence[dict]) -> str:
 def _choices(cells: Sequence[dict]) -> list[str]:
     """How sigma and K were chosen."""
     if cells[0]["choice"] == "test":
-        return ["Each cell is the best over sigma (and K for DS), chosen on the same test images as in the paper: optimistic.", ALPHA_SENTENCE]
+        numbers = ", ".join(["K for DS", *other_knobs(cell["label"] for cell in cells)])
+        return [f"Each cell is the best over sigma (and {numbers}), chosen on the same test images as in the paper: optimistic.", ALPHA_SENTENCE]
     ways = dict.fromkeys((cell["dataset"], cell["selection"]) for cell in cells)
     even = any(cell["choice"] == ALTERNATE for cell in cells)
     apart = "No image that chose is one of those that a cell is of." if even else "The test images chose nothing."

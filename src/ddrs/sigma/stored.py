@@ -14,9 +14,10 @@ from ddrs.files import require
 TRAJECTORY_COLUMNS = {"idx": pa.int32(), "K": pa.int32(), "sigma_star": pa.float32()}
 
 
-def read_sigmas(path: Path, k: int, indices: np.ndarray, made_from: dict[str, str]) -> tuple[dict[int, float], float, str]:
-    """sigma* of each image after k steps, sigma_0, and the strategy that searched.
+def read_sigmas(path: Path, at: int | tuple[str, float], indices: np.ndarray, made_from: dict[str, str]) -> tuple[dict[int, float], float, str]:
+    """sigma* of each image after `at` steps, sigma_0, and the strategy that searched.
 
+    at: also a setting of the strategy with its number, which the whole search must have been made at: then sigma* is that of its end.
     made_from: what the search must have been of (model and data digests, split). DdrsError if the file is damaged, was changed after it was
     written, is of something else, or lacks the step or an image. A sigma promises nothing: what is certified with it holds with probability
     1 - alpha per image as for any sigma that does not depend on the samples of the certificate.
@@ -30,6 +31,7 @@ def read_sigmas(path: Path, k: int, indices: np.ndarray, made_from: dict[str, st
         if content != content_digest(table, facts):
             raise DdrsError(f"{path}: was changed after it was written (its digest does not match), or is of an older ddrs; search again")
         sigma0, strategy, k_max = float(facts["sigma0"]), str(facts["settings"]["strategy"]), int(facts["settings"]["k_max"])
+        searched = facts["settings"].get(at[0]) if isinstance(at, tuple) else None
         differs = [name for name, value in made_from.items() if facts[name] != value]
     except DdrsError:
         raise
@@ -37,6 +39,9 @@ def read_sigmas(path: Path, k: int, indices: np.ndarray, made_from: dict[str, st
         raise DdrsError(f"{path}: not a readable sigma file ({' '.join(str(error).split())[:200]})") from None
     if differs:
         raise DdrsError(f"{path}: was searched for another {' and '.join(differs)} than is certified; search again")
+    if isinstance(at, tuple) and searched != at[1]:
+        raise DdrsError(f"{path}: was searched at {at[0]} = {searched}, not {at[1]:g}; search again")
+    k = k_max if isinstance(at, tuple) else at
     at_k = table.filter(pa.array(table["K"].to_numpy() == k)) if 0 <= k <= k_max else table.slice(0, 0)
     found = dict(zip(at_k["idx"].to_pylist(), at_k["sigma_star"].to_pylist(), strict=True))
     if not found:

@@ -74,12 +74,12 @@ def test_figure_7_starts_at_the_model_where_it_is_of_a_fixed_sigma(graph: Graph)
 
 def test_figure_8_sets_grids_beside_the_search_and_the_fixed_sigma(graph: Graph) -> None:
     runs = [one.run for one in graph.runs_of_figure("8")]
-    assert [run.k for run in runs if run.sigma == "0.25"] == [None, 100, 200, 100, 50, 20]
+    assert [run.value for run in runs if run.sigma == "0.25"] == [None, 100, 200, 100, 50, 20]
     assert list(dict.fromkeys(run.kind.name for run in runs)) == ["fs", "ds", "gds"]
 
 
 def test_a_figures_k_beyond_the_tables_is_a_target_and_passes_the_memory_alone(graph: Graph) -> None:
-    shown = Run(KINDS["ds"], "0.25", 100)
+    shown = Run(KINDS["ds"], "0.25", "100")
     assert graph.log("mnist5k", "smoothadv", shown) in graph.certificates()
     rows, runs = graph.passes()
     assert rows.logs(MEMORY) == [f"results/memory/mnist5k/{{split}}/{{method}}/{{row}}/sigma_{{sigma}}.K_{k}.tsv" for k in (300, 900, 1500)]

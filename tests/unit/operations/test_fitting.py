@@ -89,8 +89,8 @@ def make_log(settings: Config, path: str = LOG, images: int = 2, **other: object
     inputs = {"model": file_digest(model) if model.exists() else "m", "data": "d", "sigmas": sigmas}
     own = sampling.model_dump(exclude={"radii", "n", "certificate", "set"})
     own |= {"n_max": sampling.n, "spending": "", "looks": "", "noise": "lattice", "method": Row("cohen", run.kind).label}
-    named = run_digest(sampling.model_dump(), "lattice", settings.seed, split, run.k, inputs)
-    own |= {"dataset": "mnist5k", "split": split, "data": "d", "sigma0": float(run.sigma), "K": "" if run.k is None else run.k}
+    named = run_digest(sampling.model_dump(), "lattice", settings.seed, split, run.logged, inputs)
+    own |= {"dataset": "mnist5k", "split": split, "data": "d", "sigma0": float(run.sigma), "K": run.logged}
     constant = {**own, "seed": settings.seed, "digest": named, **other}
     return write_log(Path(path), [(i, 1, 1, 0.1) for i in range(images)], **constant)
 
@@ -223,7 +223,7 @@ def test_a_selected_cell_is_held_against_the_logs_that_chose_as_well() -> None:
 
 def test_a_search_that_is_one_k_is_held_against_the_settings_of_its_strategy() -> None:
     make_model(family(), sigma="0.50")
-    made = [make_searched(family(), Run(KINDS["qcrs"], sigma, 6)) for sigma in ("0.25", "0.50")]
+    made = [make_searched(family(), Run(KINDS["qcrs"], sigma, "6")) for sigma in ("0.25", "0.50")]
     cell = make_cell("family/mnist5k/cohen-qcrs", [after for _, _, after in made])
     assert found(family()) == {}
     check_fitting(family(), True, lambda kind, at: "", print, print)
@@ -238,16 +238,16 @@ def test_a_search_that_is_one_k_is_held_against_the_settings_of_its_strategy() -
 def test_a_search_of_figure_8_is_held_against_the_grid_of_its_points() -> None:
     panel = {"dataset": "mnist5k", "method": "cohen", "k": 4, "samples": [1, 2]}
     settings = config(parts={"figures": {"figure8": [panel]}})
-    made = make_searched(settings, Run(KINDS["gds"], "0.25", 4))
+    made = make_searched(settings, Run(KINDS["gds"], "0.25", "4"))
     assert found(settings) == found(config()) == {}
     other = config(parts={"figures": {"figure8": [{**panel, "k": 6, "samples": [3]}]}})
     assert found(other) == {str(made[0]): "samples = 2, not 3"}
-    make_search(config(), Run(KINDS["ds"], "0.25", 4)).rename(made[0])
+    make_search(config(), Run(KINDS["ds"], "0.25", "4")).rename(made[0])
     assert found(settings)[str(made[0])] == "strategy = ascent, not grid"
 
 
 def test_a_trajectory_is_held_against_the_search_that_holds_every_k() -> None:
-    made = make_searched(config(), Run(KINDS["ds"], "0.25", 5))
+    made = make_searched(config(), Run(KINDS["ds"], "0.25", "5"))
     assert found(config()) == {}
     assert found(config(parts={"search": {"mnist5k": {"k_max": 30}}})) == {str(made[0]): "k_max = 20, not 30"}
     make_log(config(), str(made[1]), 4, K=20)
