@@ -52,8 +52,7 @@ class ImageCertificateSettings(VoteSettings):
 
     def at_knob(self, knob: str | None, number: float | None) -> Self:
         """The same settings where the certificate has one that is called as the knob of a search: at its number. DdrsError if they say another."""
-        own = CERTIFICATES.module(self.certificate).Settings.model_fields
-        if number is None or knob is None or knob not in own:
+        if number is None or knob is None or knob not in CERTIFICATES.module(self.certificate).Settings.model_fields:
             return self
         if self.set.get(knob, number) != number:
             raise DdrsError(f"certificate: {knob} of {self.certificate} is {self.set[knob]}, but sigma is searched at {knob} = {spelled(number)}")
