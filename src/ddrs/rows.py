@@ -13,6 +13,7 @@ from ddrs.errors import DdrsError
 
 Dashes = str | tuple[float, tuple[float, ...]]
 Chooser = Literal["validation", "even"]  # the images that choose sigma and K
+Curves = Literal["rows", "searches", "steps"]  # what the curves of a figure differ by
 STEPS: Final = "K"  # the knob of a search whose numbers are its steps or points
 
 WHOLE = "(?:0|[1-9][0-9]*)"

@@ -3,13 +3,14 @@
 import re
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ddrs.errors import DdrsError, nearest
 
 Model = TypeVar("Model", bound=BaseModel)
+SplitName = Literal["train", "validation", "test"]  # of a dataset; `certify` and `optimize_sigma` take any text
 
 
 class Section(BaseModel):

@@ -82,18 +82,7 @@ def certify_files(
     from ddrs.certification.run import certify
     from ddrs.certification.shards import Shard
 
-    given = {
-        "sigma": 0.25,
-        "sigmas": None,
-        "k": None,
-        "knob": None,
-        "split": "test",
-        "images": 6,
-        "shard": Shard(),
-        "batch_size": None,
-        "times": None,
-        "seed": 0,
-    }
+    given = {"sigma": 0.25, "sigmas": None, "k": None, "split": "test", "images": 6, "shard": Shard(), "batch_size": None, "times": None, "seed": 0}
     settings = settings or ImageCertificateSettings(n0=20, n=300, alpha=0.001)
     certify(model, data, folder / name, settings, runtime=Runtime(scratch=folder / "scratch", sidecar=sidecar), say=say, **{**given, **more})
     return folder / name

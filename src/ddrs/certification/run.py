@@ -32,6 +32,7 @@ from ddrs.provenance.code import code_digest
 from ddrs.provenance.digests import digest, file_digest
 from ddrs.provenance.sidecar import write_sidecar
 from ddrs.rows import FIXED, STEPS, kind_of, label_of, logged, read_logged, spelled
+from ddrs.sections import SplitName
 from ddrs.sigma.stored import read_sigmas
 from ddrs.statistics.boundaries import FIRST, RATIO
 
@@ -44,8 +45,7 @@ def certify(
     sigma: float | None,
     sigmas: Path | None,
     k: int | None,
-    knob: str | None,
-    split: str,
+    split: SplitName,
     images: int | None,
     shard: Shard,
     batch_size: int | None,
@@ -54,6 +54,7 @@ def certify(
     runtime: Runtime,
     say: Callable[[str], None],
     architecture: str | None = None,
+    knob: str | None = None,
 ) -> None:
     """Certify a split or a shard of it, at one sigma or at the K-th step of a stored trajectory.
 

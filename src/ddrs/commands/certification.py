@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ddrs.certification.settings import ImageCertificateSettings
-from ddrs.commands.flags import Architecture, Data, Images, Model, Out, Seed, SplitName, app, say, with_settings
+from ddrs.commands.flags import Architecture, Data, Images, Model, Out, Seed, SplitFlag, app, say, with_settings
 from ddrs.files import output_file
 from ddrs.models.devices import Runtime
 from ddrs.sections import BATCH_MAX, COUNT_MAX
@@ -25,7 +25,7 @@ def certify(
     k: Annotated[int | None, typer.Option("--k", min=0, max=COUNT_MAX, help="which step of the --sigmas trajectory")] = None,
     knob: Annotated[str | None, typer.Option("--knob", help="NAME=NUMBER in place of --k: what the --sigmas search was made at, as r=0.01")] = None,
     architecture: Architecture = None,
-    split: SplitName = "test",
+    split: SplitFlag = "test",
     images: Images = None,
     shard: Annotated[str, typer.Option("--shard", help="I/N: every N-th image from the I-th on; `ddrs merge` puts the N logs together")] = "1/1",
     batch_size: Annotated[
@@ -39,7 +39,7 @@ def certify(
     from ddrs.certification.shards import Shard
 
     part = Shard.parse(shard)
-    certify(model, data, out, settings, sigma, sigmas, k, knob, split, images, part, batch_size, times, seed, runtime, say, architecture)
+    certify(model, data, out, settings, sigma, sigmas, k, split, images, part, batch_size, times, seed, runtime, say, architecture, knob)
 
 
 @app.command()

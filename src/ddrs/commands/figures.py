@@ -7,6 +7,7 @@ import typer
 
 from ddrs.commands.flags import Before, CaptionFile, Logs, Pdf, Png, Recipes, Seed, Title, Validation, app, parse_increasing
 from ddrs.errors import DdrsError
+from ddrs.rows import Curves
 from ddrs.sections import COUNT_MAX
 
 
@@ -37,7 +38,7 @@ def figure(
     pdf: Pdf,
     png: Png,
     kind: Annotated[
-        str, typer.Option("--kind", help="rows, with a panel per sigma; searches, with a curve per K; steps, a panel per model")
+        Curves, typer.Option("--kind", help="rows, with a panel per sigma; searches, with a curve per K; steps, a panel per model")
     ] = "rows",
     evaluations: Annotated[
         int | None, typer.Option("--evaluations", min=1, max=COUNT_MAX, help="searches: budget per image; for grids n = it / K")

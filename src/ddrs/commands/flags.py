@@ -13,7 +13,7 @@ from pydantic_core import PydanticUndefined
 
 from ddrs.errors import DdrsError
 from ddrs.files import output_file, output_folder
-from ddrs.sections import COUNT_MAX, SEED_MAX, Section
+from ddrs.sections import COUNT_MAX, SEED_MAX, Section, SplitName
 
 app = typer.Typer()  # the verbs of the modules that are loaded by now
 
@@ -25,7 +25,7 @@ Architecture = Annotated[
 Out = Annotated[Path, typer.Option("--out", callback=output_file, help="file to write")]
 OutDir = Annotated[Path, typer.Option("--out-dir", callback=output_folder, help="folder to write into")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=SEED_MAX, help="seed of everything random")]
-SplitName = Annotated[str, typer.Option("--split", help="train, validation or test")]
+SplitFlag = Annotated[SplitName, typer.Option("--split", help="whose images")]
 Images = Annotated[int | None, typer.Option("--images", min=1, max=COUNT_MAX, help="how many images of the split, evenly spaced; default: all")]
 Logs = Annotated[list[Path], typer.Argument(help="certification logs (read)")]
 Validation = Annotated[

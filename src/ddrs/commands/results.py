@@ -7,6 +7,7 @@ import typer
 
 from ddrs.commands.flags import Before, Csv, Logs, Md, OutDir, Radii, Seed, Validation, app, parse_radii, say
 from ddrs.files import output_file
+from ddrs.rows import Chooser
 
 
 @app.command()
@@ -30,7 +31,7 @@ def cell(
     out_dir: OutDir,
     validation: Validation = None,
     choose_on: Annotated[
-        str, typer.Option("--choose-on", help="what chooses sigma and K: validation (logs), or even: every second image, the others are reported")
+        Chooser, typer.Option("--choose-on", help="what chooses sigma and K: validation (logs), or even: every second image, the others are reported")
     ] = "validation",
     before: Before = None,
     kind: Annotated[str | None, typer.Option("--kind", help="what the dataset is, by which the paper's number is found; default: its name")] = None,

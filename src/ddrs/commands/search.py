@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ddrs.commands.flags import Architecture, Data, Images, Model, Seed, SplitName, app, say, with_settings
+from ddrs.commands.flags import Architecture, Data, Images, Model, Seed, SplitFlag, app, say, with_settings
 from ddrs.files import output_file
 from ddrs.models.devices import Runtime
 from ddrs.sigma.settings import SearchSettings
@@ -20,7 +20,7 @@ def sigma(
     settings: SearchSettings,
     runtime: Runtime,
     architecture: Architecture = None,
-    split: SplitName = "test",
+    split: SplitFlag = "test",
     images: Images = None,
     seed: Seed = 0,
 ) -> None:

@@ -15,7 +15,7 @@ from ddrs.experiment.datasets import DatasetSettings, with_kinds
 from ddrs.experiment.names import DatasetName, MethodName, TableName
 from ddrs.experiment.panels import FiguresSettings
 from ddrs.rows import STEPS, Kind
-from ddrs.sections import Count, Increasing, ListedValues, PluginValues, Section, Seed, one_line
+from ddrs.sections import Count, Increasing, ListedValues, PluginValues, Section, Seed, SplitName, one_line
 from ddrs.sigma.settings import SearchSettings, StepSettings, StrategyName
 from ddrs.training.losses import METHODS
 from ddrs.training.settings import RegimeName, RegimeSettings, TrainSettings
@@ -88,7 +88,7 @@ class DatasetCertificateSettings(VoteSettings):
             self.sampling(1, [0.0], split)
         return self
 
-    def sampling(self, images: int, radii: list[float], split: str = "test", certificate: str = "smoothing") -> ImageCertificateSettings:
+    def sampling(self, images: int, radii: list[float], split: SplitName = "test", certificate: str = "smoothing") -> ImageCertificateSettings:
         """What the certificate of each of a split's `images` images is made with; radii are those of the tables, for protocol sequential.
 
         alpha: of one image in one log; a total is divided by `images`.
@@ -110,7 +110,7 @@ class Config(Section):
     """config.yaml."""
 
     seed: Seed = Field(0, description="seed of everything random")
-    device: str = Field("cpu", pattern=r"^(cpu|cuda)$", description="cpu, or cuda: one GPU per job")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="cpu, or cuda: one GPU per job")
     tables: dict[TableName, list[DatasetName]] = Field(description="datasets that each table shows; Figures 3, 4 and 5 follow Tables 1, 2 and 3")
     figures: FiguresSettings = Field(default_factory=FiguresSettings.checked, description="what Figures 6 to 9 show")
     datasets: Annotated[dict[DatasetName, DatasetSettings], BeforeValidator(with_kinds)]

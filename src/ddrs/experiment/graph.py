@@ -13,6 +13,7 @@ from ddrs.experiment.config import Config
 from ddrs.experiment.panels import ILLUSTRATED
 from ddrs.experiment.recipes import shown_figures
 from ddrs.rows import ALTERNATE, FIXED, KINDS, SELECTED, STEPS, TABLES, Kind, Row, Run, methods_of, table_of_print
+from ddrs.sections import SplitName
 from ddrs.sigma.settings import SearchSettings
 from ddrs.training.losses import METHODS
 
@@ -133,11 +134,11 @@ class Graph:
         """The model that a run stands on."""
         return MODEL.format(dataset=dataset, method=method, regime=run.kind.trained, sigma=run.sigma)
 
-    def sigmas(self, dataset: str, split: str, method: str, run: Run) -> str:
+    def sigmas(self, dataset: str, split: SplitName, method: str, run: Run) -> str:
         """The search whose sigmas a run is certified with."""
         return SIGMAS.format(dataset=dataset, split=split, method=method, search=run.search)
 
-    def log(self, dataset: str, method: str, run: Run, split: str = "test", *, before_memory: bool = False) -> str:
+    def log(self, dataset: str, method: str, run: Run, split: SplitName = "test", *, before_memory: bool = False) -> str:
         """The log of a run that tables and figures read: after the memory pass, where its kind has one."""
         place = MEMORY if run.kind.memory and not before_memory else CERTIFICATE
         return place.format(dataset=dataset, split=split, method=method, run=run)
@@ -167,7 +168,7 @@ class Graph:
         """The models behind a row, one per sigma."""
         return [self.model(dataset, row.method, Run(row.kind, sigma)) for sigma in self.settings.sigma_texts(dataset, row.method)]
 
-    def logs(self, dataset: str, row: Row, split: str = "test") -> list[str]:
+    def logs(self, dataset: str, row: Row, split: SplitName = "test") -> list[str]:
         """The logs behind a row."""
         return [self.log(dataset, row.method, run, split) for run in self.runs(dataset, row)]
 
@@ -199,7 +200,7 @@ class Graph:
         """What config's `figures` has of a figure."""
         return getattr(self.settings.figures, f"figure{number}")
 
-    def images(self, dataset: str, split: str) -> int:
+    def images(self, dataset: str, split: SplitName) -> int:
         """How many images of a split are certified. DdrsError if none."""
         images: Any = self.settings.datasets[dataset].images
         if split not in images:

@@ -18,7 +18,7 @@ from ddrs.models import own as models_own
 from ddrs.provenance.code import code_digest
 from ddrs.provenance.digests import digest
 from ddrs.rows import DS2, FIGURES, FIXED, SELECTED, STEPS, Kind, Run, kinds_of, label_of, methods_of, title_of
-from ddrs.sections import flags
+from ddrs.sections import SplitName, flags
 from ddrs.sigma.strategies import STRATEGIES
 from ddrs.training.losses import METHODS
 from ddrs.training.regimes import REGIMES
@@ -154,7 +154,7 @@ class Jobs:
         sampling = self.sampling(w.dataset, w.method, w.split, Run.parse(w.run))
         return f"{self._images(w)} --seed {self.settings.seed} {flags(sampling)}{self._own_model(w)}"
 
-    def sampling(self, dataset: str, method: str, split: str, run: Run) -> ImageCertificateSettings:
+    def sampling(self, dataset: str, method: str, split: SplitName, run: Run) -> ImageCertificateSettings:
         """How the certificates of a run on a split are drawn, and what is concluded."""
         radii, certify = self.settings.on(dataset, method).radii, self.settings.certify[dataset]
         return (

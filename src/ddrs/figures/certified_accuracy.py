@@ -16,7 +16,7 @@ from ddrs.noise.norms import norm_of
 from ddrs.results.captions import NO_CAPTION, Caption, logs_caption
 from ddrs.results.envelope import check_comparable
 from ddrs.results.selection import numbered
-from ddrs.rows import FIXED, KINDS, STEPS, Kind, Row, label_of, spelled
+from ddrs.rows import FIXED, KINDS, STEPS, Curves, Kind, Row, label_of, spelled
 
 SERIES: list[Style] = [  # of curves that differ by a number: the grids of Figure 8 by n, the steps of Figure 7 by K > 0
     ("#E69F00", (0, (1, 1))),
@@ -27,7 +27,7 @@ SERIES: list[Style] = [  # of curves that differ by a number: the grids of Figur
     ("#0072B2", "-"),
 ]
 PANELS_SIDE_BY_SIDE = 4  # panels side by side in Figure 7
-CAPTIONS = {  # by kind
+CAPTIONS: dict[Curves, str] = {
     "rows": "Certified accuracy against radius, a panel per training sigma and one for the envelope over all. A data-dependent curve is the best "
     "over K at each radius, an envelope the best over sigma and K, both chosen on these same images: optimistic.",
     "searches": "Certified accuracy against radius of a fixed sigma, of Algorithm 1, and of grid search (GDS) with n samples per point, the searches "
@@ -40,7 +40,7 @@ CAPTIONS = {  # by kind
 
 
 def certified_accuracy_figure(
-    paths: Sequence[Path], pdf: Path, png: Path, kind: str = "rows", evaluations: int | None = None, caption: Caption = NO_CAPTION
+    paths: Sequence[Path], pdf: Path, png: Path, kind: Curves = "rows", evaluations: int | None = None, caption: Caption = NO_CAPTION
 ) -> None:
     """Certified accuracy against radius.
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -194,7 +195,7 @@ def _link(recorded: str, made_from: Path) -> str:
     return f"it was made from another {made_from}" if made_from.is_file() and file_digest(made_from) != recorded else ""
 
 
-def _search(graph: Graph, path: Path, at: dict[str, str]) -> str:
+def _search(graph: Graph, path: Path, at: dict[str, Any]) -> str:
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(path)
@@ -211,7 +212,7 @@ def _search(graph: Graph, path: Path, at: dict[str, str]) -> str:
     )
 
 
-def _columns(graph: Graph, at: Mapping[str, str], path: Path) -> tuple[dict[str, str], str]:
+def _columns(graph: Graph, at: Mapping[str, Any], path: Path) -> tuple[dict[str, str], str]:
     """The first example of a log, and what differs in that which all logs of the config share."""
     with open(path, encoding="utf-8") as file:
         header, *lines = (line.rstrip("\n").split("\t") for line in file)
@@ -236,7 +237,7 @@ def _columns(graph: Graph, at: Mapping[str, str], path: Path) -> tuple[dict[str,
     return first, _differing({**first, "images": len(lines)}, {name: statistics[name] for name in names if name in statistics and name not in unread})
 
 
-def _log(graph: Graph, path: Path, at: dict[str, str]) -> str:
+def _log(graph: Graph, path: Path, at: dict[str, Any]) -> str:
     first, found = _columns(graph, at, path)
     dataset, split, method, run = at["dataset"], at["split"], at["method"], _run(graph, at)
     model = Path(graph.model(dataset, method, run))

@@ -17,7 +17,7 @@ from ddrs.results.envelope import Envelope, check_comparable, envelope
 from ddrs.results.published.printed import CITATION
 from ddrs.results.selection import TIES, Choice, Selected, choose, configuration, halves, numbered, selected
 from ddrs.results.verdicts import judged_cell
-from ddrs.rows import ALTERNATE, KINDS, SELECTED, TABLES, Row, table_of_print
+from ddrs.rows import ALTERNATE, KINDS, SELECTED, TABLES, Chooser, Row, table_of_print
 
 SAME_ON_VALIDATION = ("dataset", "noise", "protocol", "bound")
 
@@ -30,7 +30,7 @@ def write_cells(
     out_dir: Path,
     seed: int,
     validation: Sequence[Path] = (),
-    choose_on: str = "validation",
+    choose_on: Chooser = "validation",
     kind: str | None = None,
     before: Sequence[Path] = (),
     recipe: str = "",
@@ -81,7 +81,7 @@ def write_cells(
     _write(out_dir, "acr", best.acr, best.acr_interval, reported[best.acr_chosen], {**shared, **_of_acr(reported, best, choice)})
 
 
-def _check_choice(table: str, label: str, validation: Sequence[Path], choose_on: str, before: Sequence[Path]) -> None:
+def _check_choice(table: str, label: str, validation: Sequence[Path], choose_on: Chooser, before: Sequence[Path]) -> None:
     if table_of_print(table) not in TABLES:
         raise DdrsError(f"--table {table!r}: must be {', '.join(TABLES)}, or one of them with {SELECTED} at its end")
     if choose_on not in ("validation", ALTERNATE):

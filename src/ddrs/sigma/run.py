@@ -23,6 +23,7 @@ from ddrs.provenance.code import code_digest
 from ddrs.provenance.digests import digest, file_digest
 from ddrs.provenance.sidecar import write_sidecar
 from ddrs.rows import FIXED, kind_of
+from ddrs.sections import SplitName
 from ddrs.sigma.objective import mean_class
 from ddrs.sigma.settings import SearchSettings
 from ddrs.sigma.stored import check_sigmas, content_digest
@@ -43,7 +44,7 @@ def search(
     data: Path,
     out: Path,
     settings: SearchSettings,
-    split: str,
+    split: SplitName,
     images: int | None,
     seed: int,
     runtime: Runtime,

@@ -52,7 +52,7 @@ def test_a_verb_writes_both_forms_and_a_full_disk_leaves_the_old_ones(words: lis
         ([*EXAMPLES[:-5], "low", *OUT], ["--quantiles 'low': must be numbers"]),
         (["examples", "fixed.tsv", *EXAMPLES[2:]], ["one model is needed, as -ds and fixed"]),
         (["examples", "absent.tsv", *EXAMPLES[2:]], ["absent.tsv: no such file"]),
-        (["figure", "own.tsv", "--kind", "lines", *OUT], ["kind 'lines': must be rows, searches or steps"]),
+        (["figure", "own.tsv", "--kind", "lines", *OUT], ["--kind", "'lines' is not one of 'rows', 'searches', 'steps'"]),
         (["figure", "gds.tsv", "--kind", "searches", *OUT], ["gds.tsv: a grid of 50 points needs --evaluations"]),
         (["illustrate", "radius", *OUT], ["subject 'radius': unknown; known are memory, sigma"]),
         (["sigma", "--strategy", "gird", "--k-max", "2", "--model", "m", "--data", "d", "--out", "o"], ["unknown strategy 'gird'", "ascent, grid"]),
