@@ -34,7 +34,7 @@ from ddrs.provenance.sidecar import write_sidecar
 from ddrs.rows import FIXED, STEPS, kind_of, label_of, logged, read_logged, spelled
 from ddrs.sections import SplitName
 from ddrs.sigma.stored import read_sigmas
-from ddrs.statistics.boundaries import FIRST, RATIO
+from ddrs.statistics.boundaries import FIRST, RATIO, STEP
 
 
 def certify(
@@ -89,7 +89,7 @@ def certify(
         **settings.model_dump(),
         "n_max": settings.n,
         "spending": settings.spending if settings.protocol == "sequential" else "",
-        "looks": f"{FIRST}*{RATIO:g}^j" if settings.protocol == "sequential" else "",
+        "looks": f"{FIRST}*{RATIO:g}^j, steps >= {STEP}" if settings.protocol == "sequential" else "",
         "noise": noise.name,
     }
     constant = {

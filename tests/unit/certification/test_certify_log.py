@@ -67,7 +67,7 @@ def test_every_column_reads_back(name: str, tables: dict[str, pd.DataFrame], sma
         "protocol": RUNS[name].get("protocol", "fixed"),
         "bound": RUNS[name].get("bound", "binary"),
         "spending": RUNS[name].get("spending", ""),
-        "looks": "100*1.25^j" if name == "sequential" else "",
+        "looks": "100*1.05^j, steps >= 25" if name == "sequential" else "",
         "noise": RUNS[name].get("noise", "gaussian"),
         "precision": "float32",
         "dataset": "mnist5k",
