@@ -13,6 +13,7 @@ from ddrs.models.devices import Runtime
 
 CONSTANT = {
     "sigma": 0.25,
+    "off_grid": 0.0,
     "n0": 100,
     "n": 1000,
     "n_top": 900,

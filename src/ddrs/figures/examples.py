@@ -12,8 +12,7 @@ from ddrs.certification.records import Log, read_log, round_down
 from ddrs.data.splits import Split, as_float, load_split
 from ddrs.errors import DdrsError
 from ddrs.figures.drawing import save
-from ddrs.noise.lattice import certifiable_noise
-from ddrs.noise.laws import get_noise
+from ddrs.noise.laws import certifiable_noise, get_noise
 from ddrs.noise.norms import norm_of
 from ddrs.noise.streams import NoiseStream
 from ddrs.results.captions import NO_CAPTION, Caption, logs_caption
@@ -102,8 +101,8 @@ def _pictures(split: Split, searched: Log, fixed: Log, row: int, seed: int) -> l
     """The image as it is and with the two noises, each (H, W) or (H, W, 3), with its title."""
     ours, theirs = searched.table.loc[row], fixed.table.loc[row]
     clean = as_float(split.images[int(ours["idx"])])
-    law = get_noise(certifiable_noise(str(searched.constant("noise"))).base)
-    noise = NoiseStream(law, clean.shape, seed, "illustrate", split.split, int(ours["idx"])).draw(1)[0].numpy()
+    noise = get_noise(certifiable_noise(str(searched.constant("noise"))).base).at(1.0)
+    noise = NoiseStream(noise, clean.shape, seed, "illustrate", split.split, int(ours["idx"])).draw(1)[0].numpy()
     symbol = {"l2": "\\sigma", "l1": "\\lambda"}[norm_of(searched.constant("noise"), searched.name)]
     answers = [
         f"class {one['predict']}, $R = {round_down(float(one['radius']), 2)}$" if one["predict"] != ABSTAIN else "abstains" for one in (theirs, ours)

@@ -2,29 +2,20 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Any, Literal, Protocol, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 
 from ddrs.errors import DdrsError
+from ddrs.noise.bits import Bits
+from ddrs.noise.samplers import Sampler
 
 Purpose = Literal["train", "search", "select-class", "pilot", "estimate", "falsify-search", "falsify-confirm", "illustrate"]
-BLOCK = 100  # samples per block; part of the law that maps a key to samples, so changing it changes every result
-
-
-class BlockSource(Protocol):
-    """What a stream draws blocks from."""
-
-    def generator(self, key: int) -> Any:
-        """The CPU's generator of one block."""
-        ...
-
-    def fill(self, out: torch.Tensor, generator: Any) -> None:
-        """Fill `out` (float32, contiguous). With a generator of the CPU, cutting a call in two changes nothing."""
-        ...
+BLOCK = 100  # samples that a GPU draws at once; part of the law that maps a key to its samples, so changing it changes its results
 
 
 def stream_key(seed: int, purpose: Purpose, *parts: object) -> int:
@@ -48,24 +39,32 @@ def torch_generator(seed: int, purpose: Purpose, *parts: object, device: torch.d
 
 
 class NoiseStream:
-    """The samples 0, 1, 2, ... of one (seed, purpose, split, example id), read in order, in pieces of any size.
+    """The samples 0, 1, 2, ... of one (seed, purpose, split, example id), as noisy copies of an image.
 
-    Block b holds samples b*BLOCK to (b+1)*BLOCK - 1 and is a function of the key and b alone. On the CPU a block comes from NumPy's
-    counter-based Philox generator with a 128-bit key, on CUDA from the device's own generator with a 64-bit seed. Other devices get the CPU's,
-    as nothing is known of the law of their own.
+    On the CPU sample s is a function of the key and s alone: its random bits are AES-128 of counters, under the 128 bits of the key. On
+    CUDA the same holds of a block of BLOCK samples, from the device's own generator with a 64-bit seed. Other devices get the CPU's, as nothing
+    is known of the law of their own.
     """
 
-    def __init__(self, noise: BlockSource, shape: tuple[int, ...], seed: int, purpose: Purpose, split: str, example_id: object):
-        self.noise, self.shape = noise, tuple(shape)
+    def __init__(
+        self, sampler: Sampler, shape: tuple[int, ...], seed: int, purpose: Purpose, split: str, example_id: object, image: torch.Tensor | None = None
+    ):
+        """image: (d,), d values of `shape`, on the device of the copies; without one, the noise itself, on any device."""
+        self.sampler, self.shape = sampler, tuple(shape)
         self.key = (seed, purpose, split, example_id)
         self.position = 0
-        self._generator: Any = None
-        self._block: torch.Tensor | None = None
+        self._bits_key = stream_key(*self.key)
+        self._placed = sampler.place(torch.zeros(math.prod(self.shape)) if image is None else image)
+        self._block: tuple[int, torch.Tensor] | None = None
+
+    def take(self, count: int) -> int:
+        """Reserve the next `count` samples; the number of the first."""
+        self.position += count
+        return self.position - count
 
     def fill(self, out: torch.Tensor) -> None:
-        """Fill `out`, float32 of shape (m, *shape), with the next m samples of scale 1 (of a sampler: as it draws them)."""
-        for _, _, draw in self.pieces(out):
-            draw()
+        """Fill `out`, float32 of shape (m, *shape), with the next m samples."""
+        self.read(out, self.take(len(out)))
 
     def draw(self, count: int, device: torch.device | str = "cpu") -> torch.Tensor:
         """The next `count` samples, as a new float32 tensor of shape (count, *shape)."""
@@ -73,51 +72,44 @@ class NoiseStream:
         self.fill(out)
         return out
 
-    def pieces(self, out: torch.Tensor) -> list[tuple[int, torch.Tensor, Callable[[], None]]]:
-        """The block, part of `out` and filler of each piece. Pieces of one block are filled in order, those of different ones in any, on the
-        CPU in any thread.
-        """
-        parts, done = [], 0
-        while done < len(out):
-            block, offset = divmod(self.position, BLOCK)
-            take = min(len(out) - done, BLOCK - offset)
-            part = out[done : done + take]
-            parts.append((block, part, self._piece(part, block, offset)))
-            done += take
-            self.position += take
-        return parts
-
-    def _piece(self, out: torch.Tensor, block: int, offset: int) -> Callable[[], None]:
-        if out.device.type != "cuda":
-            # NumPy's generators give the same numbers however the calls are cut, so the block needs no buffer.
-            if offset == 0:
-                self._generator = self.noise.generator(stream_key(*self.key, block))
-            generator = self._generator
-            return lambda: self._fill_from_cpu(out, generator)
-        return lambda: self._fill_on_device(out, block, offset)
-
-    def _fill_from_cpu(self, out: torch.Tensor, generator: Any) -> None:
-        if out.device.type == "cpu":
-            self.noise.fill(out, generator)
+    def read(self, out: torch.Tensor, start: int) -> None:
+        """Fill `out` (m, *shape), contiguous, with the samples start, start + 1, ...; on the CPU in any thread."""
+        rows = out.view(len(out), -1)
+        if out.device.type == "cuda":
+            self._read_on_device(rows, start)
+        elif out.device.type == "cpu":
+            self.sampler.copies(rows, self._placed, Bits(self._bits_key), start)
         else:
-            drawn = torch.empty(out.shape)
-            self.noise.fill(drawn, generator)
-            out.copy_(drawn)
+            drawn = torch.empty(rows.shape)
+            self.sampler.copies(drawn, self._placed.cpu(), Bits(self._bits_key), start)
+            rows.copy_(drawn)
 
-    def _fill_on_device(self, out: torch.Tensor, block: int, offset: int) -> None:
-        # torch's generators repeat only for calls of the same shape: always draw the whole block.
-        seed = stream_key(*self.key, block) & (2**64 - 1)
-        if len(out) == BLOCK:
-            self.noise.fill(out, torch.Generator(device=out.device).manual_seed(seed))
-            return
-        if offset == 0 or self._block is None:
-            self._block = torch.empty(BLOCK, *self.shape, device=out.device)
-            self.noise.fill(self._block, torch.Generator(device=out.device).manual_seed(seed))
-        out.copy_(self._block[offset : offset + len(out)])
+    def _read_on_device(self, rows: torch.Tensor, start: int) -> None:
+        # torch's generators repeat only for calls of the same shape: always draw the whole block
+        self._placed = self._placed.to(rows.device)
+        done = 0
+        while done < len(rows):
+            number, offset = divmod(start + done, BLOCK)
+            part = rows[done : done + min(len(rows) - done, BLOCK - offset)]
+            if len(part) == BLOCK:
+                self._draw_block(part, number)
+            else:
+                if self._block is None or self._block[0] != number:
+                    self._block = number, torch.empty(BLOCK, rows.shape[1], device=rows.device)
+                    self._draw_block(self._block[1], number)
+                part.copy_(self._block[1][offset : offset + len(part)])
+            done += len(part)
+
+    def _draw_block(self, out: torch.Tensor, number: int) -> None:
+        generator = torch.Generator(device=out.device).manual_seed(stream_key(*self.key, number) & (2**64 - 1))
+        self.sampler.copies_on_device(out, self._placed, generator)
 
 
 def example_keys(images: torch.Tensor, example_ids: object) -> list[object]:
-    """What keys the noise of each image: the ids that are given, one per image, or a digest of each."""
+    """What keys the noise of each image: the ids that are given, one per image, or a digest of each.
+
+    DdrsError for ids of which two are the same text, as keys are made of it, and their images are not the same in float32.
+    """
     if example_ids is None:
         return [example_digest(image) for image in images]
     given = example_ids.tolist() if isinstance(example_ids, torch.Tensor | np.ndarray) else example_ids
@@ -125,6 +117,11 @@ def example_keys(images: torch.Tensor, example_ids: object) -> list[object]:
         raise DdrsError(f"example_ids: {type(example_ids).__name__}; must be a list of one id per image")
     if len(given) != len(images):
         raise DdrsError(f"example_ids: {len(given)} ids for {len(images)} images")
+    first: dict[str, torch.Tensor] = {}
+    for image, example in zip(images, given, strict=True):
+        other = first.setdefault(str(example), image)
+        if other is not image and not torch.equal(other.to(torch.float32), image.to(torch.float32)):
+            raise DdrsError(f"example_ids: {str(example)!r} stands for two different images, which would get the same noise")
     return list(given)
 
 

@@ -63,7 +63,7 @@ def train(
                 sigma = regime_module.sigmas(model, x, y, sigma, step, noise, run.generators["search"], run.epoch)
                 run.sigmas[batch] = sigma.cpu()
                 eps = torch.empty(len(x), loss_module.noise_samples(loss_values), *x.shape[1:], device=x.device)
-                noise.fill(eps, run.generators["noise"])
+                noise.draw(eps, run.generators["noise"])
                 loss, scores = loss_module.loss(model, x, y, eps * sigma.view(-1, *[1] * (eps.ndim - 1)), sigma, loss_values)
                 value, repeats = loss.item(), len(scores) // len(y)
                 if not math.isfinite(value):

@@ -1,15 +1,13 @@
-"""Noise on the pixel grid: its law to the last bit, what its copies are, and a classifier that reads mantissas."""
+"""Noise on the pixel grid and on a fine one: what its copies are, how far an image is from a grid, and a classifier that reads mantissas."""
 
-import math
-from bisect import bisect_right
 from collections.abc import Callable
-from functools import lru_cache
+from fractions import Fraction
+from itertools import product
 
-import mpmath
 import numpy as np
 import pytest
 import torch
-from scipy.stats import chisquare
+from scipy.special import ndtri
 from torch import nn
 
 import ddrs
@@ -17,211 +15,143 @@ from ddrs.certification.checks import ABSTAIN
 from ddrs.data.splits import as_float
 from ddrs.errors import DdrsError
 from ddrs.models.rowwise import PASSES
-from ddrs.noise.lattice import CERTIFIABLE, LATTICES, LEVELS, GridSampler, Lookup, certifiable_noise, check_on_grid
+from ddrs.noise.bits import Bits
+from ddrs.noise.lattice import best_noise, check_on_grid
+from ddrs.noise.laws import CERTIFIABLE, LATTICES, NOISES, certifiable_noise
+from ddrs.noise.samplers import FINE, LEVELS, FineGrid, PixelGrid
 from ddrs.noise.streams import NoiseStream
-
-SIGMAS = [0.001, 0.05, 0.25, 1.0, 4.0]
-SCALES = [*(("lattice", sigma) for sigma in SIGMAS), *(("uniform-lattice", sigma) for sigma in (0.001, 0.25, 1.0))]
-BITS = 200  # of the exact thresholds below, as integers
-
-
-def sampler(name: str, sigma: float) -> GridSampler:
-    found = certifiable_noise(name).at(sigma)
-    assert isinstance(found, GridSampler)
-    return found
-
-
-@lru_cache
-def exact(table: Lookup) -> list[int]:
-    """F((i + 1/2) / 255) * 2^200, rounded down, for every i of the table, computed by another formula and to more digits."""
-    edges = range(table.smallest, table.smallest + len(table.thresholds))
-    with mpmath.workdps(75):
-        unit = 1 / (510 * mpmath.mpf(table.sigma))
-        if table.base == "uniform":
-            return [int(mpmath.floor(min(max((2 * i + 1) * unit + 1, 0), 2) * 2 ** (BITS - 1))) for i in edges]
-        tail = [mpmath.erfc(-(2 * i + 1) * unit / mpmath.sqrt(2)) / 2 for i in edges if i < 0]
-        assert len(edges) == 2 * len(tail), "the edges are symmetric"
-        return [int(mpmath.floor(p * 2**BITS)) for p in [*tail, *(1 - p for p in reversed(tail))]]
-
-
-def probabilities(table: Lookup) -> np.ndarray:
-    """P(i) for every i of the table."""
-    return np.array([float(b - a) / 2.0**BITS for a, b in zip([0, *exact(table)], [*exact(table), 2**BITS], strict=True)])
-
-
-def first_at_or_above(threshold: int, bits: int) -> int:
-    """The smallest u with u / 2^bits >= the threshold."""
-    return -(-threshold >> (BITS - bits))
-
-
-class Given:
-    """A generator whose words were chosen beforehand."""
-
-    def __init__(self, words: list[int]):
-        self.words = np.array(words, np.uint64)
-
-    def random_raw(self, size: int | tuple[int, ...]) -> np.ndarray:
-        taken, self.words = np.split(self.words, [math.prod(np.atleast_1d(size))])
-        return taken.reshape(size)
-
-
-def fill_from(source: GridSampler, values: list[int]) -> np.ndarray:
-    """What `fill` makes of U = value / 2^80."""
-    high, low = [value >> 64 for value in values], [value & (2**64 - 1) for value in values]
-    rest = Given([b for a, b in zip(high, low, strict=True) if source.table.by_16_bits[a] == 2.0**24])
-    out = torch.empty(len(values), 1)
-    source.fill(out, (Given(high), rest))  # type: ignore[arg-type]
-    assert not len(rest.words)
-    return out.numpy().ravel()
-
-
-def some_places(table: Lookup) -> np.ndarray:
-    """Up to 122 places of thresholds: the ends, tails, where a cell of 16 bits holds several, and the middle, where one holds at most one."""
-    rng, last = np.random.default_rng(0), len(table.thresholds) - 1
-    places = np.concatenate([rng.normal(last / 2, last / 24, 80), rng.normal(last / 2, last / 8, 40)])
-    return np.unique(np.clip([0, last, *places.round().astype(int)], 0, last))
-
-
-@pytest.mark.parametrize(("name", "sigma"), SCALES)
-def test_thresholds(name: str, sigma: float):
-    table = sampler(name, sigma).table
-    found = np.array([float(one) / 2.0**BITS for one in exact(table)])
-    assert np.abs(table.thresholds - found).max() < 2.0**-50, "float64 decides what is 2^-45 away"
-    for place in some_places(table).tolist():
-        with mpmath.workprec(400):
-            assert abs(table.exact(place) * 2**BITS - exact(table)[place]) <= 2.0 ** (BITS - 130)
-    assert exact(table)[0] < 2 ** (BITS - 82) and exact(table)[-1] > 2**BITS - 2 ** (BITS - 82), "no more than the last of 80 bits is left out"
-
-
-@pytest.mark.parametrize("sigma", SIGMAS)
-def test_probabilities_are_differences_of_phi_and_no_weights(sigma: float):
-    """exp(-i^2 / 2 s^2), normalised, is a different law, and not what the theorem is about."""
-    table = sampler("lattice", sigma).table
-    i = np.arange(table.smallest, -table.smallest + 1)
-    weights = np.exp(-(i**2) / (2 * (LEVELS * sigma) ** 2))
-    of_table = np.diff(table.thresholds, prepend=0.0, append=1.0)
-    assert np.abs(of_table - probabilities(table)).max() < 1e-15
-    assert np.abs(weights / weights.sum() - probabilities(table)).max() > 1e-12
-
-
-@pytest.mark.parametrize(("name", "sigma"), SCALES)
-def test_every_80_bits_give_the_right_integer(name: str, sigma: float):
-    """One below, at and one above exact thresholds, and both ends of all 65,536 cells, which settles the cells that 16 bits decide."""
-    source = sampler(name, sigma)
-    firsts = [first_at_or_above(one, 80) for one in exact(source.table)]
-    near = [firsts[place] + step for place in some_places(source.table).tolist() for step in (-1, 0, 1)]
-    ends = [(cell << 64) + low for cell in range(1, 65535) for low in (0, 2**64 - 1)]
-    values = [value for value in [0, *near, *ends, 2**80 - 1] if 0 <= value < 2**80]
-    expected = [bisect_right(firsts, value) + source.table.smallest for value in values]
-    np.testing.assert_array_equal(fill_from(source, values), expected)
-
-
-@pytest.mark.parametrize(("name", "sigma"), SCALES)
-def test_count_decides_at_a_threshold(name: str, sigma: float):
-    table = sampler(name, sigma).table
-    firsts = [first_at_or_above(one, 80) for one in exact(table)]
-    for place in some_places(table)[::4].tolist():
-        for value in (firsts[place] - 1, firsts[place], firsts[place] + 1):
-            assert table.count(value, 80) == bisect_right(firsts, value)
-
-
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-@pytest.mark.parametrize(("name", "sigma"), SCALES)
-def test_deviation_bounds_the_total_variation(name: str, sigma: float, device: str):
-    """Of the law of i by 80 bits (a GPU: 63, thresholds rounded down), from the true one, whose tails beyond the table count in full."""
-    source = sampler(name, sigma)
-    bits = 80 if device == "cpu" else 63
-    law = [0, *exact(source.table), 2**BITS]
-    if device == "cpu":
-        drawn = [first_at_or_above(one, bits) for one in exact(source.table)]
-    else:
-        drawn = [min(one >> (BITS - bits), 2**bits - 1) for one in exact(source.table)]
-    grid = [one << (BITS - bits) for one in [0, *drawn, 2**bits]]
-    twice = sum(abs((grid[i + 1] - grid[i]) - (law[i + 1] - law[i])) for i in range(len(law) - 1))
-    deviation = source.deviation(torch.device(device))
-    assert twice / 2 + 2 * law[1] <= deviation * 2.0**BITS
-    assert deviation * 150_528 < 1e-9, "of an image of ImageNet's size"
-
-
-@pytest.mark.parametrize(("name", "sigma"), SCALES)
-def test_the_gpus_thresholds(name: str, sigma: float, monkeypatch: pytest.MonkeyPatch):
-    """Its code, run on the CPU: thresholds of 63 bits, rounded down, and U at a threshold counts it."""
-    source = sampler(name, sigma)
-    floors = [min(one >> (BITS - 63), 2**63 - 1) for one in exact(source.table)]
-    near = [floors[place] + step for place in some_places(source.table).tolist() for step in (-1, 0, 1)]
-    values = [value for value in [0, *near, 2**63 - 1] if 0 <= value < 2**63]
-    monkeypatch.setattr(torch.Tensor, "random_", lambda self, generator: self.copy_(torch.tensor(values)))
-    out = torch.empty(len(values))
-    source.fill(out, torch.Generator())
-    assert out.tolist() == [bisect_right(floors, value) + source.table.smallest for value in values]
-
-
-def draws(source: GridSampler, path: str) -> np.ndarray:
-    """200,000 integers."""
-    if path == "cpu":
-        return NoiseStream(source, (250,), 1, "estimate", "test", 7).draw(800).numpy().astype(np.int64)
-    out = torch.empty(800, 250)
-    source.fill(out, torch.Generator().manual_seed(1))
-    return out.numpy().astype(np.int64)
-
-
-def p_value(values: np.ndarray, smallest: int, law: np.ndarray) -> float:
-    """Of the chi-square test that integers have a law, with the values of fewer than 10 expected in two bins for the tails."""
-    counts, expected = np.bincount(values.ravel() - smallest, minlength=len(law)), law * values.size
-    rare = expected < 10
-    if rare.all() or not rare.any():
-        assert not rare.any()
-        return float(chisquare(counts, expected).pvalue)
-    usual = np.flatnonzero(~rare)
-    assert np.array_equal(usual, np.arange(usual[0], usual[-1] + 1))
-    groups = [slice(0, usual[0]), slice(usual[-1] + 1, None)]
-    pooled = [[one[group].sum() for group in groups] for one in (counts, expected)]
-    found, wanted = np.append(counts[~rare], pooled[0]), np.append(expected[~rare], pooled[1])
-    assert not found[wanted < 1e-9].any(), "nothing is drawn that has no probability"
-    found, wanted = found[wanted >= 1e-9], wanted[wanted >= 1e-9]
-    return 1.0 if len(found) == 1 else float(chisquare(found, wanted * (found.sum() / wanted.sum())).pvalue)
-
-
-@pytest.mark.parametrize("path", ["cpu", "gpu"])
-@pytest.mark.parametrize(("name", "sigma"), SCALES)
-def test_drawn_integers_have_the_law(name: str, sigma: float, path: str):
-    source = sampler(name, sigma)
-    values = draws(source, path)
-    assert p_value(values, source.table.smallest, probabilities(source.table)) > 0.001
-    for a, b in ((values[:, 1:], values[:, :-1]), (values[1:], values[:-1]), (values[:, 4:], values[:, :-4])):
-        assert values.std() == 0 or abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 4 / np.sqrt(a.size)
-
-
-@pytest.mark.parametrize("path", ["cpu", "gpu"])
-@pytest.mark.parametrize("sigma", [0.001, 0.002])
-def test_drawn_integers_do_not_have_the_law_of_the_weights(sigma: float, path: str):
-    source = sampler("lattice", sigma)
-    i = np.arange(source.table.smallest, -source.table.smallest + 1)
-    weights = np.exp(-(i**2) / (2 * (LEVELS * sigma) ** 2))
-    assert p_value(draws(source, path), source.table.smallest, weights / weights.sum()) < 1e-12
-
-
-def test_the_two_streams_of_a_block_share_no_word():
-    source = sampler("lattice", 0.25)
-    (first, rest), (again, other) = source.generator(3), source.generator(3)
-    words = first.random_raw(1000)
-    assert len(np.unique([words, rest.random_raw(1000)])) == 2000
-    assert np.array_equal(words, again.random_raw(1000)) and not np.array_equal(words, source.generator(4)[0].random_raw(1000))
-    assert np.array_equal(other.random_raw(1000), source.generator(3)[1].random_raw(1000))
+from tests.unit.noise.exact import KERNELS, drawn_by, integers, sampler
 
 
 @pytest.mark.parametrize(("name", "sigma"), [("lattice", 0.001), ("lattice", 0.25), ("lattice", 4.0), ("uniform-lattice", 1.0)])
 def test_noisy_copies_are_the_floats_of_integers(name: str, sigma: float):
     """float32(k + i) / 255, exactly as an 8-bit image becomes float; beyond [0, 1] too, where a clip would tell."""
     source, levels = sampler(name, sigma), np.arange(256, dtype=np.uint8)
-    noise = NoiseStream(source, (256,), 0, "estimate", "test", 0).draw(300)
-    copies = noise.clone()
-    source.place(copies, torch.tensor(as_float(levels)))
-    integers = levels + noise.numpy().astype(np.int64)
-    np.testing.assert_array_equal(copies.numpy(), integers.astype(np.float32) / np.float32(255))
-    inside = (integers >= 0) & (integers <= 255)
-    np.testing.assert_array_equal(copies.numpy()[inside], as_float(integers[inside].astype(np.uint8)))
+    i = integers(source, NoiseStream(source, (256,), 0, "estimate", "test", 0).draw(300))
+    copies = NoiseStream(source, (256,), 0, "estimate", "test", 0, torch.tensor(as_float(levels))).draw(300)
+    sums = levels + i
+    np.testing.assert_array_equal(copies.numpy(), sums.astype(np.float32) / np.float32(255))
+    inside = (sums >= 0) & (sums <= 255)
+    np.testing.assert_array_equal(copies.numpy()[inside], as_float(sums[inside].astype(np.uint8)))
     assert copies.min() < 0 and copies.max() > 1
+
+
+@pytest.mark.parametrize("path", [*KERNELS, "gpu"])
+@pytest.mark.parametrize("name", list(NOISES))
+@pytest.mark.parametrize("sigma", [0.1, 0.25, 1e-3])
+def test_noisy_copies_on_a_fine_grid_are_its_floats(name: str, sigma: float, path: str):
+    """float32(k + i) * step, k the integer nearest to x / step by exact arithmetic, also where float32 rounds k + i."""
+    source, size = sampler(name, sigma), min(40.0, 2**10 * sigma)
+    image = (torch.rand(50, generator=torch.Generator().manual_seed(0)) - 0.5) * size
+    assert isinstance(source, FineGrid)
+    step = Fraction(float(np.float32(sigma))) / FINE[source.base]
+    assert Fraction(float(source.step)) == step
+    k = np.array([round(Fraction(value) / step) for value in image.tolist()])
+    assert source.place(image).tolist() == k.tolist()
+    shown = [torch.zeros(50), image]
+    if path == "gpu":
+        i, copies = (torch.empty(200, 50) for _ in range(2))
+        for out, one in zip((i, copies), shown, strict=True):
+            source.copies_on_device(out, source.place(one), torch.Generator().manual_seed(3))
+    else:
+        with drawn_by(path):
+            i, copies = (NoiseStream(source, (50,), 0, "estimate", "test", 0, one).draw(200) for one in shown)
+    sums = k + integers(source, i)
+    np.testing.assert_array_equal(copies.numpy(), sums.astype(np.float32) * source.step)
+
+
+@pytest.mark.parametrize("name", list(NOISES))
+@pytest.mark.parametrize("sigma", [1e-25, 0.1, 0.25, 7.3, 1e25])
+def test_off_grid_bounds_the_exact_distance(name: str, sigma: float):
+    """In the norm of the certificate, by exact arithmetic: never less, and hardly more; for images that are near a border of two grid points too."""
+    source = sampler(name, sigma)
+    assert isinstance(source, FineGrid)
+    step = Fraction(float(source.step))
+    generator = torch.Generator().manual_seed(0)
+    halves = ((torch.randint(-(10**6), 10**6, (64,), generator=generator).double() + 0.5) * float(source.step)).float()
+    on_it = (torch.randint(-(10**6), 10**6, (64,), generator=generator).double() * float(source.step)).float()
+    for image in (torch.rand(300, generator=generator) * float(np.float32(sigma)), torch.rand(7) * 100 * sigma, halves, on_it, torch.zeros(3)):
+        apart = [Fraction(value) - int(k) * step for value, k in zip(image.tolist(), source.place(image).tolist(), strict=True)]
+        assert all(abs(one) <= step / 2 * (1 + Fraction(1, 2**20)) for one in apart), "the nearest point of the grid"
+        found = Fraction(source.off_grid(image))
+        if name == "gaussian":
+            found, exact = found**2, sum(one**2 for one in apart)
+        else:
+            exact = sum(map(abs, apart))
+        assert exact <= found <= exact * (1 + Fraction(1, 10**8))
+    assert source.off_grid(torch.zeros(3)) == 0.0
+
+
+def test_an_image_on_the_pixel_grid_loses_nothing():
+    assert sampler("lattice", 0.25).off_grid(LEVEL_IMAGE.flatten()) == 0.0 == ddrs.certify(Recorder(), LEVEL_IMAGE, 0.25, 10, 100, 0.01).off_grid
+
+
+@pytest.mark.parametrize("noise", list(NOISES))
+@pytest.mark.parametrize("bound", ["binary", "joint"])
+def test_a_radius_is_less_by_the_distance_to_the_grid(noise: str, bound: str):
+    """What the bound gives at the point of the grid, less what the image lies off it; an abstention where nothing is left."""
+    images, sigma = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(1)), np.float32(0.3)
+    model = Recorder()
+    found = ddrs.certify(model, images, float(sigma), 20, 500, 0.01, noise=noise, bound=bound)
+    grid = certifiable_noise(noise).at(float(sigma))
+    assert found.off_grid.tolist() == [grid.off_grid(image.permute(1, 2, 0).flatten()) for image in images] and (found.off_grid > 0).all()
+    if bound == "joint":
+        whole = [certifiable_noise(noise).joint_radius(a, b, float(sigma)) for a, b in zip(found.p_lower, found.p_upper, strict=True)]
+    else:
+        whole = np.float64(sigma) * (ndtri(found.p_lower) if noise == "gaussian" else 2 * found.p_lower - 1)
+    np.testing.assert_allclose(found.radius + found.off_grid, whole, rtol=1e-14)
+    few = ddrs.certify(model, images, float(sigma), 20, 10, 0.4, noise=noise, bound=bound, batch_size=10)
+    assert (few.radius > 0).all(), "ten votes of ten at alpha = .4 leave more than is lost"
+
+
+@pytest.mark.parametrize("noise", list(NOISES))
+def test_an_image_that_lies_as_far_off_as_its_radius_is_abstained_from(noise: str):
+    """10,000 values that all lie half a step off, and a bound hardly above a half."""
+    step = 1.0 / FINE[noise]
+    image = torch.full((40_000,), step / 2 * 0.99)
+    n = {"gaussian": 200, "uniform": 60}[noise]
+    found = ddrs.certify(Mostly(0.75), image, 1.0, 100, n, 0.3, noise=noise, batch_size=50, example_ids=[0])
+    whole = float(certifiable_noise(noise).radius(found.p_lower, 1.0))
+    assert found.off_grid == pytest.approx({"gaussian": 200, "uniform": 40_000}[noise] * step / 2 * 0.99, rel=1e-6)
+    assert found.prediction == (0 if whole > found.off_grid else ABSTAIN) and found.radius == max(whole - found.off_grid, 0.0)
+
+
+def test_sequential_claims_what_is_left_of_a_null_at_the_image():
+    """Each radius that is asked for is tested at what covers it from the point of the grid, so claimed radii are at least those asked for."""
+    images, radii = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(2)), [0.0, 0.1, 0.25, 0.3]
+    found = ddrs.certify(Recorder(), images, 0.25, 20, 1000, 0.01, protocol="sequential", radii=radii, noise="gaussian")
+    assert (found.off_grid > 0).all() and (found.prediction == 0).all()
+    np.testing.assert_allclose(found.radius, 0.25 * found.z - found.off_grid, rtol=1e-14)
+    assert (found.radius >= 0.3).all() and (found.radius < 0.3 + 2 * 0.01 * 0.25).all()
+
+
+def test_certify_picks_the_noise_of_each_image_and_says_so():
+    """The pixel grid where all of an image's values lie on it, and its sigma is one that it has; the outcome is that of the noise by name."""
+    off, far = LEVEL_IMAGE.clone(), LEVEL_IMAGE.flatten() * 255 * 70_000
+    off[0, 0, 0] = 0.001
+    images, sigmas = torch.stack([LEVEL_IMAGE, off, LEVEL_IMAGE, LEVEL_IMAGE]), np.array([0.5, 0.5, 4.0, 5.0])
+    found = ddrs.certify(Recorder(), images, sigmas, 20, 100, 0.01)
+    assert found.noise.tolist() == ["lattice", "gaussian", "lattice", "gaussian"] and found.off_grid[[0, 2]].tolist() == [0, 0]
+    for i, name in enumerate(found.noise):
+        alone, named = (ddrs.certify(Recorder(), images[i], sigmas[i], 20, 100, 0.01, noise=noise) for noise in (None, str(name)))
+        assert alone.noise == named.noise == name
+        assert [alone.radius, alone.off_grid] == [named.radius, named.off_grid] == [found.radius[i], found.off_grid[i]]
+    assert best_noise(far, "gaussian", 0.5) == "gaussian" and best_noise(torch.tensor([float("nan")]), "uniform", 0.5) == "uniform"
+    assert best_noise(LEVEL_IMAGE, "uniform", 0.5) == "uniform-lattice"
+    assert best_noise(LEVEL_IMAGE.double(), "gaussian", 0.5) == "lattice", "its float64 values are float32 ones"
+    assert best_noise(torch.arange(256).double() / 255, "gaussian", 0.5) == "gaussian", "these are not"
+
+
+class Mostly(nn.Module):
+    """Votes for class 0 in that share of samples, by their first value's fraction of a small part."""
+
+    def __init__(self, share: float):
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = (x[:, 0] * 4096 / 64).frac().abs() < self.share
+        return torch.stack([first.float(), (~first).float()], 1)
 
 
 class Recorder(nn.Module):
@@ -245,7 +175,8 @@ def test_a_model_sees_the_grid_alone(name: str):
     model = Recorder()
     found = ddrs.certify(model, LEVEL_IMAGE, 0.5, 20, 100, 0.01, noise=name, batch_size=20)
     assert found.prediction == 0 and found.radius > 0
-    seen = torch.cat(model.seen[PASSES:]).numpy()  # after the check before any work
+    seen = torch.cat(model.seen[PASSES + 1 :]).numpy()  # after the checks before any work
+    assert len(seen) == 120
     integers = np.rint(seen.astype(np.float64) * 255)
     np.testing.assert_array_equal(seen, integers.astype(np.float32) / np.float32(255))
     assert integers.min() < 0 and integers.max() > 255 and len(np.unique(integers)) > 256
@@ -274,7 +205,7 @@ def test_the_grid_goes_on_outside_the_pixels():
 @pytest.mark.parametrize("name", list(LATTICES))
 def test_a_sigma_above_4_is_refused(name: str):
     model, sigmas = Recorder(), np.array([0.25, np.nextafter(np.float32(4), np.float32(5))], np.float32)
-    with pytest.raises(DdrsError, match=rf"^noise {name}: sigma = \S+: must be at most 4$"):
+    with pytest.raises(DdrsError, match=r"^noise on the pixel grid: sigma = \S+: must be at most 4$"):
         ddrs.certify(model, torch.stack([LEVEL_IMAGE, LEVEL_IMAGE]), sigmas, 10, 100, 0.01, noise=name)
     assert not model.seen, "refused before any work"
     assert ddrs.certify(model, LEVEL_IMAGE, 4.0, 10, 100, 0.01, noise=name).prediction == 0
@@ -327,6 +258,7 @@ READERS: dict[str, Callable[[float], nn.Module]] = {
     "cannot be": CannotBe,
     "float32 grid": lambda other: OnGrid(2**23),  # NumPy's uniform float32 noise on [-1, 1) is a multiple of 2^-23
     "pixel grid": lambda other: OnGrid(LEVELS),
+    "fine grid": lambda other: OnGrid(FINE["gaussian"] * 4),  # at sigma 0.25
 }
 SETTINGS = {"l2": (16, 10, 0.25), "l1": (8, 3, 1.0)}  # pixels per side, grey level, sigma: the two images are 2.51 sigma, or 0.75 lambda, apart
 
@@ -348,15 +280,31 @@ def outcome(noise: str, reader: str) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize(("noise", "reader"), [("gaussian", "cannot be"), ("uniform", "float32 grid")])
-def test_a_reader_of_mantissas_gets_a_false_certificate_from_continuous_noise(noise: str, reader: str):
-    """Voracek and Hein (2023): the low bits of a float32 sum tell what the noise was added to. This is what these noises ignore."""
+def test_a_reader_of_mantissas_gets_a_false_certificate_from_a_float32_sum(noise: str, reader: str, monkeypatch: pytest.MonkeyPatch):
+    """Voracek and Hein (2023): the low bits of x + noise tell what the noise was added to. So the readers are some that can."""
+    kind = CERTIFIABLE[noise]
+
+    class Summed(FineGrid):
+        def place(self, image: torch.Tensor) -> torch.Tensor:
+            return image
+
+        def copies(self, out: torch.Tensor, placed: torch.Tensor, bits: Bits, start: int) -> None:
+            drawn = np.random.default_rng([start, int(bits.words(0, 1)[0])]).random(out.shape, np.float32)
+            if self.base == "gaussian":
+                noise = np.random.default_rng([start, int(bits.words(0, 1)[0])]).standard_normal(out.shape, np.float32)
+                torch.add(placed, torch.from_numpy(noise) * float(self.step) * 4096, out=out)
+            else:
+                torch.add(placed, torch.from_numpy(drawn) * 2 - 1, out=out)
+
+        def off_grid(self, image: torch.Tensor) -> float:
+            return 0.0
+
+    monkeypatch.setattr(type(kind), "at", lambda self, sigma: Summed(self.base, sigma))
     assert outcome(noise, reader) == (0, 1)
 
 
-@pytest.mark.parametrize(
-    ("noise", "reader"), [("lattice", "cannot be"), ("lattice", "pixel grid"), ("uniform-lattice", "float32 grid"), ("uniform-lattice", "pixel grid")]
-)
-def test_no_reader_of_mantissas_gets_a_false_certificate_from_the_lattice(noise: str, reader: str):
+@pytest.mark.parametrize(("noise", "reader"), [pair for pair in product(CERTIFIABLE, READERS) if pair != ("uniform-lattice", "cannot be")])
+def test_no_reader_of_mantissas_gets_a_false_certificate(noise: str, reader: str):
     one, other = outcome(noise, reader)
     assert one == other
 
@@ -364,5 +312,12 @@ def test_no_reader_of_mantissas_gets_a_false_certificate_from_the_lattice(noise:
 @pytest.mark.parametrize(("noise", "reader"), [("lattice", "cannot be"), ("lattice", "pixel grid"), ("uniform-lattice", "pixel grid")])
 def test_the_readers_would_find_a_lattice_that_leaks(noise: str, reader: str, monkeypatch: pytest.MonkeyPatch):
     """Of one that adds i / 255 to the image in float32, a copy of which is not the same float for the same k + i."""
-    monkeypatch.setattr(GridSampler, "place", lambda self, out, image: out.div_(LEVELS).add_(image))
+    usual = PixelGrid.copies
+
+    def leaking(self: PixelGrid, out: torch.Tensor, placed: torch.Tensor, bits: Bits, start: int) -> None:
+        usual(self, out, torch.zeros_like(placed), bits, start)
+        out.add_(placed)
+
+    monkeypatch.setattr(PixelGrid, "place", lambda self, image: image)
+    monkeypatch.setattr(PixelGrid, "copies", leaking)
     assert outcome(noise, reader) == (0, 1)

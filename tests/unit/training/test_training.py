@@ -83,7 +83,7 @@ def recorded_run(regime: str, method: str, loss: dict, sigmas: torch.Tensor, ste
         name, norm, radius = "ones", "l2", None
         objective = staticmethod(GAUSSIAN.objective)
 
-        def fill(self, out, generator):
+        def draw(self, out, generator):
             out.fill_(1.0)
 
     images = ((torch.arange(12) + 1) / 100).view(12, 1, 1, 1).expand(12, 1, 2, 2).contiguous()
@@ -225,8 +225,8 @@ def test_yang_trains_with_uniform_noise(small_mnist: Path, tmp_path: Path, monke
     """One draw per image, evenly spread over [-1, 1]; the model records which noise it is for."""
     seen: list[torch.Tensor] = []
     uniform = type(get_noise("uniform"))
-    fill = uniform.fill
-    monkeypatch.setattr(uniform, "fill", lambda self, out, generator: (fill(self, out, generator), seen.append(out.clone()))[0])
+    draw = uniform.draw
+    monkeypatch.setattr(uniform, "draw", lambda self, out, generator: (draw(self, out, generator), seen.append(out.clone()))[0])
     model = train_fs(small_mnist, tmp_path, TrainSettings(epochs=1, batch_size=100), method="yang", sigma=0.5)
     noise = torch.cat([one.flatten() for one in seen])
     assert noise.abs().max() <= 1 and noise.abs().mean() == pytest.approx(0.5, abs=0.01) and len(noise) == 200 * 784

@@ -34,6 +34,6 @@ def sigmas(model: nn.Module, x: Tensor, y: Tensor, sigma: Tensor, settings: Step
     from ddrs.sigma.objective import step
 
     eps = torch.empty(len(x), settings.samples, *x.shape[1:], device=x.device)
-    noise.fill(eps, generator)
+    noise.draw(eps, generator)
     with evaluating(model):
         return step(model, x, sigma, eps, noise, settings)
