@@ -6,6 +6,7 @@
 from collections import namedtuple
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,8 +16,7 @@ from torch import nn
 import ddrs
 from ddrs.errors import DdrsError
 from ddrs.models.running import device_of
-from ddrs.noise.lattice import CERTIFIABLE
-from ddrs.noise.laws import Gaussian
+from ddrs.noise.laws import CERTIFIABLE
 from ddrs.noise.streams import NoiseStream
 
 SAME = None
@@ -175,7 +175,9 @@ ARGUMENTS: list[tuple[str, dict[str, Any], str | None]] = [
     ("ids text", {"example_ids": "abc"}, "example_ids: str; must be a list"),
     ("ids set", {"example_ids": {1, 2, 3}}, "example_ids: set; must be a list"),
     ("ids too few", {"example_ids": [1]}, "example_ids: 1 ids for 3 images"),
-    ("noise none", {"noise": None}, "noise None: unknown"),
+    ("noise none", {"noise": None}, SAME),
+    ("noise unknown", {"noise": "laplace"}, "noise 'laplace': unknown; known are gaussian, uniform, lattice, uniform-lattice"),
+    ("ids of two images", {"example_ids": [1, 2, "1"]}, "example_ids: '1' stands for two different images, which would get the same noise"),
     ("protocol none", {"protocol": None}, "protocol: "),
 ]
 
@@ -258,12 +260,14 @@ def test_two_axes_are_vectors_for_a_model_that_takes_vectors():
 
 def test_a_device_that_is_neither_cpu_nor_cuda_gets_the_noise_of_the_cpu():
     """So what is known of its law holds; meta stands for a device whose generators nothing is known of."""
-    stream, drawn = NoiseStream(Gaussian(), (3,), 0, "estimate", "", 0), []
-    law = stream.noise
-    stream.noise = type("Spied", (Gaussian,), {"fill": lambda self, out, generator: drawn.append(out) or law.fill(out, generator)})()
-    assert stream.draw(150, "meta").device.type == "meta"
-    again = NoiseStream(Gaussian(), (3,), 0, "estimate", "", 0).draw(150)
-    assert torch.equal(torch.cat(drawn), again)
+    for noise in CERTIFIABLE.values():
+        sampler, copied = noise.at(0.5), Mock()
+        stream = NoiseStream(sampler, (3,), 0, "estimate", "", 0, torch.tensor([0.2, 0.4, 0.6]))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.Tensor, "copy_", copied)
+            assert stream.draw(150, "meta").device.type == "meta"
+        again = NoiseStream(sampler, (3,), 0, "estimate", "", 0, torch.tensor([0.2, 0.4, 0.6])).draw(150)
+        assert torch.equal(copied.call_args.args[0], again)
     for noise in CERTIFIABLE.values():
         assert noise.at(0.5).deviation(torch.device("mps")) == noise.at(0.5).deviation(torch.device("cpu"))
 

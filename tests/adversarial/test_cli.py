@@ -23,7 +23,7 @@ from ddrs.statistics.bounds import lower_confidence_bound
 from ddrs.training.settings import RegimeSettings, TrainSettings
 
 FIELDS = {
-    **{"idx": 3, "label": 7, "predict": -1, "radius": 0.0, "correct": 0, "sigma": 0.25, "n": 1000, "n_top": 500, "n_second": ""},
+    **{"idx": 3, "label": 7, "predict": -1, "radius": 0.0, "correct": 0, "sigma": 0.25, "off_grid": 0, "n": 1000, "n_top": 500, "n_second": ""},
     **{"p_lower": lower_confidence_bound(500, 1000, 0.001), "p_upper": "", "z": "", "n0": 100, "n_max": 1000, "alpha": 0.001},
     **{"protocol": "fixed", "bound": "binary", "spending": "", "looks": "", "noise": "gaussian", "precision": "float32", "dataset": "mnist5k"},
     **{"split": "test", "data": "abc", "method": "cohen", "sigma0": "0.25", "K": "", "seed": 0, "digest": "def", "d": 784, "device": "cpu"},

@@ -1,6 +1,7 @@
 """Edited certification logs: every verb that reads one refuses it in one line. A new kind of edit is one line of EDITS."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from ddrs.certification.task import make_task
 from ddrs.errors import DdrsError
 from ddrs.memory.remember import remember
 from ddrs.noise.laws import NOISES
+from ddrs.noise.norms import FINE
 from ddrs.results.envelope import envelope_report
 from tests.unit.helpers import CONSTANT, certify_files, write_plain
 
@@ -39,6 +41,11 @@ def certified(**values: object) -> Edit:
     return lambda rows: each(**values)([row for row in rows if row["predict"] != "-1"])
 
 
+def _nearer(row: Row) -> str:
+    """The radius, some way toward what a point on the grid would have."""
+    return f"{float(row['radius']) + (float(row['off_grid']) / 2 if row['predict'] != '-1' else 0.0):.6f}"
+
+
 EDITS: dict[str, Edit] = {
     "radius x 10": certified(radius=lambda row: f"{10 * float(row['radius']):.6f}"),
     "radius 9": certified(radius="9.000000"),
@@ -56,6 +63,10 @@ EDITS: dict[str, Edit] = {
     "alpha .05": each(alpha=0.05),
     "another protocol": each(protocol="best"),
     "another bound": each(bound=lambda row: "joint" if row["bound"] == "binary" else "binary"),
+    "off the pixel grid or too far off any": each(off_grid="0.500000000000"),
+    "less off the grid than it was": each(
+        off_grid=lambda row: "0.500000000000" if row["noise"] == "lattice" else "0", radius=lambda row: _nearer(row)
+    ),
     "idx outside the split": each(idx=lambda row: int(row["idx"]) + 1000),
     "an image of no class": each(label=-1, correct=0),
     "abstentions answered": lambda rows: each(predict=1, label=1, correct=1)([row for row in rows if row["predict"] == "-1"]),
@@ -121,14 +132,16 @@ def test_no_outcome_of_a_protocol_is_refused(settings: dict, noise: str, deviati
     """Of simulated votes for three classes: from hopeless to certain, as a CPU's and as a GPU's sampler makes them, where a claim costs a step."""
     sampling = ImageCertificateSettings(**{"n0": 50, "n": 10_000, "alpha": 0.001, **settings})
     task, rng, lines = make_task(sampling, NOISES[noise], deviation), np.random.default_rng(0), []
+    farthest = 0.5 / FINE[noise] * (28 if noise == "gaussian" else 784)  # of an image of CONSTANT's size, in sigma
     shares = [*rng.uniform(0.45, 1, 60), *np.linspace(0.49, 0.53, 40), *[0.999, 0.9999, 1.0] * 5]
     for idx, share in enumerate(shares):
         sigma = np.float32(rng.choice([0.12, 0.25, 1.0]))
-        steps = smoothing.steps(task, sigma)
+        off_grid = float(rng.choice([0.0, 1e-7, 0.5, 1.0])) * farthest * float(sigma)
+        steps = smoothing.steps(replace(task, off_grid=off_grid), sigma)
         request = next(steps)
         try:
             while True:
-                request = steps.send(rng.multinomial(request[1], [share, 0.7 * (1 - share), 0.3 * (1 - share)]))
+                request = steps.send([rng.multinomial(n, [share, 0.7 * (1 - share), 0.3 * (1 - share)]) for _, n in request])
         except StopIteration as finished:
             found = finished.value
         row = {"idx": idx, "label": 0, "correct": int(found.prediction == 0), "sigma": sigma, **of_example(found, sampling)}

@@ -115,7 +115,7 @@ def test_a_loss_is_a_number_with_gradients_and_repeats(method: str) -> None:
     for _ in range(2):
         model = seeded()
         x, noise = torch.rand(4, 1, 6, 6, generator=torch.Generator().manual_seed(1)), torch.empty(4, samples, 1, 6, 6)
-        get_noise(module.NOISE).fill(noise, torch_generator(0, "train", method))
+        get_noise(module.NOISE).draw(noise, torch_generator(0, "train", method))
         loss, scores = module.loss(model, x, y, noise * 0.25, sigma, settings.at_epoch(0))
         loss.backward()
         found.append([loss.detach(), scores, *(one.grad for one in model.parameters())])
@@ -199,7 +199,7 @@ def test_a_search_is_a_trajectory_within_bounds_and_repeats(strategy: str) -> No
     found = []
     for _ in range(2):
         model, steps = seeded().train(), []
-        streams = [NoiseStream(GAUSSIAN, (1, 6, 6), 0, "search", "", i) for i in range(4)]
+        streams = [NoiseStream(GAUSSIAN.at(1.0), (1, 6, 6), 0, "search", "", i) for i in range(4)]
         found.append(module.search(model, images(), 0.25, streams, GAUSSIAN, settings, steps.append).sigma)
         assert model.training and all(one.grad is None for one in model.parameters()) and steps[-1] == 5
     assert torch.equal(*found) and found[0].shape == (6, 4) and found[0].dtype == torch.float32
@@ -247,7 +247,8 @@ def test_a_certificate_promises_in_one_line_and_repeats(certificate: str, protoc
     x = torch.tensor([[1.0, 0.0], [0.001, 0.0]])
 
     def certified() -> list[tuple]:
-        each = certify_each(HalfSpace([1.0, 0.0]), x, 0.5, settings, noise=GAUSSIAN, seed=0, split="", example_ids=[0, 1], batch_size=50)
+        keys = {"noises": [GAUSSIAN] * 2, "seed": 0, "split": "", "example_ids": [0, 1]}
+        each = certify_each(HalfSpace([1.0, 0.0]), x, np.full(2, 0.5, np.float32), settings, **keys, batch_size=50)
         return [(place, found.prediction, found.radius, found.n, found.counts.tolist()) for place, found in sorted(each, key=lambda one: one[0])]
 
     found = certified()

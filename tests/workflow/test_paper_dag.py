@@ -152,8 +152,8 @@ def test_the_jobs_are_the_papers(paper: str) -> None:
         of = [one for one in certified if f"/{name}/" in one["data"][0]]
         assert {(one["split"][0], int(one["images"][0])) for one in of} == {("test", PRINTED_IMAGES[name])}
         assert PRINTED_IMAGES[name] <= source_of(name).sizes["test"]
-    same = {(one["n0"][0], one["n"][0], one["alpha"][0], one["protocol"][0], one["device"][0], "noise" in one) for one in certified}
-    assert same == {("100", "100000", "0.001", "fixed", "cuda", False)}
+    same = {(one["n0"][0], one["n"][0], one["alpha"][0], one["protocol"][0], one["device"][0], one["noise"][0]) for one in certified}
+    assert same == {("100", "100000", "0.001", "fixed", "cuda", "lattice")}
 
 
 def test_nothing_is_held_out_and_half_of_the_test_images_choose(paper: str) -> None:

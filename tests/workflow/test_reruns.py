@@ -230,7 +230,7 @@ CHANGES: dict[str, list[Change]] = {
     "certify n_validation": [Change("certify.mnist5k.n_validation", 110, OF_VALIDATION)],
     "certify protocol": [Change("certify.mnist5k.protocol", "two-stage", CERTIFIED)],
     "certify bound": [Change("certify.mnist5k.bound", "joint", CERTIFIED)],
-    "certify noise": [Change("certify.mnist5k.noise", None, CERTIFIED)],
+    "certify noise": [Change("certify.mnist5k.noise", "gaussian", CERTIFIED)],
     "certify precision": [Change("certify.mnist5k.precision", "bfloat16", CERTIFIED)],
     "certify alpha": [Change("certify.mnist5k.alpha", 0.01, CERTIFIED)],
     "certify total alpha": [Change("certify.mnist5k.alpha.total", 0.02, CERTIFIED)],

@@ -3,17 +3,21 @@
 It defends against mistakes, bit rot and edits by hand, not against someone who draws up counts to fit.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from scipy.special import ndtri
 
-from ddrs.noise.norms import Law, norm_of
+from ddrs.noise.norms import FINE, ON_GRID, Law, norm_of
 from ddrs.statistics.boundaries import look_schedule, priced_boundaries
 from ddrs.statistics.bounds import lower_confidence_bound, smallest_n, upper_confidence_bound
 from ddrs.statistics.sequential import radius_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Columns = dict[str, np.ndarray]
 ABSTAIN = -1  # the prediction of an example on which the certifier abstains
@@ -44,6 +48,13 @@ def problems(log: pd.DataFrame) -> list[str]:
         sigma0 = np.float32(run["sigma0"])
         found.note(table["sigma"].astype(np.float32) != sigma0, f"sigma = {{}} is not the fixed sigma, {sigma0:.9g}", table["sigma"])
     found.note(table["sigma"] <= 0, "sigma = {}: must be > 0", table["sigma"])
+    farthest = _farthest(table, run)
+    found.note(
+        ~((table["off_grid"] >= 0) & (table["off_grid"] <= farthest)),
+        "off_grid = {}, but no image is farther than {} from the noise's grid",
+        table["off_grid"],
+        farthest,
+    )
     found.note((table["n"] < 1) | (table["n"] > run["n_max"]), f"n = {{}} is not within 1 and n_max = {run['n_max']}", table["n"])
     found.note(table["n_top"] > table["n"], "n_top = {} is above n", table["n_top"])
     if not any(found.texts):  # else there may be nothing to compute the bounds of
@@ -54,6 +65,14 @@ def problems(log: pd.DataFrame) -> list[str]:
             found.note(~unsure & ((table["predict"] == ABSTAIN) != abstains), "predict = {}, but the bound says otherwise", table["predict"])
             found.note(np.abs(table["radius"] - radius) > RADIUS_OFF, "radius = {}, but the bound gives {}", table["radius"], radius)
     return found.texts
+
+
+def _farthest(table: Columns, run: dict[str, Any]) -> np.ndarray:
+    """How far an image can be from the grid at most: half a step in each of its values; those on the pixel grid not at all."""
+    law: Law = "uniform" if norm_of(run["noise"], "log") == "l1" else "gaussian"
+    step = 0.0 if run["noise"] in ON_GRID.values() else table["sigma"].astype(np.float32).astype(np.float64) / FINE[law]
+    half = step / 2 * (run["d"] if law == "uniform" else np.sqrt(run["d"]))
+    return np.where(table["sigma"] > 0, half * (1 + 1e-8) + OFF * (half > 0), np.inf)
 
 
 class _Found:
@@ -97,7 +116,9 @@ def _votes(table: Columns, run: dict[str, Any], found: _Found) -> tuple[np.ndarr
     else:
         with np.errstate(invalid="ignore"):  # two infinite quantiles of a bound that is 0 or 1
             radius = sigma / 2 * (ndtri(low) - ndtri(high)) if joint else sigma * ndtri(low)
-    return np.where(low > high, np.maximum(radius, 0.0), 0.0), low <= high, np.abs(low - high) <= 2 * OFF
+    left = np.where(low > high, radius - table["off_grid"], -np.inf)
+    unsure = (np.abs(low - high) <= 2 * OFF) | (table["off_grid"] > 0) & (np.abs(left) < RADIUS_OFF)
+    return np.maximum(left, 0.0), left <= 0, unsure
 
 
 def _each(bound: Callable[..., Any], k: np.ndarray, n: np.ndarray, alpha: float) -> np.ndarray:
@@ -125,10 +146,10 @@ def _sequential(table: Columns, run: dict[str, Any], found: _Found) -> tuple[np.
         boundary = limits.certify_at[place[i] + offset, : last[i]]
         reached = bool(np.any(boundary <= np.minimum(top[i], limits.looks[: last[i]])))
         if not abstains[i]:
-            radius[i], low[i] = radius_of(int(place[i]), float(np.float32(table["sigma"][i]))), limits.p0[place[i]]
+            radius[i], low[i] = radius_of(int(place[i]), float(np.float32(table["sigma"][i]))) - table["off_grid"][i], limits.p0[place[i]]
             if not reached:
                 found.note(np.arange(len(n)) == i, "z = {}, whose boundary n_top = {} votes never reached", table["z"], top)
-        elif not offset and last[i] and top[i] >= boundary[-1]:
+        elif not offset and not table["off_grid"][i] and last[i] and top[i] >= boundary[-1]:
             found.note(np.arange(len(n)) == i, "n_top = {} votes of {} reach a boundary, but nothing is claimed", top, n)
     found.note(np.abs(table["p_lower"] - low) > OFF, "p_lower = {}, but that of z is {}", table["p_lower"], low)
     return radius, abstains, np.zeros(len(n), bool)

@@ -1,20 +1,22 @@
-"""Running a model as fast as it goes at an unchanged meaning: BatchNorm folded, channels_last, one fixed batch shape, a stated precision."""
+"""Running a model as fast as it goes at an unchanged meaning: folded, laid out, a copy per thread, one fixed batch shape, a stated precision."""
 
 import copy
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import torch
 from torch import nn
-from torch.fx.experimental.optimization import fuse, optimize_for_inference
 
 from ddrs.certification.settings import PRECISIONS
 from ddrs.errors import DdrsError
+from ddrs.models.layout import laid_out
 from ddrs.models.running import Scored, as_it_was, device_of, exact_kernels, taking_float32
 
 Scores = Callable[[torch.Tensor], torch.Tensor]  # images (batch, d), float32 in the order of `flat`, to scores (batch, classes), float32
-BATCH_SIZES = {"cpu": (64, 128, 256), "cuda": (512, 1024, 2048, 4096, 8192)}
+BATCH_SIZES = {"cpu": (32, 64, 128, 256), "cuda": (512, 1024, 2048, 4096, 8192)}
+FILLING = 2**17  # values in a batch: fewer cost less than the calls of a pass, more no longer fit a cache
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -27,10 +29,11 @@ def flat(image: torch.Tensor) -> torch.Tensor:
 def running(model: nn.Module, shape: tuple[int, ...], precision: str) -> Iterator[list[Scores]]:
     """The model as functions of a batch of flat images, one for each thread that may run; run in eval mode and left as it was.
 
-    shape: of one image. precision: a name of PRECISIONS; the certificate is for the function that runs here, so logs record it. BatchNorm is
-    folded into the convolution before it, and on a CPU weights are laid out for oneDNN, where torch.fx can trace the model and the copy gives
-    the same scores. Such copies share nothing, so a CPU runs one per thread, each on a batch of its own: faster than several threads
-    on one batch, and the same kernels whatever the number of threads. A model that runs as it is gets one function. One whose weights are not
+    shape: of one image. precision: a name of PRECISIONS; the certificate is for the function that runs here, so logs record it. Where
+    torch.fx can trace the model and what is made of it gives the same scores, BatchNorm is folded into the convolution before it and, on a
+    CPU, weights are laid out for oneDNN and activations fused. Another model is copied with its weights in channels_last.
+    A CPU runs a copy per thread, each on a batch of its own: faster than several threads on one batch, and the same kernels
+    whatever the number of threads. A plain function, of which no copy can be made, runs on all threads at once. A model whose weights are not
     float32 and that takes no float32 images is copied to float32 first.
     Errors: DdrsError for a precision that is unknown or needs a GPU.
     """
@@ -43,14 +46,19 @@ def running(model: nn.Module, shape: tuple[int, ...], precision: str) -> Iterato
     dtype = DTYPES[kind]
     with as_it_was(model), exact_kernels(device, kind):
         whole = taking_float32(model, shape)
-        nets = [_folded(whole, shape, for_cpu=device.type == "cpu" and precision == "float32")]
+        net = laid_out(whole, shape, for_cpu=device.type == "cpu" and precision == "float32")
+        alone = net is whole or compiled or device.type != "cpu"
         if dtype != torch.float32:
-            nets = [(copy.deepcopy(net) if net is model else net).to(dtype) for net in nets]
-        elif device.type == "cpu" and not compiled and nets[0] is not whole:
-            nets += [_folded(whole, shape, for_cpu=True) for _ in range(threads - 1)]
+            net = (copy.deepcopy(net) if net is model else net).to(dtype)
+        nets = [net] if alone else [net, *_copies(net, threads - 1)]
+        scores = [_as_scores(torch.compile(net) if compiled else net, shape, dtype) for net in nets]
         try:
-            torch.set_num_threads(threads if len(nets) == 1 else 1)
-            yield [_as_scores(torch.compile(net) if compiled else net, shape, dtype) for net in nets]
+            if len(scores) == threads or device.type != "cpu":
+                torch.set_num_threads(1 if device.type == "cpu" else threads)
+                yield scores
+            else:  # one function on all threads, always called in the same one; two batches, so that one is drawn meanwhile
+                with ThreadPoolExecutor(1) as caller:
+                    yield [lambda images: caller.submit(scores[0], images).result()] * 2
         finally:
             torch.set_num_threads(threads)
 
@@ -66,6 +74,13 @@ def _as_scores(net: object, shape: tuple[int, ...], dtype: torch.dtype) -> Score
         return found if found.dtype == torch.float32 else found.float()
 
     return scores
+
+
+def usual_batch_size(scores: Scores, values: int, device: torch.device) -> int:
+    """As `best_batch_size`, without a probe: so that a batch has FILLING values."""
+    if device.type == "cuda":
+        return 1024
+    return min(1024, max(64, 2 ** ((FILLING // values).bit_length() - 1)))
 
 
 def best_batch_size(scores: Scores, values: int, device: torch.device) -> int:
@@ -92,32 +107,8 @@ def samples_per_second(scores: Scores, size: int, values: int, device: torch.dev
     return size / min(seconds[1:])
 
 
-@torch.no_grad()
-def _folded(model: nn.Module, shape: tuple[int, ...], for_cpu: bool) -> nn.Module:
-    """A copy with BatchNorm folded, or the model itself if there is none to fold or folding it is not surely right."""
-    if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
-        return model
-    probe = torch.rand(4, *shape, generator=torch.Generator().manual_seed(0)).to(device_of(model))
-    before = _python_state(model)
-    expected = Scored(model)(probe)
-    if _python_state(model) != before:
-        return model  # a trace would leave out what its forward pass remembers
-    ways = [optimize_for_inference] if for_cpu else []
-    for way in [*ways, lambda net: fuse(net).to(memory_format=torch.channels_last)]:  # type: ignore[call-overload]
-        try:
-            folded = way(model)
-            if bool((Scored(folded)(probe) - expected).abs().max() <= 1e-4 * (expected.max() - expected.min())):
-                return folded
-        except Exception:  # torch.fx raises many kinds for what it cannot trace
-            continue
-    return model
-
-
-def _python_state(model: nn.Module) -> list[tuple[str, object]]:
-    """What the attributes of a model's modules are, without tensors' contents: enough to see that a forward pass changed one."""
-    state: list[tuple[str, object]] = []
-    for module in model.modules():
-        for name, value in vars(module).items():
-            plain = isinstance(value, bool | int | float | str | None)
-            state.append((name, value if plain else (id(value), len(value) if isinstance(value, list | dict | set) else 0)))
-    return state
+def _copies(net: nn.Module, count: int) -> list[nn.Module]:
+    """As many more of a net for other threads: a frozen one as it is, which no pass changes, else copies that share its weights."""
+    if isinstance(net, torch.jit.ScriptModule):
+        return [net] * count
+    return [copy.deepcopy(net, {id(weight): weight for weight in net.parameters()}) for _ in range(count)]

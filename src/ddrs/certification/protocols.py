@@ -1,8 +1,8 @@
 """The protocols: how many samples are drawn for an image, and for what.
 
-A protocol is a generator. It yields what it needs next, (purpose, number of samples), gets the votes of exactly these samples, int64
-(classes,), and returns the Votes from which a certificate concludes. So the statistics here and the sampling in engine.py know nothing of each
-other.
+A protocol is a generator. It yields what it needs next, one or two of (purpose, number of samples), gets the votes of exactly these samples,
+int64 (classes,) each, and returns the Votes from which a certificate concludes. So the statistics here and the sampling in engine.py know
+nothing of each other.
 """
 
 from __future__ import annotations
@@ -21,29 +21,31 @@ from ddrs.statistics.sequential import GroupSequentialTest, needed
 
 def fixed(task: Task, sigma: np.float32) -> Drawing[Votes]:
     """Cohen et al. (2019), CERTIFY: n0 samples pick the class, n fresh ones bound its probability."""
-    picked = int((yield "select-class", task.settings.n0).argmax())
-    return Votes(picked, (yield "estimate", task.settings.n))
+    selection, counts = yield ("select-class", task.settings.n0), ("estimate", task.settings.n)
+    return Votes(int(selection.argmax()), counts)
 
 
 def two_stage(task: Task, sigma: np.float32) -> Drawing[Votes]:
     """A pilot of n0 samples picks the class and how many fresh samples bound its probability, at full alpha: the pilot is not counted."""
-    pilot = yield "pilot", task.settings.n0
+    (pilot,) = yield (("pilot", task.settings.n0),)
     picked = int(pilot.argmax())
-    return Votes(picked, (yield "estimate", planned_n(int(pilot[picked]), task.settings)))
+    (counts,) = yield (("estimate", planned_n(int(pilot[picked]), task.settings)),)
+    return Votes(picked, counts)
 
 
 def sequential(task: Task, sigma: np.float32) -> Drawing[Votes]:
     """The group-sequential test of every radius in settings.radii, all at one alpha (see sequential.py)."""
     assert task.boundaries is not None
     limits, offset = task.boundaries, task.offset
-    picked = int((yield "select-class", task.settings.n0).argmax())
-    places = needed(task.settings.radii, float(sigma), len(limits.z)) + offset
+    (selection,) = yield (("select-class", task.settings.n0),)
+    picked = int(selection.argmax())
+    places = needed([radius + task.off_grid for radius in task.settings.radii], float(sigma), len(limits.z)) + offset
     test = GroupSequentialTest(limits, np.unique([0, offset, *places[places < len(limits.z)]]))
     counts, drawn, decided = np.zeros((), np.int64), 0, False
     while not decided:
         look = test.next_look()
-        counts = counts + (yield "estimate", look - drawn)
-        drawn = look
+        (more,) = yield (("estimate", look - drawn),)
+        counts, drawn = counts + more, look
         decided = test.update(int(counts[picked]))
     return Votes(picked, counts, test.claimed)
 

@@ -8,6 +8,8 @@ moved from a shard to the merged log as it is, and a changed or a missing one is
 are read too, where nothing can be computed again. No torch is needed here.
 """
 
+from __future__ import annotations
+
 import csv
 import io
 import re
@@ -15,10 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from scipy.special import ndtri
 
 from ddrs.certification import checks
@@ -29,8 +30,11 @@ from ddrs.provenance.digests import digest, file_digest, require_distinct
 from ddrs.rows import LOGGED
 from ddrs.statistics.bounds import lower_confidence_bound
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 PLAIN = ("idx", "label", "predict", "radius", "correct")
-OF_EXAMPLE = ("sigma", "n", "n_top", "n_second", "p_lower", "p_upper", "z")
+OF_EXAMPLE = ("sigma", "off_grid", "n", "n_top", "n_second", "p_lower", "p_upper", "z")
 STATISTICS = ("n0", "n_max", "alpha", "protocol", "bound", "spending", "looks", "noise", "precision")
 OF_WHOLE = ("d", "device", "deviation", "examples", "split_images")  # values of an image, and the sampler's deviation for all of them
 OF_RUN = (*STATISTICS, "dataset", "split", "data", "method", "sigma0", "K", "seed", "digest", *OF_WHOLE)
@@ -92,6 +96,7 @@ def format_line(fields: dict[str, Any], columns: tuple[str, ...] = LOG_COLUMNS) 
     if "p_lower" in columns:
         text["p_lower"] = round_down(float(fields["p_lower"]), 12)
         text["sigma"] = format_sigma(float(fields["sigma"]))
+        text["off_grid"] = round_up(float(fields["off_grid"]), 12) if float(fields["off_grid"]) else "0"
         if fields["p_upper"] != "":
             text["p_upper"] = round_up(float(fields["p_upper"]), 12)
         if fields["z"] != "":
@@ -175,6 +180,8 @@ def read_logs(paths: Sequence[Path]) -> list[Log]:
 
 
 def _table(lines: Sequence[str]) -> pd.DataFrame:
+    import pandas as pd  # not needed to write a log: a third of a second
+
     kinds: Any = dict.fromkeys((*TEXT, *TEXT_OR_EMPTY), str)
     return pd.read_csv(io.StringIO("\n".join(lines)), sep="\t", dtype=kinds, keep_default_na=False, quoting=csv.QUOTE_NONE)
 
@@ -216,7 +223,7 @@ def _problem(line: str, header: list[str]) -> str | None:
             return f"{name} = {fields[name][:40]!r} is not an integer of at most 18 digits"
     if fields["correct"] not in ("0", "1"):
         return f"correct = {fields['correct']!r} is neither 0 nor 1"
-    for name in ("radius", *(name for name in ("sigma", "p_lower", "deviation") if name in fields)):
+    for name in ("radius", *(name for name in ("sigma", "off_grid", "p_lower", "deviation") if name in fields)):
         if not re.fullmatch(NUMBER, fields[name]) or not np.isfinite(float(fields[name])):
             return f"{name} = {fields[name]!r} is not a finite number >= 0"
     for name in TEXT_OR_EMPTY:

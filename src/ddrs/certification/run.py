@@ -25,9 +25,8 @@ from ddrs.files import cache_folder, naming, write_text
 from ddrs.models import own
 from ddrs.models.checkpoints import load_with_data
 from ddrs.models.devices import Runtime, prepare
-from ddrs.noise.lattice import CERTIFIABLE
-from ddrs.noise.laws import check_sigma
-from ddrs.noise.norms import ON_GRID
+from ddrs.noise.laws import CERTIFIABLE, check_sigma
+from ddrs.noise.norms import ON_GRID, noise_of_model
 from ddrs.provenance.code import code_digest
 from ddrs.provenance.digests import digest, file_digest
 from ddrs.provenance.sidecar import write_sidecar
@@ -131,7 +130,7 @@ def certify(
             x,
             np.array([scale[i] for i in left], np.float32),
             settings,
-            noise=noise,
+            noises=[noise] * len(left),
             seed=seed,
             split=split,
             example_ids=left,
@@ -177,12 +176,11 @@ def _label(method: str, trained: str, strategy: str | None, certificate: str) ->
     return "-".join(parts)
 
 
-def _noise_name(asked: str | None, trained: str, model: Path) -> str:
-    if asked == "lattice":
-        return ON_GRID[trained]
-    if asked not in (None, trained):
+def _noise_name(asked: str, trained: str, model: Path) -> str:
+    found = noise_of_model(asked, trained)
+    if found not in (trained, ON_GRID[trained]):
         raise DdrsError(f"noise {asked!r}: {model} was trained with {trained} noise; certify it with {trained} or lattice")
-    return trained
+    return found
 
 
 def of_example(found: Outcome, settings: ImageCertificateSettings) -> dict[str, object]:
@@ -190,6 +188,7 @@ def of_example(found: Outcome, settings: ImageCertificateSettings) -> dict[str, 
     return {
         "predict": found.prediction,
         "radius": found.radius,
+        "off_grid": found.off_grid,
         "n": found.n,
         "n_top": found.n_top,
         "n_second": found.n_second if joint else "",

@@ -24,8 +24,8 @@ class VoteSettings(Section):
         "fixed", description="fixed: n samples (Cohen et al.); sequential: as many as the radii need; two-stage: as many as the pilot plans"
     )
     bound: Literal["binary", "joint"] = Field("binary", description="binary: p_B = 1 - p_A; joint: a bound of its own for the runner-up")
-    noise: Literal["gaussian", "uniform", "lattice"] | None = Field(
-        None, description="lattice: the model's noise on the 1/255 pixel grid, sound in floating point; default: as the model was trained"
+    noise: Literal["gaussian", "uniform", "lattice"] = Field(
+        "lattice", description="lattice: the noise of the model's training on the 1/255 pixel grid of 8-bit images; else that on a grid of its own"
     )
     precision: Precision = Field("float32", description="of the forward pass; -compiled: through torch.compile")
     spending: Literal["sqrt", "log"] = Field("sqrt", description="sequential: how alpha is spent over the looks")

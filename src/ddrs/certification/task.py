@@ -32,7 +32,7 @@ class Votes:
 @dataclass(frozen=True)
 class Outcome:
     """One image's result. counts: the votes of all estimation samples; n_top: those for the class picked, n_second: for its strongest rival.
-    z: the claimed null of protocol sequential, else NaN.
+    z: the claimed null of protocol sequential, else NaN. off_grid: what the radius lost for the image's distance to the noise's grid.
     """
 
     prediction: int
@@ -44,22 +44,25 @@ class Outcome:
     p_lower: float
     p_upper: float
     z: float
+    off_grid: float
 
 
 Found = TypeVar("Found")
-# What yields what it needs next, (purpose, number of samples), gets the votes of exactly these samples, int64 (classes,), and returns what it found.
-Drawing: TypeAlias = "Generator[tuple[Purpose, int], np.ndarray, Found]"
-Steps: TypeAlias = "Generator[tuple[Purpose, int], np.ndarray, Outcome]"
+# What yields what it needs next, one or two of (purpose, number of samples), gets the votes of exactly these, int64 (classes,) each, and returns
+# what it found.
+Requests: TypeAlias = "tuple[tuple[Purpose, int], ...]"
+Drawing: TypeAlias = "Generator[Requests, list[np.ndarray], Found]"
+Steps: TypeAlias = "Generator[Requests, list[np.ndarray], Outcome]"
 
 
 @dataclass(frozen=True)
 class Task:
-    """What all images of a run have in common.
+    """What all images of a run have in common, and how far one of them is from the noise's grid.
 
     deviation: a proven bound on how far the sampler's law of a whole image is from the true one, in total variation, by which bounds are
-    moved; 0 with continuous noise, where none is proven and the draws are taken as exact. certificate_settings: those that only the
-    certificate has. boundaries, offset: of protocol sequential. offset: how many steps of the grid a claim is taken back, as the price of a
-    sampler that is slightly off: 0 where alpha pays for it.
+    moved. certificate_settings: those that only the certificate has. boundaries, offset: of protocol sequential. offset: how many steps of the
+    grid a claim is taken back, as the price of a sampler that is slightly off: 0 where alpha pays for it. off_grid: what a radius at the
+    point of the grid loses at the image: the distance of the two, in the norm of the certificate.
     """
 
     settings: ImageCertificateSettings
@@ -68,6 +71,7 @@ class Task:
     certificate_settings: Section
     boundaries: Boundaries | None = None
     offset: int = 0
+    off_grid: float = 0.0
 
 
 def make_task(settings: ImageCertificateSettings, noise: Noise, deviation: float) -> Task:

@@ -22,7 +22,7 @@ from ddrs.experiment.checks import part_of
 from ddrs.experiment.config import Config
 from ddrs.experiment.graph import BRANCH, CELL, CERTIFICATE, MEMORY, MODEL, SIGMAS, Graph
 from ddrs.experiment.jobs import Jobs
-from ddrs.noise.norms import ON_GRID, norm_of
+from ddrs.noise.norms import noise_of_model, norm_of
 from ddrs.operations.sync import recorded
 from ddrs.provenance.digests import file_digest
 from ddrs.rows import FIXED, TABLES, Row, Run, kind_of, label_of
@@ -223,7 +223,7 @@ def _columns(graph: Graph, at: Mapping[str, Any], path: Path) -> tuple[dict[str,
     statistics = {
         **sampling.model_dump(),
         "n_max": sampling.n,
-        "noise": ON_GRID[trained] if sampling.noise == "lattice" else sampling.noise or trained,
+        "noise": noise_of_model(sampling.noise, trained),
         "sigma0": float(run.sigma),
         "K": run.logged,
         "seed": graph.settings.seed,

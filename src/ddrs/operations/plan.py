@@ -31,7 +31,7 @@ from ddrs.files import require
 from ddrs.models.checkpoints import check_named, read_facts
 from ddrs.models.devices import Runtime, prepare
 from ddrs.models.formats import IMAGE_FORMATS, published
-from ddrs.noise.norms import ON_GRID
+from ddrs.noise.norms import noise_of_model
 from ddrs.noise.streams import BLOCK
 from ddrs.operations.probe import FORWARD, IMAGE_GRADIENT, UPDATE, Certification, Network, Probe, Search, Training, flops_per_forward, mean_classes
 from ddrs.sections import Section
@@ -140,7 +140,7 @@ def work_of(command: Command, files: KnownFiles) -> Work:
     settings = section(ImageCertificateSettings, flags)
     images = len(Shard.parse(flags["shard"]).of(np.arange(images)))
     samples = images * (settings.n0 + settings.n)
-    probe = Certification(network, ON_GRID[noise] if settings.noise == "lattice" else noise, settings.precision)
+    probe = Certification(network, noise_of_model(settings.noise, noise), settings.precision)
     return Work("certify", images, samples, FORWARD * samples, settings.protocol != "fixed", network, probe, samples)
 
 

@@ -7,6 +7,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -16,8 +17,8 @@ from ddrs.certification.inference import best_batch_size, running
 from ddrs.certification.settings import ImageCertificateSettings
 from ddrs.models.architectures import build_model
 from ddrs.models.running import evaluating
-from ddrs.noise.lattice import certifiable_noise
-from ddrs.noise.laws import get_noise
+from ddrs.models.tangents import tangents_of
+from ddrs.noise.laws import certifiable_noise, get_noise
 from ddrs.noise.streams import BLOCK, NoiseStream
 from ddrs.rows import FIXED
 from ddrs.sigma import objective
@@ -70,13 +71,15 @@ class Certification:
         """Per sample, of a real `certify_each` at the batch size that `ddrs certify` would choose."""
         model, shape = self.network.build(device), self.network.shape
         with running(model, shape, self.precision) as scores:
-            size = best_batch_size(scores[0], torch.Size(shape).numel(), device)
-        images = torch.randint(256, (REPEATS + 1, *shape)) / 255
-        # n0 and n fill a batch each: so the images are finished one by one, after two batches each
+            size, threads = best_batch_size(scores[0], torch.Size(shape).numel(), device), len(scores)
+        images = torch.randint(256, ((REPEATS + 1) * threads, *shape)) / 255
+        # n0 and n fill a batch each, so an image takes two; those that threads end together are not timed one by one
         settings = ImageCertificateSettings.checked(n0=size, n=size, precision=self.precision)
-        law, ids = certifiable_noise(self.noise), range(len(images))
-        each = certify_each(model, images, PROBE_SIGMA, settings, noise=law, seed=0, split="", example_ids=ids, batch_size=size)
-        return _fastest([time.perf_counter() for _ in each]) / (2 * size)
+        sigmas, laws = np.full(len(images), PROBE_SIGMA, np.float32), [certifiable_noise(self.noise)] * len(images)
+        ids = range(len(images))
+        each = certify_each(model, images, sigmas, settings, noises=laws, seed=0, split="", example_ids=ids, batch_size=size)
+        ends = [time.perf_counter() for _ in each]
+        return (ends[-1] - ends[threads - 1]) / (REPEATS * threads * 2 * size)
 
 
 @dataclass(frozen=True)
@@ -88,20 +91,24 @@ class Search:
     settings: SearchSettings
 
     def seconds(self, device: torch.device) -> float:
-        """Per image, from the time of a step of a batch, of the noise of a step and of finding a class."""
+        """Per image, from the time of a step of a batch, of the noise of a step and of finding a class.
+
+        At most: of a new model no probability is clamped, so that each image is passed twice in a step.
+        """
         model, shape, law, samples = self.network.build(device), self.network.shape, get_noise(self.noise), self.settings.samples
         size = self.batch_size(device)
         images, sigma = torch.rand(size, *shape, device=device), torch.full((size,), PROBE_SIGMA, device=device)
-        stream = NoiseStream(law, shape, 0, "search", "", "probe")
+        stream = NoiseStream(law.at(1.0), shape, 0, "search", "", "probe")
         eps = stream.draw(size * samples, device).unflatten(0, (size, samples))
         with evaluating(model):
             forwards, gradients = STRATEGIES.module(self.settings.strategy).evaluations(self.settings.of_strategy())
             passes = 0.0  # seconds of those of one image
+            net = tangents_of(model, shape) or model
             if forwards:
                 with torch.no_grad():
-                    passes += forwards / (size * samples) * _timed(lambda: objective.objective(model, images, sigma, eps, law, None))
+                    passes += forwards / (size * samples) * _timed(lambda: objective.objective(net, images, sigma, eps, law, None))
             if gradients:
-                passes += gradients / (size * samples) * _timed(lambda: objective.step(model, images, sigma, eps, law, self.settings))
+                passes += gradients / (size * samples) * _timed(lambda: objective.step(net, images, sigma, eps, law, self.settings))
             find = _timed(lambda: objective.mean_class(model, images[:1], sigma[:1], [stream]))
         draw = _timed(lambda: stream.draw(BLOCK, device)) / BLOCK
         return passes + (forwards + gradients) * draw + mean_classes(self.settings) * find

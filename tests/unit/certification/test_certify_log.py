@@ -11,14 +11,14 @@ from scipy.stats import beta
 
 from ddrs.certification.records import LOG_COLUMNS, read_log
 from ddrs.certification.settings import ImageCertificateSettings
-from ddrs.data.splits import load_split
+from ddrs.data.splits import as_float, load_split
 from ddrs.statistics.boundaries import look_schedule
 from tests.unit.helpers import certify_files
 
 SIGMA, ALPHA, N = 1.0, 0.01, 1000
 RUNS = {
     "joint": {"bound": "joint", "precision": "float32", "noise": "lattice"},
-    "two-stage": {"protocol": "two-stage"},
+    "two-stage": {"protocol": "two-stage", "noise": "gaussian"},
     "sequential": {"protocol": "sequential", "radii": [0.0, 0.1, 0.2, 0.25, 0.4], "spending": "log", "noise": "lattice"},
 }
 
@@ -68,7 +68,7 @@ def test_every_column_reads_back(name: str, tables: dict[str, pd.DataFrame], sma
         "bound": RUNS[name].get("bound", "binary"),
         "spending": RUNS[name].get("spending", ""),
         "looks": "100*1.05^j, steps >= 25" if name == "sequential" else "",
-        "noise": RUNS[name].get("noise", "gaussian"),
+        "noise": RUNS[name]["noise"],
         "precision": "float32",
         "dataset": "mnist5k",
         "split": "test",
@@ -105,9 +105,20 @@ def test_the_bound_of_a_two_stage_log_follows_from_its_columns(tables: dict[str,
     assert table["n"].isin(look_schedule(N)).all() and table["n"].nunique() > 1
     np.testing.assert_allclose(table["p_lower"], p_a, atol=2e-12)
     assert (table["p_lower"] <= p_a).all()
-    radius = np.where(p_a > 0.5, SIGMA * ndtri(p_a), 0.0)
+    radius = np.where(p_a > 0.5, np.maximum(SIGMA * ndtri(p_a) - table["off_grid"], 0.0), 0.0)
     np.testing.assert_allclose(table["radius"], radius, atol=1.1e-6)
-    assert (table["radius"] <= radius + 1e-12).all() and ((table["predict"] == -1) == (p_a <= 0.5)).all()
+    assert (table["radius"] <= radius + 1e-12).all() and ((table["predict"] == -1) == (radius <= 0)).all()
+
+
+def test_how_far_each_image_is_off_the_grid_is_in_its_log(tables: dict[str, pd.DataFrame], small_mnist: Path):
+    """Of Gaussian noise at least the exact distance to multiples of sigma / 4096, printed to the safe side; on the pixel grid 0."""
+    split = load_split(small_mnist, "test")
+    assert (tables["joint"]["off_grid"] == 0).all() and (tables["sequential"]["off_grid"] == 0).all()
+    step = Fraction(SIGMA) / 4096
+    for idx, found in zip(tables["two-stage"]["idx"], tables["two-stage"]["off_grid"], strict=True):
+        values = [Fraction(float(value)) for value in as_float(split.images[idx]).ravel()]
+        exact = sum((value - round(value / step) * step) ** 2 for value in values)
+        assert exact <= Fraction(float(found)) ** 2 <= exact * (1 + Fraction(1, 10**6))
 
 
 def test_the_claim_of_a_sequential_log_follows_from_its_columns(tables: dict[str, pd.DataFrame]):

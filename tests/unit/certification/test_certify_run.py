@@ -77,21 +77,25 @@ def test_the_log_has_one_line_per_image_and_the_columns_of_the_field(whole: byte
     assert [int(line[0]) for line in lines[1:]] == [0, 5, 10, 15, 20, 25]
     assert [int(line[1]) for line in lines[1:]] == split.labels[::5].tolist()
     first = dict(zip(lines[0], lines[1], strict=True))
-    expected = {"sigma": "0.25", "n0": "20", "n": "300", "alpha": "0.001", "noise": "gaussian", "dataset": "mnist5k", "split": "test"}
+    expected = {"sigma": "0.25", "n0": "20", "n": "300", "alpha": "0.001", "noise": "lattice", "dataset": "mnist5k", "split": "test"}
     assert {name: first[name] for name in expected} == expected
     assert (first["method"], first["sigma0"], first["K"], first["seed"]) == ("cohen", "0.25", "", "0")
 
 
-def test_the_log_is_what_the_python_api_certifies(whole: bytes, trained: Path, small_mnist: Path, tmp_path: Path):
-    (tmp_path / "log.tsv").write_bytes(whole)
-    table, split = read_log(tmp_path / "log.tsv").table, load_split(small_mnist, "test")
+@pytest.mark.parametrize("noise", ["lattice", "gaussian"])
+def test_the_log_is_what_the_python_api_certifies(noise: str, trained: Path, small_mnist: Path, tmp_path: Path):
+    settings = SETTINGS.model_copy(update={"noise": noise})
+    table, split = read_log(run(trained, small_mnist, tmp_path, settings=settings)).table, load_split(small_mnist, "test")
     x = torch.tensor(as_float(split.images[table["idx"]]))
     ids = [int(i) for i in table["idx"]]
-    found = certify_images(load_model(trained), x, 0.25, 20, 300, 0.001, split="test", example_ids=ids)
+    found = certify_images(load_model(trained), x, 0.25, 20, 300, 0.001, split="test", example_ids=ids, noise=noise)
+    assert set(table["noise"]) == set(found.noise) == {noise}
     assert table["predict"].tolist() == found.prediction.tolist()
-    assert table["n_top"].tolist() == found.n_top.tolist()
+    assert table["n_top"].tolist() == found.n_top.tolist() and table["n_top"].nunique() > 3
     assert np.all(table["radius"] <= found.radius) and np.allclose(table["radius"], found.radius, atol=1e-6)
     assert np.all(table["p_lower"] <= found.p_lower) and np.allclose(table["p_lower"], found.p_lower, atol=1e-12)
+    assert np.all(table["off_grid"] >= found.off_grid) and np.allclose(table["off_grid"], found.off_grid, atol=1e-12)
+    assert (found.off_grid > 0).all() if noise == "gaussian" else (table["off_grid"] == 0).all()
     assert table["correct"].tolist() == (found.prediction == split.labels[table["idx"]]).astype(int).tolist()
     assert table["radius"].max() > 0.1 and table["correct"].sum() >= 2
 
@@ -157,14 +161,33 @@ def test_seed_split_and_budget_change_the_digest_and_the_samples(whole: bytes, t
     assert column(alpha, "digest") != column(whole, "digest") and column(alpha, "n_top") == column(whole, "n_top")
 
 
-def test_the_noise_of_a_certificate_is_the_models_own(whole: bytes, trained: Path, small_mnist: Path, tmp_path: Path):
-    model = tmp_path / "uniform.safetensors"
-    save_model(model, load_model(trained), {**read_facts(trained), "noise": "uniform"})
-    table, split = read_log(run(model, small_mnist, tmp_path)).table, load_split(small_mnist, "test")
+@pytest.fixture
+def of_uniform(trained: Path, tmp_path: Path) -> Path:
+    """A model that says that it was trained with uniform noise."""
+    save_model(tmp_path / "uniform.safetensors", load_model(trained), {**read_facts(trained), "noise": "uniform"})
+    return tmp_path / "uniform.safetensors"
+
+
+@pytest.mark.parametrize(("asked", "found"), [(None, "uniform-lattice"), ("lattice", "uniform-lattice"), ("uniform", "uniform")])
+def test_the_noise_of_a_certificate_is_of_the_models_own_law(asked: str | None, found: str, of_uniform: Path, small_mnist: Path, tmp_path: Path):
+    """By default on the pixel grid; for a model of Gaussian noise that is "lattice" (above)."""
+    settings = ImageCertificateSettings(**{"n0": 20, "n": 300, "alpha": 0.001, **({"noise": asked} if asked else {})})  # type: ignore[arg-type]
+    table, split = read_log(run(of_uniform, small_mnist, tmp_path, settings=settings)).table, load_split(small_mnist, "test")
     x, ids = torch.tensor(as_float(split.images[table["idx"]])), [int(i) for i in table["idx"]]
-    found = certify_images(load_model(trained), x, 0.25, 20, 300, 0.001, noise="uniform", split="test", example_ids=ids)
-    assert set(table["noise"]) == {"uniform"} and np.allclose(table["radius"], found.radius, atol=1e-6)
-    assert table["radius"].max() <= 0.25
+    expected = certify_images(load_model(of_uniform), x, 0.25, 20, 300, 0.001, noise=found, split="test", example_ids=ids)
+    assert set(table["noise"]) == {found} and np.allclose(table["radius"], expected.radius, atol=1e-6)
+    assert table["n_top"].tolist() == expected.n_top.tolist()
+    assert 0 < table["radius"].max() <= 0.25
+
+
+@pytest.mark.parametrize(("asked", "trained_with"), [("uniform", "gaussian"), ("gaussian", "uniform")])
+def test_noise_of_another_law_than_the_models_own_is_refused(
+    asked: str, trained_with: str, trained: Path, of_uniform: Path, small_mnist: Path, tmp_path: Path
+):
+    model = of_uniform if trained_with == "uniform" else trained
+    with pytest.raises(DdrsError, match=f"^noise '{asked}': .* was trained with {trained_with} noise; certify it with {trained_with} or lattice$"):
+        run(model, small_mnist, tmp_path, settings=SETTINGS.model_copy(update={"noise": asked}))
+    assert not (tmp_path / "log.tsv").exists()
 
 
 # resumption

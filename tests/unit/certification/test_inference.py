@@ -9,6 +9,7 @@ from torch import nn
 
 from ddrs.certification.engine import Certificate, certify
 from ddrs.certification.inference import running
+from ddrs.models.rowwise import PASSES, ROWS
 from tests.conftest import HalfSpace
 
 
@@ -123,13 +124,14 @@ def test_folding_changes_no_vote_and_few_bits_of_a_score(images: torch.Tensor):
         torch.testing.assert_close(scores(flat), model(x), rtol=1e-4, atol=1e-4)
 
 
-def test_batch_norm_is_folded_and_the_weights_are_channels_last(images: torch.Tensor):
-    """What runs holds no BatchNorm: the model's own modules are never called with a batch of the run."""
-    model, sizes = Net(), []
-    model.norm.register_forward_hook(lambda module, given, output: sizes.append(len(output)))
-    copy_of_hook = found(model, images)
-    assert 50 not in sizes, "the model's own BatchNorm ran"
-    np.testing.assert_array_equal(copy_of_hook.counts, found(Hidden(Net()), images).counts)
+def test_batch_norm_is_folded(images: torch.Tensor, monkeypatch: pytest.MonkeyPatch):
+    """What runs holds no BatchNorm: none is ever called with a batch of the run."""
+    model, sizes, forward = Net(), [], nn.BatchNorm2d.forward
+    monkeypatch.setattr(nn.BatchNorm2d, "forward", lambda self, x: sizes.append(len(x)) or forward(self, x))
+    folded = found(model, images)
+    assert 5 in sizes and 50 not in sizes, "a BatchNorm ran"
+    np.testing.assert_array_equal(folded.counts, found(Hidden(Net()), images).counts)
+    assert 50 in sizes
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-6])
@@ -200,13 +202,14 @@ def test_precision_is_of_the_forward_pass_and_noise_stays_float32(images: torch.
     low = model.inner[0].to(torch.bfloat16)
     seen.clear()
     coarse = found(model, images, precision="bfloat16")
-    assert {x.dtype for x in seen} == {torch.bfloat16}
-    rounded = torch.cat(seen)
+    of_run = 3 * 1050 // 50  # batches after the checks
+    assert {x.dtype for x in seen[-of_run:]} == {torch.bfloat16}
+    rounded = torch.cat(seen[-of_run:])
     seen.clear()
     model.inner[0].to(torch.float32)
     fine = found(model, images)
-    assert {x.dtype for x in seen} == {torch.float32}
-    assert torch.equal(torch.cat(seen).to(torch.bfloat16), rounded), "the same samples, rounded once"
+    assert {x.dtype for x in seen[-of_run:]} == {torch.float32}
+    assert torch.equal(torch.cat(seen[-of_run:]).to(torch.bfloat16), rounded), "the same samples, rounded once"
     assert low is model.inner[0] and coarse.counts.sum() == fine.counts.sum()
 
 
@@ -223,3 +226,15 @@ def test_bfloat16_runs_a_model_without_batch_norm():
     model = HalfSpace([1.0, 0.0])
     found_ = certify(model, torch.tensor([0.5, 0.0]), 0.5, 10, 1000, 0.01, precision="bfloat16")
     assert found_.prediction == 1 and model.w.dtype == torch.float32
+
+
+# ---- the check of its rows
+
+
+@pytest.mark.parametrize(("n", "checked"), [(3999, [ROWS] * PASSES), (4000, [20] * PASSES)])
+def test_rows_are_checked_in_whole_batches_where_that_costs_little(n: int, checked: list[int]):
+    """Up to a 50th of the samples; else in batches that are just large enough."""
+    sizes = []
+    certify(lambda x: sizes.append(len(x)) or torch.stack([-x[:, 0], x[:, 0]], 1), torch.zeros(1, 2), 0.5, 20, n, 0.01, batch_size=20)
+    of_run = -(-(20 + n) // 20)
+    assert sizes[-of_run - PASSES : -of_run] == checked and set(sizes[-of_run:]) == {20}

@@ -15,8 +15,8 @@ from ddrs.certification.engine import Certificate, certify
 from ddrs.certification.protocols import planned_n
 from ddrs.certification.settings import ImageCertificateSettings
 from ddrs.errors import DdrsError
-from ddrs.noise.laws import get_noise
-from ddrs.noise.streams import NoiseStream
+from ddrs.noise.laws import CERTIFIABLE
+from ddrs.noise.streams import NoiseStream, Purpose
 from ddrs.statistics.boundaries import Boundaries, boundaries, look_schedule
 from tests.conftest import HalfSpace
 
@@ -47,9 +47,13 @@ def on_the_grid(distance: float) -> tuple[torch.Tensor, HalfSpace, float]:
     return torch.tensor([STEP * (20 + steps), 0.0]), HalfSpace([1.0, 0.0], b=19.5 * STEP), (steps + 0.5) * STEP
 
 
-def nulls(radii: list[float], sigma: float) -> list[int]:
-    """The smallest z = i/100 with sigma * z >= radius, in exact arithmetic."""
-    return [math.ceil(100 * Fraction(radius) / Fraction(sigma)) for radius in radii]
+def nulls(radii: list[float], sigma: float, off_grid: float = 0.0) -> list[int]:
+    """The smallest z = i/100 with sigma * z >= radius + off_grid, in exact arithmetic."""
+    return [math.ceil(100 * (Fraction(radius) + Fraction(off_grid)) / Fraction(sigma)) for radius in radii]
+
+
+def copies(noise: str, sigma: float, purpose: Purpose, example: object, x: torch.Tensor, count: int) -> torch.Tensor:
+    return NoiseStream(CERTIFIABLE[noise].at(float(np.float32(sigma))), (2,), 0, purpose, "", example, x).draw(count)
 
 
 def sequential(model: nn.Module, x: torch.Tensor, sigma: float | np.ndarray, **more: object) -> Certificate:
@@ -67,12 +71,13 @@ def test_claims_the_radii_that_it_should(noise: str, distance: float):
     sigma = 0.5
     x, model, distance = on_the_grid(distance)
     found = sequential(model, x, sigma, noise=noise, n0=2000)
-    p, z = LAWS[noise](distance / sigma), [i / 100 for i in nulls(RADII, sigma)]
+    p, z = LAWS[noise](distance / sigma), [i / 100 for i in nulls(RADII, sigma, found.off_grid)]
+    assert (found.off_grid > 0) == (noise != "lattice") and found.off_grid < 1e-4
     sure = [r for r, one in zip(RADII, z, strict=True) if one < 1 or noise != "uniform" if p - LAWS[noise](one) > 6 * 0.5 / np.sqrt(N)]
     claimed = [r for r in RADII if r <= found.radius]
     assert claimed[: len(sure)] == sure and max(claimed) < distance
     assert found.prediction == 1 and found.z in z
-    assert found.radius == pytest.approx(sigma * found.z, rel=1e-15) and found.radius >= max(claimed)
+    assert found.radius == pytest.approx(sigma * found.z - found.off_grid, rel=1e-14) and found.radius >= max(claimed)
     assert found.p_lower == pytest.approx(LAWS[noise](found.z), rel=1e-15) and np.isnan(found.p_upper)
 
 
@@ -104,24 +109,20 @@ def test_n_and_claim_are_those_of_the_plain_rule_on_the_estimation_stream(spendi
     """The n0 samples pick the class and are not counted; z and p_lower follow from the votes at the looks."""
     model, sigma = HalfSpace([1.0, 0.0]), np.float32(0.3)
     limits = boundaries(0.01 - N * 2 * 2.5e-16, N, spending=spending, law="gaussian")  # n samples of 2 coordinates each pay for the sampler
-    tested = [i for i in nulls(RADII, float(sigma)) if i < len(limits.z)]
     x = torch.tensor([[d, 0.1] for d in (-0.9, -0.3, -0.05, 0.0, 0.02, 0.1, 0.21, 0.4, 0.7, 2.0)])
     ids = [f"x{i}" for i in range(len(x))]
-    found = sequential(model, x, float(sigma), spending=spending, example_ids=ids)
+    found = sequential(model, x, float(sigma), spending=spending, example_ids=ids, noise="gaussian")
     assert len(set(found.n)) > 2
     for i, one in enumerate(ids):
-        picked = int(
-            model(NoiseStream(get_noise("gaussian"), (2,), 0, "select-class", "", one).draw(50) * sigma + x[i])
-            .argmax(1)
-            .bincount(minlength=2)
-            .argmax()
-        )
-        votes = model(NoiseStream(get_noise("gaussian"), (2,), 0, "estimate", "", one).draw(N) * sigma + x[i]).argmax(1).numpy()
+        picked = int(model(copies("gaussian", sigma, "select-class", one, x[i], 50)).argmax(1).bincount(minlength=2).argmax())
+        votes = model(copies("gaussian", sigma, "estimate", one, x[i], N)).argmax(1).numpy()
+        tested = [0, *(i for i in nulls(RADII, float(sigma), found.off_grid[i]) if i < len(limits.z))]
         n, claimed = by_hand(limits, votes == picked, tested)
         assert (found.n[i], found.n_top[i]) == (n, (votes[:n] == picked).sum())
         assert found.counts[i].tolist() == np.bincount(votes[:n], minlength=2).tolist()
-        assert found.prediction[i] == (-1 if claimed is None else picked)
-        if claimed is not None:
+        # what the null of radius 0 claims at the point of the grid is nothing at an image beside it
+        assert found.prediction[i] == (picked if claimed is not None and sigma * claimed / 100 >= found.off_grid[i] else -1)
+        if found.prediction[i] != -1:
             assert found.z[i] == claimed / 100 and found.p_lower[i] == pytest.approx(float(ndtr(claimed / 100)), rel=1e-15)
 
 
@@ -185,14 +186,12 @@ def test_the_pilot_plans_n_and_is_not_counted():
     model, sigma, times = HalfSpace([1.0, 0.0]), 0.5, 40
     x = torch.linspace(0.0, 1.5, times)[:, None] * torch.tensor([[1.0, 0.0]])
     settings = ImageCertificateSettings(n0=60, n=N, alpha=0.01, protocol="two-stage")
-    found = certify(model, x, sigma, 60, N, 0.01, protocol="two-stage", example_ids=range(times), batch_size=500)
+    found = certify(model, x, sigma, 60, N, 0.01, protocol="two-stage", example_ids=range(times), batch_size=500, noise="gaussian")
     assert len(set(found.n)) > 2 and max(found.n) <= N and set(found.n) <= set(look_schedule(N).tolist())
     for i in range(times):
-        pilot = model(NoiseStream(get_noise("gaussian"), (2,), 0, "pilot", "", i).draw(60) * sigma + x[i]).argmax(1).bincount(minlength=2)
+        pilot = model(copies("gaussian", sigma, "pilot", i, x[i], 60)).argmax(1).bincount(minlength=2)
         assert found.n[i] == planned_n(int(pilot.max()), settings)
-        votes = (
-            model(NoiseStream(get_noise("gaussian"), (2,), 0, "estimate", "", i).draw(int(found.n[i])) * sigma + x[i]).argmax(1).bincount(minlength=2)
-        )
+        votes = model(copies("gaussian", sigma, "estimate", i, x[i], int(found.n[i]))).argmax(1).bincount(minlength=2)
         assert found.counts[i].tolist() == votes.tolist() and found.n_top[i] == votes[pilot.argmax()]
 
 
@@ -256,8 +255,9 @@ def test_joint_is_the_formula_on_the_votes(noise: str, protocol: str):
         p_a = beta.ppf(alpha / 2, k_a, n - k_a + 1) if k_a else 0.0
         p_b = min(beta.ppf(1 - alpha / 2, k_b + 1, n - k_b) if k_b < n else 1.0, 1 - p_a)
         assert [found.p_lower[i], found.p_upper[i]] == pytest.approx([p_a, p_b], rel=1e-9, abs=1e-14)
-        assert found.n_top[i] == k_a and (found.prediction[i] == -1) == (p_a <= p_b)
-        assert found.radius[i] == pytest.approx(formula(noise, p_a, p_b, sigma) if p_a > p_b else 0.0, rel=1e-8)
+        radius = formula(noise, p_a, p_b, sigma) - found.off_grid[i] if p_a > p_b else 0.0
+        assert found.n_top[i] == k_a and (found.prediction[i] == -1) == (radius <= 0)
+        assert found.radius[i] == pytest.approx(max(radius, 0.0), rel=1e-8)
     certified = found.prediction >= 0
     assert 0 < certified.sum() < len(x) and (found.p_lower[certified] < 0.5).any(), "some are certified by less than half of the votes"
 
@@ -289,19 +289,19 @@ def test_joint_certifies_more_of_many_classes_and_never_less_than_its_own_binary
 
 def test_an_error_of_the_sampler_lowers_every_bound(monkeypatch: pytest.MonkeyPatch):
     """p_A goes down, p_B up and the sequential test's alpha down by it, or it claims a step less; a step must cover it."""
-    monkeypatch.setattr("ddrs.noise.laws.Scaled.deviation", lambda self, device: 1e-5)
+    monkeypatch.setattr("ddrs.noise.samplers.FineGrid.deviation", lambda self, device: 1e-5)
     model, x = HalfSpace([1.0, 0.0]), torch.tensor([0.4, 0.0])
-    plain = {"n0": 50, "n": N, "alpha": 0.01, "batch_size": 500}
+    plain = {"n0": 50, "n": N, "alpha": 0.01, "batch_size": 500, "noise": "gaussian"}
     deviated = certify(model, x, 0.5, **plain)
     joint = certify(model, x, 0.5, bound="joint", **plain)
-    stepped = sequential(model, x, 0.5)
+    stepped = sequential(model, x, 0.5, noise="gaussian")
     monkeypatch.undo()
     assert certify(model, x, 0.5, **plain).p_lower - deviated.p_lower == pytest.approx(2e-5, abs=1e-12)
     sound = certify(model, x, 0.5, bound="joint", **plain)
     assert sound.p_lower - joint.p_lower == pytest.approx(2e-5, abs=1e-12)
     assert joint.p_upper - sound.p_upper == pytest.approx(2e-5, abs=1e-12)
-    exact = sequential(model, x, 0.5)
-    assert stepped.radius <= exact.radius and round(100 * stepped.z) in nulls(RADII, 0.5)
-    monkeypatch.setattr("ddrs.noise.laws.Scaled.deviation", lambda self, device: 0.01)
+    exact = sequential(model, x, 0.5, noise="gaussian")
+    assert stepped.radius <= exact.radius and round(100 * stepped.z) in nulls(RADII, 0.5, stepped.off_grid)
+    monkeypatch.setattr("ddrs.noise.samplers.FineGrid.deviation", lambda self, device: 0.01)
     with pytest.raises(DdrsError, match=r"sampler is off by up to 2\.0e-02 per image, more than a step of the grid"):
-        sequential(model, x, 0.5)
+        sequential(model, x, 0.5, noise="gaussian")

@@ -6,7 +6,9 @@ import torch
 
 import ddrs
 from ddrs.errors import DdrsError
-from ddrs.noise.lattice import CERTIFIABLE, LATTICES, GridSampler, check_on_grid, check_on_scale
+from ddrs.noise.lattice import check_on_grid, check_on_scale
+from ddrs.noise.laws import CERTIFIABLE, LATTICES
+from ddrs.noise.samplers import FINE, LARGEST, FineGrid, PixelGrid, largest
 from tests.conftest import HalfSpace
 
 
@@ -35,7 +37,7 @@ def test_a_vector_that_is_not_finite_in_float32_is_refused_before_the_model_runs
 def test_the_largest_vector_on_the_grid_that_passes_has_every_copy_at_2_to_the_24_at_most(name: str, sigma: float):
     noise = LATTICES[name]
     sampler = noise.at(sigma)
-    assert isinstance(sampler, GridSampler)
+    assert isinstance(sampler, PixelGrid)
     k = 2**24 + sampler.table.smallest
     at_limit = torch.tensor([-k, k], dtype=torch.float64) / 255
     check_on_scale(at_limit, noise, sigma, "x")
@@ -46,12 +48,21 @@ def test_the_largest_vector_on_the_grid_that_passes_has_every_copy_at_2_to_the_2
 
 
 @pytest.mark.parametrize("noise", ["gaussian", "uniform"])
-def test_continuous_noise_is_rounded_by_at_most_sigma_over_256(noise: str):
-    limit = 2.0**16 * 0.25
-    check_on_scale(torch.tensor([limit]), CERTIFIABLE[noise], 0.25, "x")
-    assert np.spacing(np.nextafter(np.float32(limit), np.float32(0))) / 2 <= 0.25 / 256
+@pytest.mark.parametrize("sigma", [0.25, 0.1, 1e-20, 1e20])
+def test_the_largest_vector_on_a_fine_grid_has_float32_steps_of_a_small_part_of_sigma(noise: str, sigma: float):
+    """And every k + i fits an int32, so that none wraps round, whatever the scale."""
+    law, rounded = CERTIFIABLE[noise], float(np.float32(sigma))
+    limit = LARGEST[law.base] * rounded
+    at_limit = torch.tensor([-limit, limit], dtype=torch.float64)
+    check_on_scale(at_limit, law, rounded, "x")
     with pytest.raises(DdrsError, match="too coarse"):
-        check_on_scale(torch.tensor([1.01 * limit]), CERTIFIABLE[noise], 0.25, "x")
+        check_on_scale(1.01 * at_limit, law, rounded, "x")
+    assert float(np.spacing(np.nextafter(np.float32(limit), np.float32(0)))) / 2 <= rounded / 256
+    sampler = law.at(rounded)
+    assert isinstance(sampler, FineGrid)
+    k = sampler.place(at_limit)
+    assert k.dtype == torch.int32 and k.tolist() == [-(2**28), 2**28] and 2**28 + largest(law.base, FINE[law.base]) < 2**29
+    assert sampler.off_grid(at_limit) == 0.0
 
 
 def test_moderate_vectors_still_pass():

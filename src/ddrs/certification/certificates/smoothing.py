@@ -41,11 +41,12 @@ def _of_test(task: Task, sigma: np.float32, votes: Votes) -> Outcome:
     assert task.boundaries is not None
     picked, counts, limits = votes.picked, votes.counts, task.boundaries
     n, top = int(counts.sum()), int(counts[picked])
-    found = {"counts": counts, "n": n, "n_top": top, "n_second": _second(counts, picked), "p_upper": float("nan")}
-    if votes.claimed is None or votes.claimed < task.offset:
+    found = {"counts": counts, "n": n, "n_top": top, "n_second": _second(counts, picked), "p_upper": float("nan"), "off_grid": task.off_grid}
+    place = -1 if votes.claimed is None else votes.claimed - task.offset
+    radius = radius_of(place, float(sigma)) - task.off_grid if place >= 0 else -1.0
+    if radius < 0:
         return Outcome(prediction=ABSTAIN, radius=0.0, p_lower=0.0, z=float("nan"), **found)
-    place = votes.claimed - task.offset
-    return Outcome(prediction=picked, radius=radius_of(place, float(sigma)), p_lower=float(limits.p0[place]), z=float(limits.z[place]), **found)
+    return Outcome(prediction=picked, radius=radius, p_lower=float(limits.p0[place]), z=float(limits.z[place]), **found)
 
 
 def _of_n(task: Task, sigma: np.float32, picked: int, counts: np.ndarray) -> Outcome:
@@ -61,8 +62,9 @@ def _of_n(task: Task, sigma: np.float32, picked: int, counts: np.ndarray) -> Out
         p_lower = max(0.0, float(lower_confidence_bound(top, n, alpha / 2)) - task.deviation)
         p_upper = min(float(upper_confidence_bound(second, n, alpha / 2)) + task.deviation, 1 - p_lower)
         radius = task.noise.joint_radius(p_lower, p_upper, float(sigma)) if p_lower > p_upper else 0.0
+    radius -= task.off_grid
     prediction = picked if radius > 0 else ABSTAIN
-    return Outcome(prediction, max(radius, 0.0), counts, n, top, second, p_lower, p_upper, float("nan"))
+    return Outcome(prediction, max(radius, 0.0), counts, n, top, second, p_lower, p_upper, float("nan"), task.off_grid)
 
 
 def _second(counts: np.ndarray, picked: int) -> int:
