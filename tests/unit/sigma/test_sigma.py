@@ -13,19 +13,20 @@ from ddrs.errors import DdrsError
 from ddrs.models.architectures import build_model
 from ddrs.models.checkpoints import load_model
 from ddrs.models.rowwise import PASSES
+from ddrs.models.tangents import tangents_of
 from ddrs.noise.laws import get_noise
 from ddrs.noise.streams import NoiseStream
 from ddrs.sigma import objective
 from ddrs.sigma.search import optimize_sigma
 from ddrs.sigma.settings import SearchSettings, StepSettings
-from ddrs.sigma.strategies import ascent
+from ddrs.sigma.strategies import ascent, grid
 from tests.conftest import HalfSpace
 
 GAUSSIAN, UNIFORM = get_noise("gaussian"), get_noise("uniform")
 
 
 def streams(count: int, shape: tuple[int, ...], seed: int = 0, noise=GAUSSIAN) -> list[NoiseStream]:
-    return [NoiseStream(noise, shape, seed, "search", "test", i) for i in range(count)]
+    return [NoiseStream(noise.at(1.0), shape, seed, "search", "test", i) for i in range(count)]
 
 
 class Recorder(nn.Module):
@@ -151,6 +152,52 @@ def test_every_step_is_the_step_from_the_last_sigma():
         assert torch.equal(sigma, found[step + 1])
 
 
+@pytest.mark.parametrize("noise", [GAUSSIAN, UNIFORM], ids=["gaussian", "uniform"])
+@pytest.mark.parametrize(("objective_class", "samples"), [("current", 1), ("fixed", 1), ("fixed", 3)])
+def test_the_trajectory_is_that_of_algorithm_1_step_by_step(objective_class: str, samples: int, noise, trained: Path, small_mnist: Path):
+    """Each image alone, in a plain loop with a backward pass through the model as it was trained."""
+    model, k = load_model(trained).eval(), 40
+    images = torch.tensor(load_split(small_mnist, "test").images[:10] / np.float32(255))
+    settings = SearchSettings.checked(k_max=k, step_size=0.005, samples=samples, objective_class=objective_class)
+    assert tangents_of(model, tuple(images.shape[1:])) is not None
+    found = ascent.search(model, images, 0.25, streams(10, (1, 28, 28), noise=noise), noise, settings).sigma
+    normal, saturated = torch.distributions.Normal(0.0, 1.0), 0
+    for i, stream in enumerate(streams(10, (1, 28, 28), noise=noise)):
+        sigma = torch.tensor(0.25)
+        fixed = int(model(images[i] + sigma * stream.draw(100)).softmax(1).mean(0).argmax()) if objective_class == "fixed" else None
+        for step in range(k):
+            sigma = sigma.detach().requires_grad_(True)
+            psi = model(images[i] + sigma * stream.draw(samples)).softmax(1).mean(0)
+            c = int(psi.argmax()) if fixed is None else fixed
+            top, other = psi[c].clamp(0.02, 0.98), torch.cat([psi[:c], psi[c + 1 :]]).max().clamp(0.02, 0.98)
+            value = sigma / 2 * (normal.icdf(top) - normal.icdf(other)) if noise is GAUSSIAN else sigma * (top - other)
+            value.backward()
+            saturated += top.item() == pytest.approx(0.98) and other.item() == pytest.approx(0.02)
+            assert sigma.grad is not None
+            sigma = (sigma.detach() + 0.005 * sigma.grad).clamp(1e-3, 2.0)
+            assert found[step + 1, i].item() == pytest.approx(sigma.item(), abs=1e-5)
+    assert 0 < saturated < 10 * k, "images of both kinds: that are passed a second time, and that are not"
+
+
+@pytest.mark.parametrize("strategy", [ascent, grid])
+def test_a_model_that_overflows_only_far_from_the_images_is_an_error(strategy):
+    """The check before any work does not see it; which step does is looked at now and then only."""
+    model = nn.Sequential(nn.Linear(2, 3))
+    model[0].weight.data, model[0].bias.data = torch.zeros(3, 2), torch.zeros(3)
+    model[0].weight.data[0, 0] = 1e38
+    assert tangents_of(model, (2,)) is not None
+    settings = SearchSettings.checked(strategy=strategy.__name__.rpartition(".")[2], k_max=70)
+    with pytest.raises(DdrsError, match="NaN or infinite"):
+        strategy.search(model, torch.full((4, 2), 2.0), 1.0, streams(4, (2,)), GAUSSIAN, settings)
+
+
+def test_noise_is_drawn_in_parts_that_memory_holds(monkeypatch: pytest.MonkeyPatch):
+    settings = SearchSettings(k_max=23, samples=2)
+    whole = torch.stack(list(objective.noise_of_steps(streams(3, (6,)), settings, torch.device("cpu"))))
+    monkeypatch.setattr(objective, "BUFFERED", 5 * 3 * 2 * 6)
+    assert torch.equal(torch.stack(list(objective.noise_of_steps(streams(3, (6,)), settings, torch.device("cpu")))), whole)
+
+
 @pytest.mark.parametrize("samples", [1, 8, 150])
 @pytest.mark.parametrize("objective_class", ["current", "fixed"])
 def test_a_longer_run_contains_the_shorter_one(samples: int, objective_class: str):
@@ -186,6 +233,7 @@ def test_the_class_of_the_objective_is_current_or_that_at_sigma0():
         both[objective_class] = ascent.search(model, x, 0.5, streams(1, (1,)), GAUSSIAN, settings).sigma
         del model.inputs[:PASSES]  # of the check before any work
         if objective_class == "fixed":
+            del model.inputs[0]  # of the probe, which shows that the model remembers its passes
             assert len(model.inputs[0]) == 100, "the class at sigma_0 is picked by samples of its own"
             assert not torch.isin(model.inputs[1], model.inputs[0]).any(), "which the steps do not see again"
         else:
@@ -221,7 +269,7 @@ def test_sigma_stays_within_its_bounds_and_hits_are_counted(half_space: HalfSpac
             gap = 3.0 - 10 * x.flatten(1).norm(dim=1)
             return torch.stack([gap.clamp_min(0.1), 0 * gap], 1)
 
-    down = ascent.search(Falling(), torch.zeros(2, 2), 0.25, streams(2, (2,)), GAUSSIAN, settings)
+    down = ascent.search(Falling(), torch.zeros(2, 2), 0.25, streams(2, (2,)), GAUSSIAN, settings.model_copy(update={"samples": 10}))
     assert down.at_min == 2 and down.at_max == 0
     assert torch.equal(down.sigma.min(0).values, torch.tensor([0.2, 0.2]))
 

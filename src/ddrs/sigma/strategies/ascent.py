@@ -36,13 +36,16 @@ def search(
 ) -> Trajectory:
     """The whole trajectory of k_max steps from sigma0, for a batch of images (B, ...), each with its own sigma and noise stream."""
     from ddrs.models.running import as_it_was, device_of
-    from ddrs.sigma.objective import Trajectory, noise_of_steps, start, step
+    from ddrs.models.tangents import tangents_of
+    from ddrs.sigma.objective import Trajectory, check_decided, noise_of_steps, start, step
 
     images, sigma, classes = start(model, images, sigma0, streams, settings)
-    trajectory = [sigma.cpu()]
+    trajectory = [sigma]
     with as_it_was(model):
-        for k, eps in enumerate(noise_of_steps(streams, settings, device_of(model))):
-            sigma = step(model, images, sigma, eps, noise, settings, classes)
-            trajectory.append(sigma.cpu())
-            progress(k + 1)
+        net = tangents_of(model, tuple(images.shape[1:])) or model
+        for k, eps in enumerate(noise_of_steps(streams, settings, device_of(model)), 1):
+            sigma = step(net, images, sigma, eps, noise, settings, classes)
+            check_decided(sigma, k, settings)
+            trajectory.append(sigma)
+            progress(k)
     return Trajectory.of(trajectory, settings)

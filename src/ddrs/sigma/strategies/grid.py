@@ -48,18 +48,20 @@ def search(
     """
     import torch
 
+    from ddrs.models.layout import laid_out
     from ddrs.models.running import as_it_was, device_of
     from ddrs.sigma.objective import Trajectory, noise_of_steps, objective, start
 
     images, sigma, classes = start(model, images, sigma0, streams, settings)
-    device, trajectory = device_of(model), [sigma.cpu()]
+    device, trajectory = device_of(model), [sigma]
     best = torch.full_like(sigma, -torch.inf)
-    points = (END * torch.arange(1, settings.k_max + 1) / settings.k_max).clamp(settings.sigma_min, settings.sigma_max)
+    points = (END * torch.arange(1, settings.k_max + 1) / settings.k_max).clamp(settings.sigma_min, settings.sigma_max).tolist()
     with as_it_was(model), torch.no_grad():
-        for k, eps in enumerate(noise_of_steps(streams, settings, device)):
-            point = torch.full_like(sigma, float(points[k]))
-            found = objective(model, images, point, eps, noise, classes)
+        net = laid_out(model, tuple(images.shape[1:]), device.type == "cpu")
+        for k, eps in enumerate(noise_of_steps(streams, settings, device), 1):
+            point = torch.full_like(sigma, points[k - 1])
+            found = objective(net, images, point, eps, noise, classes)
             sigma, best = torch.where(found > best, point, sigma), torch.maximum(found, best)
-            trajectory.append(sigma.cpu())
-            progress(k + 1)
+            trajectory.append(sigma)
+            progress(k)
     return Trajectory.of(trajectory, settings)

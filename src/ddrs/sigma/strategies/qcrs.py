@@ -72,6 +72,7 @@ def search(
     import numpy as np
     import torch
 
+    from ddrs.models.layout import laid_out
     from ddrs.models.running import as_it_was
     from ddrs.sigma.objective import Trajectory, start
 
@@ -82,13 +83,14 @@ def search(
     trajectory = [sigma.cpu()]
 
     def radius(i: int, at: float, reference: int | None = None) -> float:
-        counts = _votes(model, images[i], at, streams[i], settings.samples)
+        counts = _votes(net, images[i], at, streams[i], settings.samples)
         top = int(counts.argmax())
         p_lower = float(lower_confidence_bound(int(counts[top]), settings.samples, ALPHA))
         return float(noise.radius(p_lower, at)) if p_lower >= 0.5 and reference in (None, top) else 0.0
 
     with as_it_was(model), torch.no_grad():
-        reference = [int(_votes(model, image, sigma0, stream, settings.samples).argmax()) for image, stream in zip(images, streams, strict=True)]
+        net = laid_out(model, tuple(images.shape[1:]), images.device.type == "cpu")
+        reference = [int(_votes(net, image, sigma0, stream, settings.samples).argmax()) for image, stream in zip(images, streams, strict=True)]
         for k in range(settings.k_max):
             for i, middle in enumerate((low + high) / 2):
                 above, below = min(middle + settings.h, highest), max(middle - settings.h, lowest)
