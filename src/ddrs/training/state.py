@@ -58,12 +58,10 @@ class TrainingRun:
 def start_run(model: nn.Module, images: int, sigma0: float, settings: TrainSettings, seed: int, device: torch.device, regime: str) -> TrainingRun:
     """A run at epoch 0, every example's sigma at sigma0.
 
-    A run of each regime draws from streams of its own; a restored one goes on with those it had. On a GPU weights lie in channels_last order,
-    which convolutions are fastest in.
+    A run of each regime draws from streams of its own; a restored one goes on with those it had. Weights lie in channels_last order, which
+    convolutions are fastest in.
     """
-    model.to(device)
-    if device.type == "cuda":
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer: torch.optim.Optimizer
     rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimizer == "adam":
