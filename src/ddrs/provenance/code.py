@@ -10,11 +10,15 @@ What cannot be seen in a text: a name that is made while the code runs, as by `g
 
 import ast
 import hashlib
+import re
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache, cached_property
 from pathlib import Path
 
 from ddrs.errors import DdrsError
+from ddrs.files import cache_folder, write_text
 from ddrs.provenance.digests import digest
 from ddrs.provenance.reading import COMMANDS, Module, last
 
@@ -186,9 +190,23 @@ def code_digest(*entries: str, without: str = "") -> str:
     Snakemake does not see the code that a command runs; a rule that carries this digest in its params reruns when that changes, but not for a
     changed comment, docstring or word of an error. A job that loads a module by its name gives what it takes of that as entries beside its verb
     (`ddrs.sigma.strategies.grid:search`), and then does not depend on the other modules of the same registry. without: a module that does not
-    count.
+    count. Reading the package takes a third of a second, so the answer is kept, by all the package's bytes.
     """
-    return digest(package().texts(*entries, without=without))
+    kept = cache_folder() / f"code-{digest([_bytes_digest(), sys.version, entries, without])}"
+    with suppress(OSError):
+        known = kept.read_text(encoding="ascii")
+        if re.fullmatch("[0-9a-f]{16}", known):
+            return known
+    found = digest(package().texts(*entries, without=without))
+    with suppress(OSError):
+        write_text(kept, found)
+    return found
+
+
+@cache
+def _bytes_digest() -> str:
+    """Of all files of the package."""
+    return digest({path: hashlib.sha256(content).hexdigest() for path, content in package().files.items()})
 
 
 def file_code_digest(path: Path) -> str:
