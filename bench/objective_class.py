@@ -36,7 +36,7 @@ def main() -> None:
     print("| samples per step | class | K | mean sigma* | ACR |\n| --- | --- | --- | --- | --- |")
     print(f"| | | 0 | {SIGMA:.3f} | {acr(SIGMA):.3f} |", flush=True)
     for samples, kind in ((1, "current"), (1, "fixed"), (8, "current")):
-        streams = [NoiseStream(noise, split.shape, 0, "search", "validation", i) for i in ids]
+        streams = [NoiseStream(noise.at(1.0), split.shape, 0, "search", "validation", i) for i in ids]
         settings = SearchSettings(k_max=max(STEPS), samples=samples, objective_class=kind)
         trajectory = search(model, x, SIGMA, streams, noise, settings).sigma
         for k in STEPS:
