@@ -6,11 +6,11 @@ RUN    := PATH="$$PWD/$(VENV)/bin:$$PATH"
 .PHONY: table2 test test-cluster test-faults paper publish lock-status
 
 table2: $(VENV)/installed
-	$(RUN) snakemake --cores 8 results/table2.csv results/table2.md
+	$(RUN) snakemake --cores all results/table2.csv results/table2.md
 	@cat results/table2.md
 
 paper: $(VENV)/installed
-	$(RUN) snakemake --cores 8 paper
+	$(RUN) snakemake --cores all paper
 
 test: $(VENV)/installed
 	$(RUN) ruff check .
