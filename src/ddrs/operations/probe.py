@@ -32,6 +32,7 @@ OF_OBJECTIVE = (
     "ascent",
     "grid",
 )  # strategies on the objective of Algorithm 1, in one pass for a step of a whole batch; others count theirs themselves
+COUNTED = 8  # images whose class is looked for together: what a call of many costs once is then shared
 COPIES = 8192  # noisy copies of images that a probe of another strategy holds at most, as its samples are many and it passes them in parts
 REPEATS = 3  # measurements of which the fastest counts, after one to warm up
 PROBE_SIGMA = 0.5
@@ -98,7 +99,7 @@ class Search:
         model, shape, law, samples = self.network.build(device), self.network.shape, get_noise(self.noise), self.settings.samples
         size = self.batch_size(device)
         images, sigma = torch.rand(size, *shape, device=device), torch.full((size,), PROBE_SIGMA, device=device)
-        stream = NoiseStream(law.at(1.0), shape, 0, "search", "", "probe")
+        stream, few = NoiseStream(law.at(1.0), shape, 0, "search", "", "probe"), min(size, COUNTED)
         eps = stream.draw(size * samples, device).unflatten(0, (size, samples))
         with evaluating(model):
             forwards, gradients = STRATEGIES.module(self.settings.strategy).evaluations(self.settings.of_strategy())
@@ -109,7 +110,7 @@ class Search:
                     passes += forwards / (size * samples) * _timed(lambda: objective.objective(net, images, sigma, eps, law, None))
             if gradients:
                 passes += gradients / (size * samples) * _timed(lambda: objective.step(net, images, sigma, eps, law, self.settings))
-            find = _timed(lambda: objective.mean_class(model, images[:1], sigma[:1], [stream]))
+            find = _timed(lambda: objective.mean_class(model, images[:few], sigma[:few], [stream] * few)) / few
         draw = _timed(lambda: stream.draw(BLOCK, device)) / BLOCK
         return passes + (forwards + gradients) * draw + mean_classes(self.settings) * find
 
