@@ -68,6 +68,7 @@ def _as_scores(net: object, shape: tuple[int, ...], dtype: torch.dtype) -> Score
 
     @torch.inference_mode()
     def scores(images: torch.Tensor) -> torch.Tensor:
+        torch.get_num_threads()  # by this a thread takes over what set_num_threads said in another one: oneDNN alone would use all processors
         if len(shape) == 3:
             images = images.view(-1, shape[1], shape[2], shape[0]).permute(0, 3, 1, 2)
         found = scored(images.to(dtype))

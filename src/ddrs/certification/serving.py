@@ -189,13 +189,15 @@ def serve(jobs: Iterator[Job], scores: list[Scores], batch_size: int, values: in
     service = _Service(jobs, batch_size, len(scores), device)
 
     def batches(classify: Scores) -> Iterator[None]:
-        """Draw and count batch after batch. Rows of a batch that no image took hold what was there: every pass has the same shape."""
+        """Draw and count batch after batch. Rows of a batch that no image took are 0: every pass has the same shape."""
         most = max(1, DRAWN // (batch_size * values))
-        images = torch.zeros(most * batch_size, values, device=device)
+        images = torch.empty(most * batch_size, values, device=device)  # of which a small request touches a part only
         while rows := service.next_rows(most):
             for request, start, part in rows:
                 request.stream.read(images[part], start)
-            passes = [classify(images[i : i + batch_size]) for i in range(0, rows[-1][2].stop, batch_size)]
+            filled = rows[-1][2].stop
+            images[filled : filled + -filled % batch_size] = 0
+            passes = [classify(images[i : i + batch_size]) for i in range(0, filled, batch_size)]
             service.count(rows, passes[0] if len(passes) == 1 else torch.cat(passes))
             yield
 
