@@ -9,7 +9,7 @@ in as many threads, on images that are neither drawn nor counted. The *best plai
 formats, with the model as it is or with BatchNorm folded: what a careful user writes in ten lines. The models are untrained: the time
 of a pass does not depend on the weights.
 
-Then what work costs: seconds per sample against n, values and classes, beside the forward pass.
+Then, but with --no-scaling, what work costs: seconds per sample against n, values and classes, beside the forward pass.
 """
 
 import argparse
