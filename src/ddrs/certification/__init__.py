@@ -2,7 +2,7 @@
 
 Images and sigmas, from `run` (`ddrs certify`) or `engine.certify` (the API) -> `task`: what all images of a run share
     request: `protocols` is a generator per image that asks for so many samples, looks at their votes, and asks on or stops;
-    votes: `engine` serves many images at once in batches of one shape: noise by key, `inference` the model, counts per class;
+    votes: `engine` checks images and hands them to `serving`: many at once, in batches of one shape; `inference` is the model; counts per class;
     conclusion: `certificates` is a file per promise: what the votes prove at that sigma, as an `Outcome`: class, radius, bounds.
 A log: `records` (columns, radii rounded down, resuming), `shards` (parts of a split, and merging them), `field_format` (other projects').
 

@@ -16,6 +16,7 @@ from ddrs.certification.engine import certify_each
 from ddrs.certification.inference import best_batch_size, running
 from ddrs.certification.settings import ImageCertificateSettings
 from ddrs.models.architectures import build_model
+from ddrs.models.layout import laid_out
 from ddrs.models.running import evaluating
 from ddrs.models.tangents import tangents_of
 from ddrs.noise.laws import certifiable_noise, get_noise
@@ -104,11 +105,12 @@ class Search:
         with evaluating(model):
             forwards, gradients = STRATEGIES.module(self.settings.strategy).evaluations(self.settings.of_strategy())
             passes = 0.0  # seconds of those of one image
-            net = tangents_of(model, shape) or model
             if forwards:
+                laid = laid_out(model, shape, device.type == "cpu")  # as strategies without a gradient run it
                 with torch.no_grad():
-                    passes += forwards / (size * samples) * _timed(lambda: objective.objective(net, images, sigma, eps, law, None))
+                    passes += forwards / (size * samples) * _timed(lambda: objective.objective(laid, images, sigma, eps, law, None))
             if gradients:
+                net = tangents_of(model, shape) or model
                 passes += gradients / (size * samples) * _timed(lambda: objective.step(net, images, sigma, eps, law, self.settings))
             find = _timed(lambda: objective.mean_class(model, images[:few], sigma[:few], [stream] * few)) / few
         draw = _timed(lambda: stream.draw(BLOCK, device)) / BLOCK
